@@ -1,0 +1,27 @@
+"""A kernel with its own backward pass, for namespaces that cannot differentiate through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from helix_core.ops.op import Array, Shape
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The functions that a kernel with `gradient="vjp"` is made of.
+
+    forward         `(*arrays, **attrs) -> outputs tuple`
+    forward_train   `(*arrays, **attrs) -> (outputs tuple, residuals tuple)`
+    backward        `(output gradients or None, arrays, residuals, **attrs) -> one gradient or None per array`
+    residuals       `(*shapes, **attrs) -> shape of each residual`; arithmetic only, sizes may be symbolic
+
+    The namespace's own plugin wraps them for its autodiff system (`torch.library`, `jax.custom_vjp`, ...).
+    """
+
+    forward: Callable[..., tuple[Array, ...]]
+    forward_train: Callable[..., tuple[tuple[Array, ...], tuple[Array, ...]]]
+    backward: Callable[..., tuple[Array | None, ...]]
+    residuals: Callable[..., tuple[Shape, ...]]

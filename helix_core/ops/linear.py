@@ -1,0 +1,25 @@
+"""Affine map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from helix_core.ops.op import Array, Sample, Shape, define_op
+
+
+def _shapes(x: Shape, weight: Shape, bias: Shape | None) -> tuple[Shape, ...]:
+    return ((*x[:-1], weight[0]),)
+
+
+def _samples(rng: Any) -> Iterator[Sample]:
+    for lead, d_in, d_out, bias in (((2, 5), 7, 3, True), ((1,), 1, 1, False), ((3, 4, 2), 16, 33, True)):
+        arrays = {"x": rng.normal(size=(*lead, d_in)), "weight": rng.normal(size=(d_out, d_in))}
+        yield Sample(arrays | ({"bias": rng.normal(size=d_out)} if bias else {}))
+
+
+@define_op(shapes=_shapes, samples=_samples)
+def linear(xp: Any, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """x Wᵀ + b over the last axis: (..., D_in), (D_out, D_in), (D_out,) -> (..., D_out)."""
+    y = xp.matmul(x, xp.matrix_transpose(weight))
+    return y if bias is None else y + bias

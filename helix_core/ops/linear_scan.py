@@ -1,0 +1,58 @@
+"""First-order linear recurrence with input-dependent decay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops.op import Array, Sample, Shape, define_op
+
+
+def _shapes(
+    a: Shape, x: Shape, initial_state: Shape | None, reset: Shape | None, lengths: Shape | None
+) -> tuple[Shape, ...]:
+    return x, (x[0], x[2])
+
+
+def _samples(rng: Any) -> Iterator[Sample]:
+    for B, L, D in ((2, 9, 5), (1, 1, 1), (3, 40, 17)):
+        plain = {"a": rng.uniform(0, 1, size=(B, L, D)), "x": rng.normal(size=(B, L, D))}
+        yield Sample(plain)
+        ragged = {
+            "initial_state": rng.normal(size=(B, D)),
+            "reset": rng.random((B, L)) < 0.2,
+            "lengths": rng.integers(L + 1, size=B),
+        }
+        yield Sample(plain | ragged, label="state, reset and padding")
+
+
+@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def linear_scan(
+    xp: Any,
+    a: Array,
+    x: Array,
+    initial_state: Array | None = None,
+    reset: Array | None = None,
+    lengths: Array | None = None,
+) -> tuple[Array, Array]:
+    """h_t = a_t h_{t-1} + x_t for every channel: a, x (B, L, D) -> y = h (B, L, D), last_state (B, D).
+
+    reset (B, L) is True where a new document starts; lengths (B,) marks right padding (y is 0 there).
+    """
+    length = x.shape[1]
+    valid = None if lengths is None else valid_steps(xp, length, lengths)
+    if reset is not None and valid is not None:
+        reset = xp.logical_and(reset, valid)
+    h = zeros(xp, (x.shape[0], x.shape[2]), x) if initial_state is None else initial_state
+    steps = []
+    for t in range(length):
+        if reset is not None:
+            h = xp.where(reset[:, t, None], xp.zeros_like(h), h)
+        following = a[:, t, :] * h + x[:, t, :]
+        h = following if valid is None else xp.where(valid[:, t, None], following, h)
+        steps.append(h)
+    y = xp.stack(steps, axis=1) if steps else xp.zeros_like(x)
+    if valid is not None:
+        y = xp.where(valid[..., None], y, xp.zeros_like(y))
+    return y, h

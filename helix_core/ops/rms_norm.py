@@ -1,0 +1,27 @@
+"""Root-mean-square normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from helix_core.ops.op import Array, Sample, Shape, define_op
+
+
+def _shapes(x: Shape, weight: Shape, *, eps: float) -> tuple[Shape, ...]:
+    return (x,)
+
+
+def _samples(rng: Any) -> Iterator[Sample]:
+    for shape in ((2, 5, 8), (1, 1, 1), (3, 7, 33)):
+        yield Sample({"x": rng.normal(size=shape), "weight": rng.normal(size=shape[-1])})
+    yield Sample({"x": rng.normal(size=(2, 3, 8)) * 1e-4, "weight": rng.normal(size=8)}, label="tiny values")
+
+
+@define_op(shapes=_shapes, samples=_samples)
+def rms_norm(xp: Any, x: Array, weight: Array, *, eps: float = 1e-5) -> Array:
+    """x / sqrt(mean(x²) + eps) * weight over the last axis: (..., D), (D,) -> (..., D).
+
+    Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
+    """
+    return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps) * weight

@@ -1,0 +1,215 @@
+"""The op table `F`: every op bound once to the best kernel for what is known at bind time.
+
+Known at bind time are namespace, device, dtype and mode; never batch or length, so a bound op is one plain call.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from helix_core.errors import ComponentNotFound, ComponentUnavailable
+from helix_core.ops.op import OPS, Op
+
+if TYPE_CHECKING:
+    from helix_core.descriptors import KernelDescriptor
+
+REFERENCE = "core/reference"
+MODES = ("train", "infer")
+
+Wrap = Callable[[Op, "KernelDescriptor", Any], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a kernel may base its `supports` verdict on."""
+
+    namespace: str
+    device: str
+    dtype: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A kernel that was not taken, and why."""
+
+    kernel: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one op was bound."""
+
+    op: str
+    chosen: str
+    reason: str
+    refused: tuple[Refusal, ...] = ()
+
+
+class OpTable:
+    """The bound ops, as attributes: `F.rms_norm(x, w)`. `F.xp` is the array namespace, `F.trail` says why."""
+
+    def __init__(
+        self,
+        xp: Any,
+        facts: Facts,
+        bound: Mapping[str, Callable[..., Any]],
+        trail: Mapping[str, Choice],
+        asarray: Callable[[Any], Any],
+    ) -> None:
+        self.xp = xp
+        self.facts = facts
+        self.trail = dict(trail)
+        self.asarray = asarray
+        self.__dict__.update(bound)
+
+    def zeros(self, *shape: int) -> Any:
+        """Zeros in the table's dtype on its device, for states."""
+        import numpy as np
+
+        return self.asarray(np.zeros(shape, dtype=np.float32))
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for unknown names: bound ops live in the instance's own dictionary.
+        raise AttributeError(f"no op {name!r} in the table; the ops are {', '.join(OPS)}")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OpTable:
+        # A table is bound functions and nothing else, so copies of a module may share it.
+        return self
+
+    def __repr__(self) -> str:
+        facts = self.facts
+        return f"OpTable({facts.namespace}, {facts.device}, {facts.dtype}, {facts.mode})"
+
+
+def bind_ops(
+    xp: Any,
+    facts: Facts,
+    kernels: Iterable[tuple[str, KernelDescriptor]],
+    *,
+    wrap: Wrap,
+    asarray: Callable[[Any], Any],
+    pins: Mapping[str, str] | None = None,
+    reference_only: bool = False,
+) -> OpTable:
+    """Bind every op for `facts`: the best kernel that accepts them, else the op's reference.
+
+    kernels  pairs of plugin name and descriptor; the highest priority that fits wins, ties go by name
+    asarray  turns a NumPy array into one of the namespace, in the dtype of `facts`
+    wrap     turns a loaded kernel into a callable of the namespace (autodiff registration and the like)
+    pins     kernel by op name, exact and never falling back; "core/reference" pins the reference
+
+    Raises ComponentNotFound for a pin that names no kernel, ComponentUnavailable for a pinned kernel that refuses.
+    """
+    if facts.mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, not {facts.mode!r}")
+    by_op: dict[str, list[tuple[str, KernelDescriptor]]] = {}
+    if not reference_only:
+        for plugin, descriptor in kernels:
+            by_op.setdefault(descriptor.op, []).append((f"{plugin}/{descriptor.name}", descriptor))
+    bound: dict[str, Callable[..., Any]] = {}
+    trail: dict[str, Choice] = {}
+    for op in OPS.values():
+        ranked = sorted(by_op.get(op.name, ()), key=lambda pair: (-pair[1].priority, pair[0]))
+        pin = (pins or {}).get(op.name)
+        bound[op.name], trail[op.name] = _bind(op, xp, facts, ranked, wrap, pin)
+    return OpTable(xp, facts, bound, trail, asarray)
+
+
+def _bind(
+    op: Op, xp: Any, facts: Facts, ranked: list[tuple[str, KernelDescriptor]], wrap: Wrap, pin: str | None
+) -> tuple[Callable[..., Any], Choice]:
+    reference = functools.partial(op.reference, xp)
+    if pin == REFERENCE:
+        return reference, Choice(op.name, REFERENCE, "pinned")
+    if pin is not None:
+        ranked = [pair for pair in ranked if pin in (pair[0], pair[1].name)]
+        if not ranked:
+            raise ComponentNotFound(
+                f"op {op.name!r} is pinned to kernel {pin!r}, and no installed plugin provides it",
+                hint=f"`helix explain op {op.name}` lists its kernels",
+            )
+    refused: list[Refusal] = []
+    for name, descriptor in ranked:
+        reason = _refusal(descriptor, facts)
+        if reason is None:
+            try:
+                from helix_core.plugins.refs import load_ref
+
+                function = wrap(op, descriptor, load_ref(descriptor.target))
+            except Exception as error:
+                reason = f"broken: {type(error).__name__}: {error}"
+                if pin is None:
+                    warnings.warn(f"kernel {name} of op {op.name} is {reason}", RuntimeWarning, stacklevel=2)
+            else:
+                why = "pinned" if pin else f"highest priority ({descriptor.priority}) that fits"
+                return function, Choice(op.name, name, why, tuple(refused))
+        refused.append(Refusal(name, reason))
+    if pin is not None:
+        raise ComponentUnavailable(
+            f"op {op.name!r} is pinned to kernel {pin!r}, which refuses: {refused[-1].reason}",
+            hint="remove the pin, or bind for what the kernel accepts",
+        )
+    why = "no kernel fits" if refused else "no kernel installed for it"
+    return reference, Choice(op.name, REFERENCE, why, tuple(refused))
+
+
+def _refusal(descriptor: KernelDescriptor, facts: Facts) -> str | None:
+    """Why a kernel cannot serve `facts`, or None."""
+    if descriptor.namespace != facts.namespace:
+        return f"works on {descriptor.namespace} arrays, not {facts.namespace}"
+    if facts.device not in descriptor.devices:
+        return f"runs on {', '.join(descriptor.devices)}, not {facts.device}"
+    if facts.dtype not in descriptor.dtypes:
+        return f"takes {', '.join(descriptor.dtypes)}, not {facts.dtype}"
+    if facts.mode == "train" and descriptor.gradient == "none":
+        return "has no gradient (inference only)"
+    from helix_core.plugins.requirements import unmet_requirement
+
+    for requirement in descriptor.requires:
+        if reason := unmet_requirement(requirement):
+            return reason
+    if descriptor.supports is not None:
+        from helix_core.plugins.refs import load_ref
+
+        try:
+            verdict: str | None = load_ref(descriptor.supports)(facts)
+        except Exception as error:
+            return f"its supports() failed: {type(error).__name__}: {error}"
+        return verdict
+    return None
+
+
+def explain_ops(
+    backend: str = "auto", dtype: str = "float32", mode: str = "train", op: str | None = None
+) -> list[dict[str, Any]]:
+    """How a backend binds its ops, as plain data for `helix explain op`.
+
+    Raises ComponentNotFound for an unknown op or backend.
+    """
+    from helix_core.plugins import create
+
+    if op is not None and op not in OPS:
+        from helix_core.suggest import did_you_mean
+
+        raise ComponentNotFound(f"no op named {op!r}{did_you_mean(op, OPS)}")
+    table = create("backend", backend).bind(dtype=dtype, mode=mode)
+    choices = [table.trail[op]] if op else list(table.trail.values())
+    return [
+        {
+            "op": choice.op,
+            "summary": OPS[choice.op].summary,
+            "chosen": choice.chosen,
+            "reason": choice.reason,
+            "refused": [{"kernel": r.kernel, "reason": r.reason} for r in choice.refused],
+        }
+        for choice in choices
+    ]
+
+
+__all__ = ["MODES", "REFERENCE", "Choice", "Facts", "OpTable", "Refusal", "bind_ops", "explain_ops"]
