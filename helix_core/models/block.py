@@ -1,0 +1,74 @@
+"""One residual block: norm -> mixer -> add [-> norm -> mlp -> add]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from helix_core.layers.base import Layer, Params, State
+from helix_core.layers.init import ParamSpec, constant
+
+if TYPE_CHECKING:
+    from helix_core.ops.table import OpTable
+
+Array = Any
+
+
+class Norm:
+    """The normalisation in front of a layer, with its parameters."""
+
+    def __init__(self, kind: str, d_model: int, eps: float) -> None:
+        self.kind, self.d_model, self.eps = kind, d_model, eps
+
+    def params(self) -> dict[str, ParamSpec]:
+        specs = {"weight": ParamSpec((self.d_model,), constant(1.0), decay=False)}
+        if self.kind == "layer_norm":
+            specs["bias"] = ParamSpec((self.d_model,), constant(0.0), decay=False)
+        return specs
+
+    def apply(self, F: OpTable, p: Params, x: Array) -> Array:
+        """(B, L, D) -> (B, L, D)."""
+        if self.kind == "layer_norm":
+            return F.layer_norm(x, p["weight"], p["bias"], eps=self.eps)
+        return F.rms_norm(x, p["weight"], eps=self.eps)
+
+
+class Block:
+    """A mixer and, if the model has one, an mlp, each behind a norm and added to the residual stream."""
+
+    def __init__(self, mixer: Layer[Any], mlp: Layer[Any] | None, norm: Norm) -> None:
+        self.norm = norm
+        self.parts: dict[str, Layer[Any]] = {"mixer": mixer} | ({"mlp": mlp} if mlp else {})
+
+    def params(self) -> dict[str, ParamSpec]:
+        specs = {}
+        for part, layer in self.parts.items():
+            specs |= {f"{part}_norm.{name}": spec for name, spec in self.norm.params().items()}
+            specs |= {f"{part}.{name}": spec for name, spec in layer.params().items()}
+        return specs
+
+    def init_state(self, F: OpTable, batch: int) -> State:
+        return {part: layer.init_state(F, batch) for part, layer in self.parts.items()}
+
+    def apply(
+        self,
+        F: OpTable,
+        p: dict[str, Params],
+        x: Array,
+        *,
+        state: State | None,
+        reset: Array | None,
+        lengths: Array | None,
+    ) -> tuple[Array, State | None]:
+        """x (B, L, D) -> (B, L, D); `p` holds the parameters of each part and of its norm."""
+        after: State = {}
+        for part, layer in self.parts.items():
+            y, after[part] = layer.apply(
+                F,
+                p[part],
+                self.norm.apply(F, p[f"{part}_norm"], x),
+                state=None if state is None else state[part],
+                reset=reset,
+                lengths=lengths,
+            )
+            x = x + y
+        return x, None if state is None else after

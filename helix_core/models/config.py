@@ -1,0 +1,46 @@
+"""The config of a language model: one pydantic model from which everything is built."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class ComponentConfig(BaseModel):
+    """A component by name, with its own options beside it: `{name = "mamba", d_state = 16}`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(description="`layer` or `plugin/layer`")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The component's own options; its config model validates them."""
+        return dict(self.model_extra or {})
+
+
+class ModelConfig(BaseModel):
+    """A byte- or token-level language model: embedding, blocks of norm -> mixer -> residual, norm, head."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vocab_size: int = Field(256, gt=0, description="256 for bytes")
+    d_model: int = Field(gt=0, description="width of the residual stream")
+    n_layers: int = Field(gt=0, description="number of blocks")
+    mixer: tuple[ComponentConfig, ...] = Field(
+        description="the sequence-mixing layer, or a list of them that the blocks go through in turn"
+    )
+    mlp: ComponentConfig | None = Field(None, description="a second layer in every block, after the mixer")
+    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    norm_eps: float = Field(1e-5, gt=0)
+    tie_embeddings: bool = Field(True, description="use the embedding as the output head")
+
+    @field_validator("mixer", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        if isinstance(value, dict | ComponentConfig):
+            return (value,)
+        if isinstance(value, list | tuple) and not value:
+            raise ValueError("name at least one mixer")
+        return value
