@@ -1,0 +1,101 @@
+"""A corpus of byte documents, split into training and validation, read without copying it into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from helix_core.data.files import find_files
+from helix_core.errors import DataError
+
+SEPARATOR = 0
+"""The byte in front of every document: what a model sees before the first byte of a text."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """The bytes of a file, or of a part of it."""
+
+    name: str
+    data: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Training and validation documents and a fingerprint of the files they came from."""
+
+    train: tuple[Document, ...]
+    validation: tuple[Document, ...]
+    fingerprint: str
+
+    @property
+    def train_bytes(self) -> int:
+        return sum(map(len, self.train))
+
+    @property
+    def validation_bytes(self) -> int:
+        return sum(map(len, self.validation))
+
+
+def read_documents(source: str | Iterable[str]) -> list[Document]:
+    """Every non-empty file of a source. Raises DataError if there is none or one cannot be read."""
+    files = find_files(source)
+    root = Path(os.path.commonpath([path.parent for path in files]))
+    documents = [Document(path.relative_to(root).as_posix(), _read(path)) for path in files]
+    documents = [document for document in documents if len(document)]
+    if not documents:
+        raise DataError(f"all files of data source {source!r} are empty")
+    return documents
+
+
+def load_corpus(source: str | Iterable[str], validation: float) -> Corpus:
+    """Split a source by file: a file is held out if the hash of its name falls into the validation share.
+
+    A single file is split by position instead, its end held out. Raises DataError if nothing can be read.
+    """
+    documents = read_documents(source)
+    digest = hashlib.blake2b(digest_size=16)
+    for document in documents:
+        digest.update(f"{document.name}\0{len(document)}\0".encode())
+        digest.update(np.ascontiguousarray(document.data[:4096]).tobytes())
+    if len(documents) == 1:
+        train, held_out = _split_by_position(documents[0], validation)
+    else:
+        train, held_out = _split_by_name(documents, validation)
+    return Corpus(tuple(train), tuple(held_out), digest.hexdigest())
+
+
+def _split_by_position(document: Document, share: float) -> tuple[list[Document], list[Document]]:
+    cut = len(document) - max(1, round(share * len(document)))
+    if cut < 1:
+        raise DataError(f"{document.name} has {len(document)} bytes: too few to hold any out")
+    parts = Document(document.name, document.data[:cut]), Document(f"{document.name}[{cut}:]", document.data[cut:])
+    return [parts[0]], [parts[1]]
+
+
+def _split_by_name(documents: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:
+    ranked = sorted(documents, key=_rank)
+    held_out = {d.name for d in ranked if _rank(d) < share * 2**64} or {ranked[0].name}
+    train = [d for d in documents if d.name not in held_out] or [ranked[-1]]
+    kept = {d.name for d in train}
+    return train, [d for d in documents if d.name not in kept]
+
+
+def _rank(document: Document) -> int:
+    return int.from_bytes(hashlib.blake2b(document.name.encode(), digest_size=8).digest(), "big")
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        # Mapped files are read as they are touched, so a corpus may be larger than memory.
+        return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error

@@ -1,0 +1,17 @@
+"""Training: recipes carried out in run folders that survive kills and continue bit by bit."""
+
+from helix_core.training.evaluate import Evaluation, evaluate, gzip_bits_per_byte
+from helix_core.training.run import resume, train
+from helix_core.training.run_folder import RunFolder
+from helix_core.training.trainer import StepResult, Trainer
+
+__all__ = [
+    "Evaluation",
+    "RunFolder",
+    "StepResult",
+    "Trainer",
+    "evaluate",
+    "gzip_bits_per_byte",
+    "resume",
+    "train",
+]

@@ -1,0 +1,98 @@
+"""Held-out bits per byte, with the state carried through each whole document."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helix_core.data.corpus import SEPARATOR, Document
+from helix_core.tree import tree_map
+
+if TYPE_CHECKING:
+    from helix_core.backends.base import Backend
+    from helix_core.models.language_model import LanguageModel
+    from helix_core.ops.table import OpTable
+
+CHUNK = 1024
+ROWS = 16
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Bits that the model needs for the documents, each coded on its own from its first byte to its last."""
+
+    bits: float
+    bytes: int
+    documents: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.bits / self.bytes
+
+
+def evaluate(
+    model: LanguageModel,
+    backend: Backend,
+    F: OpTable,
+    params: Mapping[str, Any],
+    documents: Sequence[Document],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Code every byte of every document; F should be bound with mode "infer".
+
+    `progress` is called with the number of bytes of each finished portion.
+    """
+    # Documents of like length share a batch, so that few rows idle.
+    ordered = sorted(documents, key=len, reverse=True)
+    nats = 0.0
+    for start in range(0, len(ordered), ROWS):
+        nats += _evaluate_rows(model, backend, F, params, ordered[start : start + ROWS], progress)
+    return Evaluation(nats / math.log(2), sum(map(len, documents)), len(documents))
+
+
+def _evaluate_rows(
+    model: LanguageModel,
+    backend: Backend,
+    F: OpTable,
+    params: Mapping[str, Any],
+    documents: Sequence[Document],
+    progress: Callable[[int], None] | None,
+) -> float:
+    nats = 0.0
+    longest = len(documents[0])
+    active = list(documents)
+    with backend.inference():
+        state = model.init_state(F, len(active))
+        for start in range(0, longest, CHUNK):
+            going = sum(len(d) > start for d in active)
+            if going < len(active):  # finished rows stand last, since documents are sorted
+                active = active[:going]
+                state = tree_map(lambda a, n=going: a[:n], state)
+            width = min(CHUNK, longest - start)
+            targets = np.full((len(active), width), SEPARATOR, dtype=np.int64)
+            tokens = np.full((len(active), width), SEPARATOR, dtype=np.int64)
+            mask = np.zeros((len(active), width), dtype=bool)
+            for row, document in enumerate(active):
+                piece = document.data[start : start + width]
+                n = len(piece)
+                targets[row, :n], mask[row, :n] = piece, True
+                tokens[row, :n] = document.data[start - 1 : start - 1 + n] if start else [SEPARATOR, *piece[:-1]]
+            ragged = None if mask.all() else backend.asarray(mask)
+            logits, state = model.apply(F, params, backend.asarray(tokens), state=state, mask=ragged)
+            loss = backend.to_numpy(F.cross_entropy(logits, backend.asarray(targets)))
+            nats += float(np.sum(loss, where=mask, dtype=np.float64))
+            if progress:
+                progress(int(mask.sum()))
+    return nats
+
+
+def gzip_bits_per_byte(documents: Sequence[Document]) -> float:
+    """What `gzip -9` needs for the same documents, each compressed on its own."""
+    packed = sum(len(gzip.compress(document.data.tobytes(), compresslevel=9, mtime=0)) for document in documents)
+    return 8 * packed / sum(map(len, documents))

@@ -1,0 +1,260 @@
+"""A whole run: train, evaluate, checkpoint, sample, plot, summarise; and the same run resumed."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import helix_core
+from helix_core.data import load_corpus
+from helix_core.data.corpus import Document
+from helix_core.errors import Interrupted, UsageError
+from helix_core.events import Event, emit, subscribe
+from helix_core.generation import Sampling, generate
+from helix_core.recipes import Recipe
+from helix_core.training.checkpoint import load_checkpoint, prune_checkpoints
+from helix_core.training.evaluate import evaluate, gzip_bits_per_byte
+from helix_core.training.plot import can_plot, plot_losses
+from helix_core.training.progress import Progress
+from helix_core.training.run_folder import JsonLines, RunFolder
+from helix_core.training.signals import StopRequest
+from helix_core.training.trainer import StepResult, Trainer
+
+
+@dataclass
+class _Clock:
+    """Seconds spent in training steps, over all sittings of a run."""
+
+    train_seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
+
+    def add(self, seconds: float) -> None:
+        self.train_seconds += seconds
+        self.recent = [*self.recent[-19:], seconds]
+
+    @property
+    def step_seconds(self) -> float:
+        return sum(self.recent) / len(self.recent)
+
+
+def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
+    """Carry out a recipe in a new run folder under `runs` and return the folder.
+
+    Raises TrainingError on a loss that is not finite, CheckpointError if state cannot be saved, Interrupted on
+    Ctrl-C or SIGTERM once it is saved, and what `Trainer` raises.
+    """
+    trainer = Trainer(recipe, load_corpus(recipe.data.source, recipe.data.validation))
+    return _run(RunFolder.create(Path(runs), recipe.name), trainer, _Clock(), fresh=True)
+
+
+def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | None = None) -> RunFolder:
+    """Continue a run from its newest checkpoint, or from a given one; the loss curve goes on bit by bit.
+
+    `recipe` may differ from the run's own in its training and sample sections only. Raises UsageError if it differs
+    elsewhere or if nothing is left to do, CheckpointError if the checkpoint is damaged or foreign.
+    """
+    own = run.recipe()
+    recipe = recipe or own
+    fixed = {"training", "sample"}
+    if recipe.model_dump(exclude=fixed) != own.model_dump(exclude=fixed):
+        raise UsageError("a resumed run keeps its recipe; only `training.*` and `sample.*` may be set")
+    path = checkpoint or run.latest_checkpoint()
+    loaded = load_checkpoint(path)
+    trainer = Trainer(recipe, load_corpus(recipe.data.source, recipe.data.validation))
+    trainer.restore(loaded, path)
+    if recipe.training.steps is not None and trainer.step >= recipe.training.steps and run.summary_file.exists():
+        raise UsageError(
+            f"run {run.path} is complete at step {trainer.step}",
+            hint=f"to go on, add `--set training.steps={2 * trainer.step}`",
+        )
+    run.truncate_metrics(trainer.step)
+    return _run(run, trainer, _Clock(loaded.facts.get("train_seconds", 0.0)), fresh=False)
+
+
+def _run(run: RunFolder, trainer: Trainer, clock: _Clock, *, fresh: bool) -> RunFolder:
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        events = JsonLines(run.events_file)
+        stack.callback(events.close)
+        stack.enter_context(subscribe(_event_log(events)))
+        steps = trainer.recipe.training.steps
+        if steps is None:
+            duration = trainer.recipe.training.duration
+            assert duration is not None  # the recipe's validator saw to it
+            steps = max(1, round(duration / trainer.measure_step()))
+            training = trainer.recipe.training.model_copy(update={"steps": steps})
+            trainer.recipe = trainer.recipe.model_copy(update={"training": training})
+        run.write_recipe(trainer.recipe)
+        emit("run_started", run=str(run.path), step=trainer.step, steps=steps, backend=trainer.backend.name)
+        metrics = JsonLines(run.metrics_file)
+        stack.callback(metrics.close)
+        _train_steps(run, trainer, clock, steps, metrics, stop)
+        return _finish(run, trainer, clock, metrics, stop)
+
+
+def _train_steps(
+    run: RunFolder, trainer: Trainer, clock: _Clock, steps: int, metrics: JsonLines, stop: StopRequest
+) -> None:
+    training = trainer.recipe.training
+    every = training.checkpoint_every or max(1, steps // 10)
+    saved = trainer.step
+
+    def save() -> None:
+        nonlocal saved
+        path = trainer.save(run.checkpoints, train_seconds=clock.train_seconds)
+        prune_checkpoints(run.checkpoints, training.keep)
+        saved = trainer.step
+        emit("checkpoint", path=str(path), step=trainer.step)
+
+    with Progress(steps, done=trainer.step) as progress:
+        progress.say(f"run folder: {run.path}")
+        while trainer.step < steps:
+            result = trainer.advance(steps)
+            clock.add(result.seconds)
+            _report(trainer, clock, steps, result, metrics, progress)
+            if training.eval_every and trainer.step % training.eval_every == 0 and trainer.step < steps:
+                held_out = _some(trainer.corpus.validation, training.eval_bytes)
+                found = evaluate(trainer.model, trainer.backend, trainer.F_infer, trainer.params, held_out)
+                done = trainer.step * trainer.bytes_per_step
+                metrics.write(step=trainer.step, bytes=done, val_bits_per_byte=found.bits_per_byte)
+                progress.say(f"step {trainer.step}: held out {found.bits_per_byte:.4f} bits/byte")
+            if stop.requested or trainer.step % every == 0 or trainer.step == steps:
+                save()
+            if stop.requested:
+                _leave(run, trainer, stop)
+    if saved != trainer.step:
+        save()
+
+
+def _report(
+    trainer: Trainer, clock: _Clock, steps: int, result: StepResult, metrics: JsonLines, progress: Progress
+) -> None:
+    speed = trainer.bytes_per_step / result.seconds
+    line = {
+        "step": trainer.step,
+        "bytes": trainer.step * trainer.bytes_per_step,
+        "loss": result.loss,
+        "bits_per_byte": result.bits_per_byte,
+        "lr": result.lr,
+        "grad_norm": result.grad_norm,
+        "bytes_per_second": round(speed, 1),
+        "train_seconds": round(clock.train_seconds, 3),
+    }
+    metrics.write(**line)
+    emit("training_step", **line)
+    smooth_speed = trainer.bytes_per_step / clock.step_seconds
+    progress.update(
+        trainer.step,
+        f"loss {result.loss:.4f}  {result.bits_per_byte:.3f} bits/byte  {smooth_speed / 1000:.1f} kB/s",
+        seconds_left=(steps - trainer.step) * clock.step_seconds,
+    )
+
+
+def _leave(run: RunFolder, trainer: Trainer, stop: StopRequest) -> None:
+    raise Interrupted(
+        f"stopped by {stop.requested} after step {trainer.step}; everything is saved in {run.path}",
+        hint=f"helix train --resume {run.path}",
+    )
+
+
+def _finish(run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines, stop: StopRequest) -> RunFolder:
+    corpus, recipe = trainer.corpus, trainer.recipe
+    with Progress(corpus.validation_bytes, label="evaluating") as progress:
+
+        def advance(count: int) -> None:
+            progress.update(progress.done + count, "bytes")
+            if stop.requested:
+                _leave(run, trainer, stop)
+
+        found = evaluate(
+            trainer.model, trainer.backend, trainer.F_infer, trainer.params, corpus.validation, progress=advance
+        )
+    gzip_bits = gzip_bits_per_byte(corpus.validation)
+    done = trainer.step * trainer.bytes_per_step
+    metrics.write(step=trainer.step, bytes=done, val_bits_per_byte=found.bits_per_byte)
+    sample = _write_sample(run, trainer)
+    if can_plot():
+        plot_losses(
+            list(run.metrics()), run.plot_file, title=run.path.name, gzip_bits_per_byte=gzip_bits
+        )
+    summary = {
+        "val_bits_per_byte": found.bits_per_byte,
+        "gzip_bits_per_byte": gzip_bits,
+        "val_bytes": found.bytes,
+        "val_documents": found.documents,
+        "train_seconds": clock.train_seconds,
+        "train_bytes": done,
+        "train_bytes_per_second": done / clock.train_seconds if clock.train_seconds else None,
+        "steps": trainer.step,
+        "parameters": trainer.parameters,
+        "backend": trainer.backend.name,
+        "dtype": recipe.backend.dtype,
+        "kernels": {op: choice.chosen for op, choice in trainer.F.trail.items()},
+        "environment": {
+            **trainer.backend.describe(),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "helix_core": helix_core.__version__,
+        },
+        "sample": sample,
+    }
+    run.write_summary(summary)
+    emit("run_finished", run=str(run.path), val_bits_per_byte=found.bits_per_byte)
+    return run
+
+
+def _write_sample(run: RunFolder, trainer: Trainer) -> str:
+    """Generate the recipe's sample, write it to the run folder, and return the file's path inside it."""
+    spec = trainer.recipe.sample
+    prompt = spec.prompt.encode()
+    produced = generate(
+        trainer.model,
+        trainer.backend,
+        trainer.F_infer,
+        trainer.params,
+        prompt,
+        max_bytes=spec.max_bytes,
+        sampling=Sampling(spec.temperature, spec.top_k, spec.top_p),
+        seed=trainer.recipe.seed,
+    )
+    run.samples.mkdir(exist_ok=True)
+    file = run.samples / f"step-{trainer.step:08d}.txt"
+    file.write_bytes(prompt + bytes(produced))
+    return file.relative_to(run.path).as_posix()
+
+
+def _some(documents: tuple[Document, ...], limit: int | None) -> tuple[Document, ...]:
+    """Documents in order until `limit` bytes are reached, at least one."""
+    taken: list[Document] = []
+    total = 0
+    for document in documents:
+        if limit is not None and taken and total + len(document) > limit:
+            continue
+        taken.append(document)
+        total += len(document)
+    return tuple(taken)
+
+
+def _event_log(lines: JsonLines) -> Any:
+    """An observer that writes events as JSON lines through structlog; steps are in metrics.jsonl already."""
+    import structlog
+
+    class Sink:
+        def msg(self, message: dict[str, Any]) -> None:
+            lines.write(**message)
+
+        info = msg
+
+    def as_dict(logger: Any, method: str, event: Any) -> Any:
+        return ((event,), {})
+
+    log = structlog.wrap_logger(Sink(), processors=[structlog.processors.TimeStamper(fmt="iso"), as_dict])
+
+    def observe(event: Event) -> None:
+        if event.name != "training_step":
+            log.info(event.name, **event.data)
+
+    return observe

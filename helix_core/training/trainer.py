@@ -1,0 +1,167 @@
+"""One optimizer step at a time: parameters, optimizer state and how they advance."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helix_core.data import Batches, Corpus
+from helix_core.errors import CheckpointError, TrainingError
+from helix_core.models import LanguageModel, loss
+from helix_core.optimizers.clip import clip_by_global_norm, global_norm
+from helix_core.plugins import create, select
+from helix_core.recipes import Recipe
+from helix_core.training.checkpoint import Checkpoint, check_params, save_checkpoint
+from helix_core.tree import tree_items
+
+if TYPE_CHECKING:
+    from helix_core.backends.base import Backend
+    from helix_core.optimizers.base import Optimizer
+    from helix_core.schedules.base import Schedule
+
+CALIBRATION_STEPS = 5
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step reports: loss in nats per byte, gradient norm before clipping, learning rate, wall seconds."""
+
+    loss: float
+    grad_norm: float
+    lr: float
+    seconds: float
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.loss / math.log(2)
+
+
+class Trainer:
+    """A model, its optimizer and its data, bound to a backend that can train.
+
+    Raises ConfigError, ComponentNotFound, ComponentUnavailable or DataError if the recipe cannot be carried out here.
+    """
+
+    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
+        self.recipe, self.corpus = recipe, corpus
+        training = recipe.training
+        chosen = select("backend", recipe.backend.name, needs=("grad",)).chosen
+        self.backend: Backend = create("backend", chosen.full_name)
+        pins = recipe.backend.kernels
+        self.F = self.backend.bind(dtype=recipe.backend.dtype, mode="train", pins=pins)
+        self.F_infer = self.backend.bind(dtype=recipe.backend.dtype, mode="infer", pins=pins)
+        self.model = LanguageModel(recipe.model)
+        self.optimizer: Optimizer[Any] = create("optimizer", recipe.optimizer.name, **recipe.optimizer.options)
+        self.schedule: Schedule[Any] = create("lr_schedule", recipe.schedule.name, **recipe.schedule.options)
+        self.batches = Batches(
+            corpus.train, batch_size=training.batch_size, seq_len=training.seq_len, seed=recipe.seed
+        )
+        specs = self.model.params()
+        self._decay = frozenset(name for name, spec in specs.items() if spec.decay)
+        self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
+        self._value_and_grad = self.backend.value_and_grad(
+            self.backend.compile(self._loss) if recipe.backend.compile else self._loss
+        )
+        self.step = 0
+        self.params = self._to_backend(self.model.init(recipe.seed))
+        self.moments = self.optimizer.init(self.backend.xp, self.params)
+
+    @property
+    def bytes_per_step(self) -> int:
+        training = self.recipe.training
+        return training.batch_size * training.seq_len * training.accumulation
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values."""
+        return sum(math.prod(spec.shape) for spec in self.model.params().values())
+
+    def measure_step(self) -> float:
+        """Seconds of a typical step, from a few whose results are thrown away."""
+        times = [self._compute(0)[2].seconds for _ in range(CALIBRATION_STEPS)]
+        return statistics.median(times[1:])
+
+    def advance(self, total: int) -> StepResult:
+        """Take the next of `total` steps.
+
+        Raises TrainingError, with the parameters as they were, if the loss or a gradient is not finite.
+        """
+        factor = self.schedule(self.step, total)
+        params, moments, result = self._compute(self.step, lr=factor * self.optimizer.config.lr)
+        self.params, self.moments = params, moments
+        self.step += 1
+        return result
+
+    def _compute(self, step: int, lr: float = 0.0) -> tuple[Any, Any, StepResult]:
+        began = time.perf_counter()
+        xp, training = self.backend.xp, self.recipe.training
+        value, grads = self._accumulate(step)
+        with self.backend.inference():
+            if training.clip is not None:
+                grads, norm = clip_by_global_norm(xp, grads, training.clip)
+            else:
+                norm = global_norm(xp, grads)
+            loss_value, norm_value = float(value), float(norm)
+            for what, number in (("loss", loss_value), ("gradient norm", norm_value)):
+                if not math.isfinite(number):
+                    raise TrainingError(
+                        f"the {what} is {number} at step {step + 1}",
+                        hint="the last checkpoint is kept; lower optimizer.lr or training.clip, or warm up for longer",
+                    )
+            params, moments = self.optimizer.update(
+                xp, self.params, grads, self.moments, lr=lr, step=step + 1, decay=self._decay, lr_scale=self._lr_scale
+            )
+        self.backend.synchronize()
+        return params, moments, StepResult(loss_value, norm_value, lr, time.perf_counter() - began)
+
+    def _accumulate(self, step: int) -> tuple[Any, dict[str, Any]]:
+        """Mean loss and gradient over the step's micro-batches, all of which have equally many bytes."""
+        parts = self.recipe.training.accumulation
+        value: Any = 0.0
+        grads: dict[str, Any] = {}
+        for part in range(parts):
+            batch = self.batches(step, part)
+            reset = self.backend.asarray(batch.reset) if self.recipe.data.reset else None
+            arrays = self.backend.asarray(batch.tokens), self.backend.asarray(batch.targets), reset
+            part_value, part_grads = self._value_and_grad(self.params, *arrays)
+            value = value + part_value / parts
+            grads = {k: g / parts + grads[k] if part else g / parts for k, g in part_grads.items()}
+        return value, grads
+
+    def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any) -> Any:
+        return loss(self.model, self.F, params, tokens, targets, reset=reset)
+
+    def save(self, folder: Path, **facts: Any) -> Path:
+        """Write a checkpoint of this state. Raises CheckpointError if that fails."""
+        to_numpy = self.backend.to_numpy
+        params = {name: to_numpy(p) for name, p in self.params.items()}
+        moments = {name.replace(".", "/", 1): to_numpy(m) for name, m in tree_items(self.moments)}
+        facts = {"data": self.corpus.fingerprint, "backend": self.backend.name, **facts}
+        return save_checkpoint(folder, self.step, params, moments, facts)
+
+    def restore(self, checkpoint: Checkpoint, origin: Path) -> None:
+        """Continue from a checkpoint. Raises CheckpointError if it is of another model, optimizer or corpus."""
+        specs = self.model.params()
+        check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
+        expected = {f"{slot}/{name}": spec.shape for slot in self.optimizer.slots for name, spec in specs.items()}
+        check_params(checkpoint.moments, expected, origin)
+        if checkpoint.facts.get("data") != self.corpus.fingerprint:
+            raise CheckpointError(
+                "the data source has changed since this run began, so it cannot continue the same curve",
+                hint="restore the files, or start a new run",
+            )
+        self.step = checkpoint.step
+        self.params = self._to_backend(checkpoint.params)
+        self.moments = {slot: {} for slot in self.optimizer.slots}
+        for key, value in self._to_backend(checkpoint.moments).items():
+            slot, name = key.split("/", 1)
+            self.moments[slot][name] = value
+
+    def _to_backend(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {name: self.backend.asarray(a, self.recipe.backend.dtype) for name, a in arrays.items()}
