@@ -1,0 +1,1 @@
+"""Helix on the CPU: torch tensors and Numba kernels with forward and backward."""

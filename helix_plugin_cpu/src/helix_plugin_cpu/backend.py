@@ -1,0 +1,22 @@
+"""The CPU backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helix_plugin_torch.backend import TorchBackend
+
+
+class CpuBackend(TorchBackend):
+    """Torch tensors in main memory; Numba kernels where torch has none or only a slow one."""
+
+    name = "cpu"
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def describe(self) -> dict[str, Any]:
+        import numba
+
+        return {**super().describe(), "numba": numba.__version__}

@@ -1,0 +1,46 @@
+"""What this distribution provides. Cheap to import: strings only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helix_core.descriptors import BackendDescriptor, KernelDescriptor
+from helix_core.hookspecs import hookimpl
+
+PLUGIN_API = "1.0"
+
+
+@hookimpl
+def helix_backends() -> Sequence[BackendDescriptor]:
+    return [
+        BackendDescriptor(
+            name="cpu",
+            target="helix_plugin_cpu.backend:CpuBackend",
+            summary="torch on the CPU with Numba kernels",
+            requires=("torch>=2.6", "numba>=0.61"),
+            provides=("float64", "grad", "compile"),
+            priority=0,
+        )
+    ]
+
+
+@hookimpl
+def helix_kernels() -> Sequence[KernelDescriptor]:
+    return [
+        KernelDescriptor(
+            name=op,
+            op=op,
+            target=f"helix_plugin_cpu.kernels.table:{op}",
+            summary=summary,
+            requires=("numba>=0.61",),
+            namespace="torch",
+            devices=("cpu",),
+            dtypes=("float32",),
+            gradient="vjp",
+            priority=10,
+        )
+        for op, summary in (
+            ("selective_scan", "Numba, 16 channels per vector, backward by recomputation in chunks"),
+            ("causal_conv1d", "Numba, convolution and SiLU in one pass"),
+        )
+    ]

@@ -1,0 +1,1 @@
+"""State-space layers for Helix, each written once against the op table."""

@@ -1,0 +1,112 @@
+"""Mamba: a state-space block whose step size, input and output maps depend on the input."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
+from helix_core.layers.init import constant, fan_in, uniform, values
+from helix_core.ops import OpTable
+from pydantic import Field
+
+Array = Any
+
+
+class MambaConfig(LayerConfig):
+    """Options of the Mamba block; the defaults are the paper's."""
+
+    d_state: int = Field(16, gt=0, description="states per channel, N")
+    d_conv: int = Field(4, gt=0, description="taps of the short convolution, K")
+    expand: int = Field(2, gt=0, description="inner width over d_model, E = expand * d_model")
+    dt_rank: int | Literal["auto"] = Field("auto", description="rank of the step-size map, R; auto: d_model/16, up")
+    dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
+    dt_max: float = Field(0.1, gt=0, description="largest initial step size")
+    dt_init_floor: float = Field(1e-4, gt=0, description="floor of the initial step sizes")
+
+    @property
+    def d_inner(self) -> int:
+        return self.expand * self.d_model
+
+    @property
+    def rank(self) -> int:
+        return math.ceil(self.d_model / 16) if self.dt_rank == "auto" else self.dt_rank
+
+
+class Mamba(Layer[MambaConfig]):
+    """in_proj -> causal depthwise conv + SiLU -> selective scan -> gate -> out_proj.
+
+        [u; z] = W_in x
+        u      = silu(conv(u))
+        Δ      = softplus(W_dt (W_x u)[:R] + b_dt),   B, C = (W_x u)[R:]
+        h_t    = exp(Δ_t A) h_{t-1} + Δ_t B_t u_t,    A = -exp(A_log)
+        y      = W_out ((C_t h_t + D u_t) silu(z_t))
+
+    State: conv (B, K-1, E), the last inputs of the convolution; ssm (B, E, N), h.
+    Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023. Parameter names are
+    those of the authors' code and of Hugging Face.
+    """
+
+    def params(self) -> dict[str, ParamSpec]:
+        c = self.config
+        E, N, R, K, D = c.d_inner, c.d_state, c.rank, c.d_conv, c.d_model
+        return {
+            "in_proj.weight": ParamSpec((2 * E, D), fan_in()),
+            "conv1d.weight": ParamSpec((E, K), uniform(1 / math.sqrt(K))),
+            "conv1d.bias": ParamSpec((E,), uniform(1 / math.sqrt(K)), decay=False),
+            "x_proj.weight": ParamSpec((R + 2 * N, E), fan_in()),
+            "dt_proj.weight": ParamSpec((E, R), uniform(R**-0.5)),
+            "dt_proj.bias": ParamSpec((E,), self._initial_dt_bias, decay=False),
+            "A_log": ParamSpec((E, N), values(np.log(np.arange(1, N + 1, dtype=np.float64))), decay=False),
+            "D": ParamSpec((E,), constant(1.0), decay=False),
+            "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
+        }
+
+    def _initial_dt_bias(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """softplus⁻¹ of step sizes that are log-uniform between dt_min and dt_max."""
+        c = self.config
+        dt = np.exp(rng.uniform(math.log(c.dt_min), math.log(c.dt_max), shape)).clip(min=c.dt_init_floor)
+        return dt + np.log(-np.expm1(-dt))
+
+    def init_state(self, F: OpTable, batch: int) -> State:
+        c = self.config
+        return {
+            "conv": F.zeros(batch, c.d_conv - 1, c.d_inner),
+            "ssm": F.zeros(batch, c.d_inner, c.d_state),
+        }
+
+    def apply(
+        self,
+        F: OpTable,
+        p: Params,
+        x: Array,
+        *,
+        state: State | None = None,
+        reset: Array | None = None,
+        lengths: Array | None = None,
+    ) -> tuple[Array, State | None]:
+        c = self.config
+        E, N, R = c.d_inner, c.d_state, c.rank
+        before = state or {"conv": None, "ssm": None}
+        uz = F.linear(x, p["in_proj.weight"])
+        u, conv = F.causal_conv1d(
+            uz[..., :E], p["conv1d.weight"], p["conv1d.bias"], before["conv"], reset, lengths, activation="silu"
+        )
+        dt_bc = F.linear(u, p["x_proj.weight"])
+        y, ssm = F.selective_scan(
+            u,
+            F.linear(dt_bc[..., :R], p["dt_proj.weight"]),
+            -F.xp.exp(p["A_log"]),
+            dt_bc[..., R : R + N],
+            dt_bc[..., R + N :],
+            p["D"],
+            uz[..., E:],
+            p["dt_proj.bias"],
+            before["ssm"],
+            reset,
+            lengths,
+            delta_softplus=True,
+        )
+        y = F.linear(y, p["out_proj.weight"])
+        return y, None if state is None else {"conv": conv, "ssm": ssm}

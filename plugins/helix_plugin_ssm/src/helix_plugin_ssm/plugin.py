@@ -1,0 +1,30 @@
+"""What this distribution provides. Cheap to import: strings only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helix_core.descriptors import LayerDescriptor
+from helix_core.hookspecs import hookimpl
+
+PLUGIN_API = "1.0"
+
+
+@hookimpl
+def helix_layers() -> Sequence[LayerDescriptor]:
+    return [
+        LayerDescriptor(
+            name="mamba",
+            target="helix_plugin_ssm.mamba:Mamba",
+            config="helix_plugin_ssm.mamba:MambaConfig",
+            summary="selective state-space block (Gu and Dao, 2023)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="s4d",
+            target="helix_plugin_ssm.s4d:S4D",
+            config="helix_plugin_ssm.s4d:S4DConfig",
+            summary="diagonal state-space block, time-invariant (Gu, Gupta, Goel and Ré, 2022)",
+            provides=("recurrent",),
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""What Helix's torch backends share: namespace, autograd, kernels through torch.library, nn.Module views."""

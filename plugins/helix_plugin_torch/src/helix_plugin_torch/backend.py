@@ -1,0 +1,84 @@
+"""The backend that torch devices share: torch tensors as the array namespace, torch autograd for gradients."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from helix_core.backends import Backend
+from helix_core.ops import Kernel, Op
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from helix_core.descriptors import KernelDescriptor
+    from helix_core.models import LanguageModel
+
+    from helix_plugin_torch.module import HelixModule
+
+
+@functools.cache
+def namespace() -> Any:
+    """torch behind the array API (array-api-compat)."""
+    import array_api_compat.torch
+
+    return array_api_compat.torch
+
+
+class TorchBackend(Backend):
+    """Torch tensors on one device. Subclasses set `name` and `device`."""
+
+    namespace = "torch"
+    capabilities: ClassVar[frozenset[str]] = frozenset({"float64", "grad", "compile"})
+
+    @property
+    def xp(self) -> Any:
+        return namespace()
+
+    def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
+        array = np.asarray(array)
+        tensor = torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
+        if dtype is not None and tensor.is_floating_point():
+            return tensor.to(self.device, getattr(torch, dtype))
+        return tensor.to(self.device)
+
+    def to_numpy(self, array: Tensor) -> np.ndarray:
+        tensor = array.detach().cpu()
+        return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+    def value_and_grad(self, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+        def run(params: dict[str, Tensor], *args: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            leaves = {name: p.detach().requires_grad_(True) for name, p in params.items()}
+            with torch.enable_grad():
+                value = function(leaves, *args)
+            grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
+            return value.detach(), dict(zip(leaves, grads, strict=True))
+
+        return run
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        compiled: Callable[..., Any] = torch.compile(function, fullgraph=True)
+        return compiled
+
+    def inference(self) -> AbstractContextManager[Any]:
+        return torch.inference_mode()
+
+    def wrap(self, op: Op, descriptor: KernelDescriptor, kernel: Any) -> Callable[..., Any]:
+        if isinstance(kernel, Kernel):
+            from helix_plugin_torch.library import as_torch_function
+
+            label = "_".join(descriptor.target.split(":")[0].split(".")[:1]).removeprefix("helix_plugin_")
+            return as_torch_function(op, kernel, f"{label}_{descriptor.name}", descriptor.devices)
+        return super().wrap(op, descriptor, kernel)
+
+    def module(self, model: LanguageModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
+        """A real `torch.nn.Module` of a model or a layer, with fresh parameters."""
+        from helix_plugin_torch.module import HelixModule
+
+        return HelixModule(model, self, seed=seed, dtype=dtype)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "torch": torch.__version__, "threads": torch.get_num_threads()}

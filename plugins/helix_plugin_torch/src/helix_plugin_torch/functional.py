@@ -1,0 +1,82 @@
+"""Ops as torch's own functions, which torch differentiates and compiles by itself."""
+
+from __future__ import annotations
+
+import torch
+from helix_core.ops import OPS
+from torch import Tensor
+from torch.nn import functional as nn
+
+linear = nn.linear
+sigmoid = torch.sigmoid
+silu = nn.silu
+softplus = nn.softplus
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The tanh form."""
+    return nn.gelu(x, approximate="tanh")
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Over the last axis."""
+    return torch.softmax(x, dim=-1)
+
+
+def embedding(tokens: Tensor, weight: Tensor) -> Tensor:
+    """tokens (...), weight (V, D) -> (..., D)."""
+    return nn.embedding(tokens, weight)
+
+
+def rms_norm(x: Tensor, weight: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """(..., D) -> (..., D)."""
+    return nn.rms_norm(x, weight.shape, weight, eps)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float = 1e-5) -> Tensor:
+    """(..., D) -> (..., D)."""
+    return nn.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """logits (..., V), targets (...) -> nats (...)."""
+    nats = nn.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="none")
+    return nats.reshape(targets.shape)
+
+
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    reset: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    activation: str = "none",
+) -> tuple[Tensor, Tensor]:
+    """torch's grouped conv1d for plain rows; rows with resets or padding go through the reference."""
+    if reset is not None or lengths is not None:
+        from helix_plugin_torch.backend import namespace
+
+        y, last = OPS["causal_conv1d"].reference(
+            namespace(), x, weight, bias, initial_state, reset, lengths, activation=activation
+        )
+        return y, last
+    B, L, D = x.shape
+    K = weight.shape[1]
+    before = x.new_zeros(B, K - 1, D) if initial_state is None else initial_state
+    inputs = torch.cat([before, x], dim=1)
+    y = nn.conv1d(inputs.transpose(1, 2), weight[:, None, :], bias, groups=D).transpose(1, 2)
+    if activation == "silu":
+        y = nn.silu(y)
+    elif activation != "none":
+        raise ValueError(f"activation must be 'none' or 'silu', not {activation!r}")
+    return y, inputs[:, L:].clone()
+
+
+def long_conv(u: Tensor, filter: Tensor) -> Tensor:
+    """u (B, L, D), filter (K, D) -> (B, L, D), by FFT along a contiguous time axis."""
+    length = u.shape[1]
+    n = 1 << (length + filter.shape[0] - 2).bit_length()
+    spectrum = torch.fft.rfft(u.transpose(1, 2), n=n) * torch.fft.rfft(filter.transpose(0, 1), n=n)
+    return torch.fft.irfft(spectrum, n=n)[..., :length].transpose(1, 2)

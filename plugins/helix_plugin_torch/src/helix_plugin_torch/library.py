@@ -1,0 +1,123 @@
+"""Kernels with their own backward, registered with torch.library so that autograd, compile and export see them.
+
+Each becomes three torch operators: one for inference, one for training that also returns what the backward needs,
+and the backward itself. All are opaque to the compiler and carry shape functions, so graphs have no breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from helix_core.ops import Kernel, Op
+from torch import Tensor
+
+NAMESPACE = "helix"
+_SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
+_registered: dict[tuple[str, str], Callable[..., Any]] = {}
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
+def as_torch_function(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Callable[..., Any]:
+    """The kernel as one function of torch tensors with the op's signature, differentiable.
+
+    `label` names the kernel in profiles and graphs (`cpu_selective_scan`). Registered once per process.
+    """
+    key = (op.name, label)
+    if key not in _registered:
+        _registered[key] = _register(op, kernel, label, devices)
+    return _registered[key]
+
+
+def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Callable[..., Any]:
+    n_arrays, n_outputs = len(op.arrays), len(op.outputs)
+    sample = next(iter(op.samples(np.random.default_rng(0))))
+    sample_shapes = [np.shape(sample.arrays[name]) if name in sample.arrays else None for name in op.arrays]
+    sample_attrs = {**op.attrs, **sample.attrs}
+    n_residuals = len(kernel.residuals(*sample_shapes, **sample_attrs))
+    attr_names = tuple(op.attrs)
+    arrays = [f"Tensor{'?' if name in op.optional else ''} {name}" for name in op.arrays]
+    attrs = [f"{_SCHEMA_TYPES[type(default)]} {name}" for name, default in op.attrs.items()]
+    grads = [f"Tensor? grad_{name}" for name in op.outputs]
+    residuals = [f"Tensor residual_{i}" for i in range(n_residuals)]
+
+    def shapes(given: Sequence[Tensor | None]) -> list[Any]:
+        return [None if a is None else tuple(a.shape) for a in given]
+
+    def named(values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(attr_names, values, strict=True))
+
+    def infer(*args: Any) -> tuple[Tensor, ...]:
+        return kernel.forward(*args[:n_arrays], **named(args[n_arrays:]))
+
+    def infer_fake(*args: Any) -> tuple[Tensor, ...]:
+        out = op.shapes(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
+        return tuple(args[0].new_empty(shape) for shape in out)
+
+    def train(*args: Any) -> tuple[Tensor, ...]:
+        outputs, saved = kernel.forward_train(*args[:n_arrays], **named(args[n_arrays:]))
+        return (*outputs, *saved)
+
+    def train_fake(*args: Any) -> tuple[Tensor, ...]:
+        saved = kernel.residuals(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
+        return (*infer_fake(*args), *(args[0].new_empty(shape, dtype=torch.float32) for shape in saved))
+
+    first_array, first_saved = n_outputs, n_outputs + n_arrays
+    first_attr = first_saved + n_residuals
+    differentiable = [i for i, name in enumerate(op.arrays) if name not in op.no_grad]
+
+    def backward(*args: Any) -> tuple[Tensor, ...]:
+        given = args[first_array:first_saved]
+        grads = kernel.backward(args[:n_outputs], given, args[first_saved:first_attr], **named(args[first_attr:]))
+        # An operator returns tensors only: an absent gradient travels as an empty one.
+        return tuple(given[0].new_empty(0) if grads[i] is None else grads[i] for i in differentiable)
+
+    def backward_fake(*args: Any) -> tuple[Tensor, ...]:
+        given = args[first_array:first_saved]
+        return tuple(given[0].new_empty(0 if given[i] is None else given[i].shape) for i in differentiable)
+
+    def define(suffix: str, parameters: list[str], returns: int, real: Any, fake: Any) -> Any:
+        name = f"{label}{suffix}"
+        result = ", ".join(["Tensor"] * returns)
+        _library.define(f"{name}({', '.join(parameters)}) -> ({result})")
+        for device in devices:
+            _library.impl(name, real, device.upper())
+        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
+        return getattr(getattr(torch.ops, NAMESPACE), name).default
+
+    infer_op = define("", arrays + attrs, n_outputs, infer, infer_fake)
+    train_op = define("_train", arrays + attrs, n_outputs + n_residuals, train, train_fake)
+    backward_op = define("_backward", grads + arrays + residuals + attrs, len(differentiable), backward, backward_fake)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.attrs = inputs[n_arrays:]
+        ctx.save_for_backward(*inputs[:n_arrays], *output[n_outputs:])
+        ctx.set_materialize_grads(False)
+
+    def autograd(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Any, ...]:
+        saved = ctx.saved_tensors
+        if all(g is None for g in grad_outputs[:n_outputs]):
+            return (None,) * (n_arrays + len(attr_names))
+        found = backward_op(*grad_outputs[:n_outputs], *saved, *ctx.attrs)
+        result: list[Tensor | None] = [None] * (n_arrays + len(attr_names))
+        for index, grad in zip(differentiable, found, strict=True):
+            result[index] = None if saved[index] is None else grad
+        return tuple(result)
+
+    torch.library.register_autograd(
+        f"{NAMESPACE}::{label}_train", autograd, setup_context=setup_context, lib=_library
+    )
+    defaults = tuple(op.attrs.values())
+
+    def call(*args: Tensor | None, **attrs: Any) -> Any:
+        given = (*args, *(None,) * (n_arrays - len(args)))
+        values = tuple(attrs.get(name, default) for name, default in zip(attr_names, defaults, strict=True))
+        if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in given):
+            result = train_op(*given, *values)[:n_outputs]
+        else:
+            result = infer_op(*given, *values)
+        return result[0] if n_outputs == 1 else result
+
+    return call

@@ -1,0 +1,42 @@
+"""What this distribution provides: torch's own fused functions as kernels, on every torch device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helix_core.descriptors import KernelDescriptor
+from helix_core.hookspecs import hookimpl
+
+PLUGIN_API = "1.0"
+
+OPS = (
+    "causal_conv1d",
+    "cross_entropy",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "long_conv",
+    "rms_norm",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+)
+
+
+@hookimpl
+def helix_kernels() -> Sequence[KernelDescriptor]:
+    return [
+        KernelDescriptor(
+            name=op,
+            op=op,
+            target=f"helix_plugin_torch.functional:{op}",
+            summary=f"torch's own {op}",
+            namespace="torch",
+            devices=("cpu", "cuda", "mps", "xpu"),
+            dtypes=("float32", "float64", "bfloat16", "float16"),
+            gradient="native",
+        )
+        for op in OPS
+    ]
