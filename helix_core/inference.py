@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helix_core.models import LanguageModel
-from helix_core.plugins import create
+from helix_core.plugin_system import create
 from helix_core.training.checkpoint import check_params, load_checkpoint
 from helix_core.training.run_folder import RunFolder
 

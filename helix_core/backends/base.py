@@ -95,7 +95,7 @@ class Backend(ABC):
 
         `pins` adds to the user's kernel pins (settings and `HELIX_KERNEL_<OP>`).
         """
-        from helix_core.plugins import kernel_descriptors, kernel_pins
+        from helix_core.plugin_system import kernel_descriptors, kernel_pins
 
         if dtype not in self.dtypes():
             raise ComponentUnavailable(

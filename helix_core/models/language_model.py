@@ -45,7 +45,7 @@ class LanguageModel:
         self._groups = _nest(self._specs)
 
     def _layer(self, component: ComponentConfig) -> Layer[Any]:
-        from helix_core.plugins import create
+        from helix_core.plugin_system import create
 
         return create("layer", component.name, d_model=self.config.d_model, **component.options)
 

@@ -139,7 +139,7 @@ def _bind(
         reason = _refusal(descriptor, facts)
         if reason is None:
             try:
-                from helix_core.plugins.refs import load_ref
+                from helix_core.plugin_system.refs import load_ref
 
                 function = wrap(op, descriptor, load_ref(descriptor.target))
             except Exception as error:
@@ -169,13 +169,13 @@ def _refusal(descriptor: KernelDescriptor, facts: Facts) -> str | None:
         return f"takes {', '.join(descriptor.dtypes)}, not {facts.dtype}"
     if facts.mode == "train" and descriptor.gradient == "none":
         return "has no gradient (inference only)"
-    from helix_core.plugins.requirements import unmet_requirement
+    from helix_core.plugin_system.requirements import unmet_requirement
 
     for requirement in descriptor.requires:
         if reason := unmet_requirement(requirement):
             return reason
     if descriptor.supports is not None:
-        from helix_core.plugins.refs import load_ref
+        from helix_core.plugin_system.refs import load_ref
 
         try:
             verdict: str | None = load_ref(descriptor.supports)(facts)
@@ -192,7 +192,7 @@ def explain_ops(
 
     Raises ComponentNotFound for an unknown op or backend.
     """
-    from helix_core.plugins import create
+    from helix_core.plugin_system import create
 
     if op is not None and op not in OPS:
         from helix_core.suggest import did_you_mean

@@ -15,7 +15,7 @@ from helix_core.data import Batches, Corpus
 from helix_core.errors import CheckpointError, TrainingError
 from helix_core.models import LanguageModel, loss
 from helix_core.optimizers.clip import clip_by_global_norm, global_norm
-from helix_core.plugins import create, select
+from helix_core.plugin_system import create, select
 from helix_core.recipes import Recipe
 from helix_core.training.checkpoint import Checkpoint, check_params, save_checkpoint
 from helix_core.tree import tree_items

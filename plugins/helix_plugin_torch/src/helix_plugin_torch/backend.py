@@ -64,7 +64,8 @@ class TorchBackend(Backend):
         return compiled
 
     def inference(self) -> AbstractContextManager[Any]:
-        return torch.inference_mode()
+        # Not inference_mode: its tensors could never take part in training again.
+        return torch.no_grad()
 
     def wrap(self, op: Op, descriptor: KernelDescriptor, kernel: Any) -> Callable[..., Any]:
         if isinstance(kernel, Kernel):

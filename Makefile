@@ -1,0 +1,46 @@
+# Two commands matter: `make quickstart` trains a byte-level Mamba on real text, `make test` passes the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+
+QUICKSTART = -e '.[plot]' -e plugins/helix_plugin_torch -e helix_plugin_cpu -e plugins/helix_plugin_ssm
+EVERYTHING = -e '.[plot,test]' -e plugins/helix_plugin_torch -e helix_plugin_cpu -e plugins/helix_plugin_ssm \
+             -e plugins/example_third_party
+
+.PHONY: quickstart test test-slow lint bench clean
+
+quickstart: $(VENV)/.quickstart
+	$(BIN)/helix train recipes/byte-lm-mamba.toml
+
+test: $(VENV)/.everything lint
+	$(BIN)/python -m pytest -m "not slow"
+
+# Minutes more: the runs and comparisons too long for every commit.
+test-slow: $(VENV)/.everything
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.everything
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/op_table.py
+
+# constraints.txt keeps pip on torch's CPU build. One pip command names every local distribution, so that none is
+# looked for on an index.
+$(VENV)/.quickstart: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(QUICKSTART)
+	touch $@
+
+$(VENV)/.everything: constraints.txt requirements-dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-dev.txt $(EVERYTHING)
+	touch $@ $(VENV)/.quickstart
+
+clean:
+	rm -rf $(VENV) .venv-test build dist *.egg-info

@@ -1,0 +1,58 @@
+"""`helix generate`: continue a prompt with a trained run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--prompt", default="", help="Text to continue; '-' reads standard input.")
+@click.option("--max-bytes", default=400, show_default=True, type=click.IntRange(min=0))
+@click.option("--temperature", default=0.8, show_default=True, type=float, help="0 is greedy.")
+@click.option("--top-k", type=int, help="Sample among the k likeliest bytes only.")
+@click.option("--top-p", type=float, help="Sample from the likeliest bytes that hold this much probability.")
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--backend", default="auto", show_default=True, help="Backend to compute on.")
+def command(
+    run: Path,
+    prompt: str,
+    max_bytes: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+    backend: str,
+) -> None:
+    """Stream bytes that continue a prompt, from the newest checkpoint of RUN (or from a checkpoint folder).
+
+    The prompt and its continuation go to standard output as they are made.
+    """
+    from helix_core.generation import Sampling, generate
+    from helix_core.inference import load_run
+
+    sampling = Sampling(temperature, top_k, top_p)
+    text = sys.stdin.buffer.read() if prompt == "-" else prompt.encode()
+    loaded = load_run(run, backend=backend)
+    out = sys.stdout.buffer
+    out.write(text)
+    out.flush()
+    stream = generate(
+        loaded.model,
+        loaded.backend,
+        loaded.F,
+        loaded.params,
+        text,
+        max_bytes=max_bytes,
+        sampling=sampling,
+        seed=seed,
+    )
+    for byte in stream:
+        out.write(bytes([byte]))
+        out.flush()
+    if sys.stdout.isatty():
+        out.write(b"\n")
+        out.flush()

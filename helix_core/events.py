@@ -1,0 +1,64 @@
+"""Events: what happened, told to whoever observes.
+
+Observers are functions subscribed in this process and the `helix_event` hooks of loaded plugins. A failing observer
+is reported once and left out from then on; it never stops a job.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+Observer = Callable[["Event"], None]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A named event with plain data and the wall-clock time in seconds since the epoch."""
+
+    name: str
+    data: Mapping[str, Any]
+    time: float = field(default_factory=time.time)
+
+
+_subscribers: list[Observer] = []
+
+
+def emit(name: str, **data: Any) -> None:
+    """Tell every observer. Costs next to nothing while nobody listens."""
+    from helix_core.plugin_system.registry import loaded_registry
+
+    registry = loaded_registry()
+    plugin_observers = registry.event_observers() if registry else {}
+    if not _subscribers and not plugin_observers:
+        return
+    event = Event(name, data)
+    for observer in list(_subscribers):
+        try:
+            observer(event)
+        except Exception as error:
+            _subscribers.remove(observer)
+            warnings.warn(f"an observer failed on {name!r} and is left out: {error!r}", RuntimeWarning, stacklevel=2)
+    for plugin, hook in list(plugin_observers.items()):
+        try:
+            hook(event=event)
+        except Exception as error:
+            assert registry is not None
+            registry.silence(plugin)
+            text = f"plugin {plugin!r} failed to observe {name!r} and is left out: {error!r}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+@contextmanager
+def subscribe(observer: Observer) -> Iterator[None]:
+    """Call `observer` on every event inside the context."""
+    _subscribers.append(observer)
+    try:
+        yield
+    finally:
+        if observer in _subscribers:
+            _subscribers.remove(observer)

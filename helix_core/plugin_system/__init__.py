@@ -1,0 +1,59 @@
+"""Plugins: found without importing, loaded in isolation, chosen with reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from helix_core.plugin_system.create import config_model, create, validate_config
+from helix_core.plugin_system.registry import Component, PluginInfo, Registry, get_registry, reload, use_registry
+from helix_core.plugin_system.selection import Candidate, HelixWarning, Selection, explain, probe, select
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from helix_core.descriptors import KernelDescriptor
+
+
+def components(kind: str | None = None) -> tuple[Component, ...]:
+    """The components of all plugins that work, of one kind or of all."""
+    return get_registry().components(kind)
+
+
+def plugins() -> tuple[PluginInfo, ...]:
+    """Every plugin found, with how it fared."""
+    return get_registry().plugins()
+
+
+def kernel_descriptors() -> list[tuple[str, KernelDescriptor]]:
+    """Every kernel with the name of its plugin, as the op table wants them."""
+    from helix_core.descriptors import KernelDescriptor
+
+    return [(c.plugin, c.descriptor) for c in components("kernel") if isinstance(c.descriptor, KernelDescriptor)]
+
+
+def kernel_pins() -> Mapping[str, str]:
+    """The user's kernel pins by op."""
+    return get_registry().settings.kernels
+
+
+__all__ = [
+    "Candidate",
+    "Component",
+    "HelixWarning",
+    "PluginInfo",
+    "Registry",
+    "Selection",
+    "components",
+    "config_model",
+    "create",
+    "explain",
+    "get_registry",
+    "kernel_descriptors",
+    "kernel_pins",
+    "plugins",
+    "probe",
+    "reload",
+    "select",
+    "use_registry",
+    "validate_config",
+]

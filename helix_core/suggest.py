@@ -1,0 +1,18 @@
+"""Nearest matches for mistyped names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The known name most like `name`, if one is close."""
+    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """"; did you mean 'x'?" or nothing, to end a message with."""
+    match = nearest(name, names)
+    return f"; did you mean {match!r}?" if match else ""

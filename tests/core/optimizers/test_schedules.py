@@ -1,0 +1,49 @@
+"""Learning-rate schedules as curves."""
+
+import pytest
+from helix_core.plugin_system import create
+
+TOTAL = 1000
+
+
+def curve(name, **config):
+    schedule = create("lr_schedule", name, **config)
+    return [schedule(step, TOTAL) for step in range(TOTAL)]
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "wsd"])
+def test_warmup_rises_linearly_to_the_peak_and_never_exceeds_it(name):
+    values = curve(name, warmup=100)
+    steps = [b - a for a, b in zip(values[:100], values[1:101], strict=True)]
+    assert values[0] == pytest.approx(1 / 101)
+    assert all(step == pytest.approx(1 / 101) for step in steps)
+    assert max(values) == values[100] == 1.0
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "wsd"])
+def test_a_fraction_of_warmup_means_that_share_of_the_steps(name):
+    assert curve(name, warmup=0.1) == curve(name, warmup=100)
+
+
+def test_each_shape():
+    assert set(curve("constant")) == {1.0}
+    linear = curve("linear", final=0.2)
+    assert linear[500] == pytest.approx(0.6)
+    cosine = curve("cosine", final=0.1)
+    assert cosine[500] == pytest.approx(0.55)
+    assert cosine[999] == pytest.approx(0.1, abs=1e-4)
+    wsd = curve("wsd", decay=0.2, final=0.0)
+    assert set(wsd[:800]) == {1.0}
+    assert wsd[850] == pytest.approx(0.5)  # 1 - sqrt(1/4)
+    assert wsd[999] < 0.01
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
+def test_after_warmup_the_rate_never_rises(name):
+    values = curve(name, warmup=10)[10:]
+    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+
+
+def test_a_run_of_one_step_works():
+    for name in ("constant", "linear", "cosine", "wsd"):
+        assert 0 < create("lr_schedule", name)(0, 1) <= 1
