@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helix_core.plugin_system.create import config_model, create, validate_config
+from helix_core.plugin_system.create import config_model, create, create_target, validate_config
 from helix_core.plugin_system.registry import Component, PluginInfo, Registry, get_registry, reload, use_registry
 from helix_core.plugin_system.selection import Candidate, HelixWarning, Selection, explain, probe, select
 
@@ -46,6 +46,7 @@ __all__ = [
     "components",
     "config_model",
     "create",
+    "create_target",
     "explain",
     "get_registry",
     "kernel_descriptors",

@@ -26,7 +26,7 @@ def create(kind: str, name: str = "auto", **config: Any) -> Any:
     selection = select(kind, name)
     component = selection.chosen
     warn_about_broken(selection)
-    target = _load(component, component.descriptor.target)
+    target = create_target(component)
     validated = validate_config(component, config)
     emit("selected", kind=kind, component=component.full_name, how=selection.how)
     try:
@@ -69,6 +69,11 @@ def validate_config(component: Component, options: dict[str, Any]) -> BaseModel 
                 problems.append(f"{path}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})")
         hint = f"`helix describe {component.kind} {component.name}` shows its options"
         raise ConfigError(f"{label} has wrong options:\n  " + "\n  ".join(problems), hint=hint) from None
+
+
+def create_target(component: Component) -> Any:
+    """Import what a component's target names, without building it. Raises ComponentUnavailable if that fails."""
+    return _load(component, component.descriptor.target)
 
 
 def _load(component: Component, ref: str) -> Any:

@@ -1,0 +1,84 @@
+"""`helix explain`: which component or kernel would be used, and why not the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from helix_core.cli.table import print_json
+from helix_core.descriptors import KINDS
+
+
+@click.command()
+@click.argument("kind", type=click.Choice([*(k for k in KINDS if k != "command"), "op"]))
+@click.argument("name", default="auto")
+@click.option("--needs", multiple=True, metavar="WORD", help="A capability it must provide; repeatable.")
+@click.option("--backend", default="auto", show_default=True, help="With op: the backend that binds the ops.")
+@click.option("--dtype", default="float32", show_default=True, help="With op: the dtype they are bound for.")
+@click.option(
+    "--mode", default="train", show_default=True, type=click.Choice(["train", "infer"]), help="With op: the mode."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    kind: str,
+    name: str,
+    needs: tuple[str, ...],
+    backend: str,
+    dtype: str,
+    mode: str,
+    as_json: bool,
+) -> None:
+    """Say what KIND NAME resolves to here, with a line for every candidate. NAME defaults to auto, or to all ops.
+
+    Exits with 1 if nothing can be used. JSON for a component: kind, requested, chosen (or null), how, error (or null)
+    and candidates (name, accepted, reason, broken); for ops a list of op, summary, chosen, reason and refused.
+    """
+    if kind == "op":
+        _explain_ops(None if name == "auto" else name, backend, dtype, mode, as_json)
+        return
+    from helix_core.plugin_system import explain
+
+    selection = explain(kind, name, needs)
+    candidates = [
+        {"name": c.component.full_name, "accepted": c.accepted, "reason": c.reason, "broken": c.broken}
+        for c in selection.candidates
+    ]
+    chosen = selection.component.full_name if selection.component else None
+    if as_json:
+        print_json(
+            {
+                "kind": kind,
+                "requested": name,
+                "chosen": chosen,
+                "how": selection.how,
+                "error": str(selection.error) if selection.error else None,
+                "candidates": candidates,
+            }
+        )
+    elif chosen:
+        click.echo(f"{kind} {name} -> {chosen}  ({selection.how})")
+        for c in candidates:
+            verdict = "chosen" if c["name"] == chosen else ("usable" if c["accepted"] else "refused")
+            click.echo(f"  {verdict:8}{c['name']}: {c['reason']}")
+    else:
+        click.echo(f"{kind} {name} -> nothing  ({selection.how})\n{selection.error}")
+    if not chosen:
+        ctx.exit(1)
+
+
+def _explain_ops(op: str | None, backend: str, dtype: str, mode: str, as_json: bool) -> None:
+    from helix_core.ops.table import explain_ops
+
+    rows: list[dict[str, Any]] = explain_ops(backend, dtype, mode, op)
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['op']} -> {row['chosen']}  ({row['reason']})")
+        if op:
+            click.echo(f"  {row['summary']}")
+        for refused in row["refused"]:
+            click.echo(f"  refused {refused['kernel']}: {refused['reason']}")
