@@ -1,0 +1,33 @@
+"""The conformance kit: base classes that a backend, layer, optimizer or kernel is certified with.
+
+Subclass one in a test module of any repository, or run `pytest --helix-backend=NAME` from anywhere. Imported lazily,
+so that the pytest plugin costs nothing in runs that do not use it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_WHERE = {
+    "BaseBackendTests": "helix_core.testing.backends",
+    "BaseKernelTests": "helix_core.testing.kernels",
+    "BaseLayerTests": "helix_core.testing.layers",
+    "BaseOptimizerTests": "helix_core.testing.optimizers",
+    "write_dist": "helix_core.testing.dists",
+}
+
+__all__ = ["BaseBackendTests", "BaseKernelTests", "BaseLayerTests", "BaseOptimizerTests", "write_dist"]
+
+if TYPE_CHECKING:
+    from helix_core.testing.backends import BaseBackendTests as BaseBackendTests
+    from helix_core.testing.dists import write_dist as write_dist
+    from helix_core.testing.kernels import BaseKernelTests as BaseKernelTests
+    from helix_core.testing.layers import BaseLayerTests as BaseLayerTests
+    from helix_core.testing.optimizers import BaseOptimizerTests as BaseOptimizerTests
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)

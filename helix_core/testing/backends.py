@@ -1,0 +1,28 @@
+"""The backend suite: levels from the descriptor to the compiler."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from helix_core.testing.levels.basic import BasicLevel
+from helix_core.testing.levels.compile import CompileLevel
+from helix_core.testing.levels.descriptor import DescriptorLevel
+from helix_core.testing.levels.grad import GradLevel
+from helix_core.testing.levels.ops import OpsLevel
+from helix_core.testing.levels.train import TrainLevel
+
+
+class BaseBackendTests(DescriptorLevel, BasicLevel, OpsLevel, GradLevel, TrainLevel, CompileLevel):
+    """Set `backend` to the name to certify.
+
+    descriptor and basic are mandatory; the further levels follow the capabilities that the backend declares: what is
+    declared must pass, what is not is skipped as "not implemented".
+    """
+
+    backend: ClassVar[str] = ""
+
+    @classmethod
+    def helix_parametrize(cls, metafunc: pytest.Metafunc) -> None:
+        metafunc.parametrize("backend_name", [cls.backend], scope="class")

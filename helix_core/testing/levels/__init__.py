@@ -1,0 +1,1 @@
+"""The levels of the backend suite, a file each."""

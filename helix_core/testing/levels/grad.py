@@ -1,0 +1,69 @@
+"""Level 4: gradients of every op against finite differences of the float64 oracle, so no second autodiff is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helix_core.backends import Backend
+from helix_core.ops import OPS, Op, Sample
+from helix_core.ops.table import OpTable
+from helix_core.testing.levels.base import Level, as_tuple, require
+from helix_core.testing.levels.ops import oracle, to_backend
+
+EPSILON = 1e-5
+TOLERANCE = {"float64": 1e-6, "float32": 2e-4}
+
+
+class GradLevel(Level):
+    """Directional derivatives with respect to every array that has a gradient."""
+
+    @pytest.mark.parametrize("op_name", OPS)
+    def test_gradient_equals_the_oracles(
+        self, backend_instance: Backend, op_name: str, rng: np.random.Generator
+    ) -> None:
+        require(backend_instance, "grad")
+        for dtype in TOLERANCE:
+            if dtype in backend_instance.dtypes():
+                F = backend_instance.bind(dtype=dtype, mode="train")
+                for sample in OPS[op_name].samples(rng):
+                    check_gradient(backend_instance, F, OPS[op_name], sample, dtype, rng)
+
+
+def check_gradient(
+    backend: Backend, F: OpTable, op: Op, sample: Sample, dtype: str, rng: np.random.Generator
+) -> None:
+    """One op on one sample: the gradient of a random projection of all outputs, along random directions."""
+    weights = [rng.normal(size=value.shape) for value in oracle(op, sample)]
+    backend_weights = [backend.asarray(w, dtype) for w in weights]
+    arrays = to_backend(backend, sample, dtype)
+    wanted = {n: a for n, a in arrays.items() if n not in op.no_grad}
+    fixed = {n: a for n, a in arrays.items() if n in op.no_grad}
+
+    def projection(params: dict[str, Any]) -> Any:
+        every = {**params, **fixed}
+        outputs = as_tuple(getattr(F, op.name)(*(every.get(n) for n in op.arrays), **sample.attrs))
+        return sum(F.xp.sum(w * value) for w, value in zip(backend_weights, outputs, strict=True))
+
+    _, grads = backend.value_and_grad(projection)(wanted)
+    for name in wanted:
+        grad = backend.to_numpy(grads[name]).astype(np.float64)
+        direction = rng.normal(size=grad.shape)
+        expected = _difference(op, sample, name, direction, weights)
+        # The sum of the terms' sizes, not of the terms: a projection that happens to cancel proves nothing.
+        scale = max(float(np.sum(np.abs(grad * direction))), abs(expected), 1e-3)
+        error = abs(float(np.sum(grad * direction)) - expected) / scale
+        label = f"{op.name} [{F.trail[op.name].chosen}, {dtype}] {sample.label}: d/d{name}"
+        assert error < TOLERANCE[dtype], f"{label} is off by {error:.1e}"
+
+
+def _difference(op: Op, sample: Sample, name: str, direction: np.ndarray, weights: list[np.ndarray]) -> float:
+    """Central difference of the projected oracle along `direction`."""
+
+    def value(step: float) -> float:
+        moved = Sample({**sample.arrays, name: sample.arrays[name] + step * direction}, sample.attrs)
+        return sum(float(np.sum(w * out)) for w, out in zip(weights, oracle(op, moved), strict=True))
+
+    return (value(EPSILON) - value(-EPSILON)) / (2 * EPSILON)
