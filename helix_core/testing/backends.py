@@ -14,7 +14,8 @@ from helix_core.testing.levels.ops import OpsLevel
 from helix_core.testing.levels.train import TrainLevel
 
 
-class BaseBackendTests(DescriptorLevel, BasicLevel, OpsLevel, GradLevel, TrainLevel, CompileLevel):
+# Inherited tests are collected from the last base to the first.
+class BaseBackendTests(CompileLevel, TrainLevel, GradLevel, OpsLevel, BasicLevel, DescriptorLevel):
     """Set `backend` to the name to certify.
 
     descriptor and basic are mandatory; the further levels follow the capabilities that the backend declares: what is

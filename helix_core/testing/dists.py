@@ -26,13 +26,13 @@ def write_dist(
     """Write a distribution into `folder` as pip would leave it; returns its `*.dist-info`.
 
     entry_points  `{group: {name: "module"}}`, such as `{"helix.plugins": {"mine": "mine.plugin"}}`
-    modules       source by path, such as `{"mine/plugin.py": "..."}`; indentation common to all lines is removed
+    modules       source by path, such as `{"mine/plugin.py": "..."}`; common indentation is removed
     requires      PEP 508 lines for Requires-Dist
     metadata      further fields of METADATA
     direct_url    the text of direct_url.json, which pip writes for editable installs
 
-    An earlier version of the distribution in the same folder is replaced, as by a reinstall. Put the folder on the
-    path with `on_path`, or read it alone with `discover(version, path=[folder])`.
+    An earlier version of the distribution in the same folder is replaced, as by a reinstall. Put the folder
+    on the path with `on_path`, or read it alone with `discover(version, path=[folder])`.
     """
     folder = Path(folder)
     stem = re.sub(r"[-_.]+", "_", name).lower()

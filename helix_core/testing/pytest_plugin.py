@@ -77,6 +77,22 @@ def rng(request: pytest.FixtureRequest) -> Any:
     return np.random.default_rng(seed)
 
 
+@pytest.fixture(scope="class")
+def backend_instance(backend_name: str) -> Any:
+    """The backend under test, made once for a class."""
+    from helix_core.plugin_system import create
+
+    return create("backend", backend_name)
+
+
+@pytest.fixture(scope="class")
+def layer_case(request: pytest.FixtureRequest) -> Any:
+    """A layer with parameters on a backend, made once for a class."""
+    from helix_core.testing.layer_case import Case
+
+    return Case(*request.param)
+
+
 class _Report:
     """Collects how each level of each backend went."""
 

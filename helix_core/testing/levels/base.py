@@ -8,21 +8,10 @@ import numpy as np
 import pytest
 
 from helix_core.backends import Backend
-from helix_core.plugin_system import create
 from helix_core.testing.pytest_plugin import NOT_IMPLEMENTED
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 4e-2, "float16": 8e-3}
 """Largest error relative to the largest value, by dtype."""
-
-
-class Level:
-    """A level's tests take the backend as a fixture, made once for the class."""
-
-    @pytest.fixture(scope="class")
-    def backend_instance(self, backend_name: str) -> Backend:
-        """The backend under test."""
-        backend: Backend = create("backend", backend_name)
-        return backend
 
 
 def require(backend: Backend, capability: str) -> None:
@@ -32,14 +21,14 @@ def require(backend: Backend, capability: str) -> None:
 
 
 def assert_close(found: Any, expected: np.ndarray, tolerance: float, what: str) -> None:
-    """Equal up to `tolerance` times the largest expected value (at least 1e-3 of one)."""
+    """Equal up to `tolerance` times the largest expected value (at least 0.1: inputs are of size one, and sums may cancel)."""
     found = np.asarray(found)
     assert found.shape == expected.shape, f"{what} has shape {found.shape}, expected {expected.shape}"
     if expected.size == 0:
         return
     assert np.isfinite(found).all() or not np.isfinite(expected).all(), f"{what} is not finite"
     error = float(np.max(np.abs(found.astype(np.float64) - expected)))
-    scale = max(float(np.max(np.abs(expected))), 1e-3)
+    scale = max(float(np.max(np.abs(expected))), 0.1)
     assert error <= tolerance * scale, f"{what} is off by {error / scale:.2e} of its scale; allowed {tolerance:.0e}"
 
 

@@ -13,7 +13,6 @@ from helix_core.backends import Backend
 from helix_core.errors import HelixError
 from helix_core.ops import OPS
 from helix_core.ops.table import MODES
-from helix_core.testing.levels.base import Level
 
 ARRAYS = {
     "matrix": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -27,7 +26,7 @@ ARRAYS = {
 }
 
 
-class BasicLevel(Level):
+class BasicLevel:
     """Round trips, dtypes, the namespace's names, binding."""
 
     @pytest.mark.parametrize("kind", ARRAYS)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from helix_core.backends import Backend
 from helix_core.models import loss
-from helix_core.testing.levels.base import Level, assert_close, require
+from helix_core.testing.levels.base import assert_close, require
 from helix_core.testing.levels.tiny import TinyModel
 
 
-class CompileLevel(Level):
+# torch's compiler itself uses what torch deprecates, on its first import.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+class CompileLevel:
     """Compiled equals eager, values and gradients."""
 
     def test_compiled_equals_eager(self, backend_instance: Backend, rng: np.random.Generator) -> None:

@@ -7,12 +7,11 @@ import sys
 
 from helix_core.backends import Backend
 from helix_core.plugin_system import create_target, probe, select
-from helix_core.testing.levels.base import Level
 
 FRAMEWORKS = ("torch", "jax", "mlx", "numba", "triton", "pyopencl", "tensorflow", "wgpu")
 
 
-class DescriptorLevel(Level):
+class DescriptorLevel:
     """Found, importable, honest about its capabilities, with a quick probe that imports no framework."""
 
     def test_it_is_found_and_its_class_is_a_backend(self, backend_name: str) -> None:

@@ -10,10 +10,10 @@ import pytest
 from helix_core.backends import Backend
 from helix_core.ops import OPS, Op, Sample
 from helix_core.ops.table import OpTable
-from helix_core.testing.levels.base import TOLERANCE, Level, as_tuple, assert_close
+from helix_core.testing.levels.base import TOLERANCE, as_tuple, assert_close
 
 
-class OpsLevel(Level):
+class OpsLevel:
     """Values, shapes, repeatability, untouched inputs."""
 
     @pytest.mark.parametrize("op_name", OPS)

@@ -11,11 +11,11 @@ from safetensors.numpy import load_file, save_file
 from helix_core.backends import Backend
 from helix_core.models import loss
 from helix_core.plugin_system import create
-from helix_core.testing.levels.base import Level, assert_close, require
+from helix_core.testing.levels.base import assert_close, require
 from helix_core.testing.levels.tiny import TinyModel
 
 
-class TrainLevel(Level):
+class TrainLevel:
     """Overfitting, and checkpoints that travel."""
 
     def test_it_overfits(self, backend_instance: Backend, rng: np.random.Generator) -> None:
