@@ -15,6 +15,7 @@ from helix_plugin_cpu.kernels._conv_tiles import (
 )
 from helix_plugin_cpu.kernels._scan_jobs import FLOAT, _clear_rows, _run_end
 from helix_plugin_cpu.kernels._simd import LANES
+from helix_plugin_cpu.kernels._sources import SOURCES
 
 TILE = 64
 
@@ -58,8 +59,9 @@ def _fill_window(window, p_x, x_b, x_t, h0, row, c0, lanes, begin, t, steps, K):
 
 @njit(nogil=True, cache=True)
 def conv_forward_jobs(
-    start, stop, group, p_x, x_b, x_t, p_w, p_bias, h0, p_y, last, resets, ends, length, channels, K, activate
-):
+    start, stop, group, p_x, x_b, x_t, p_w, p_bias, h0, p_y, last, resets, ends, length, channels, K, activate,
+    sources=SOURCES,
+):  # fmt: skip
     """Forward jobs start..stop-1; job = row * groups + group."""
     groups = (channels + group - 1) // group
     nothing = np.empty((0, 0, 0), np.float32)
@@ -141,7 +143,7 @@ def _scatter_part(source, target, lanes):
 @njit(nogil=True, cache=True)
 def conv_backward_jobs(
     start, stop, group, p_x, x_b, x_t, p_dy, dy_b, dy_t, p_w, p_bias, h0, dlast, p_dx, dw, dbias, dh0,
-    resets, ends, length, channels, K, activate,
+    resets, ends, length, channels, K, activate, sources=SOURCES,
 ):  # fmt: skip
     """Backward jobs start..stop-1: runs and tiles last to first, each keeping what later steps owe to its inputs."""
     groups = (channels + group - 1) // group

@@ -17,6 +17,7 @@ from helix_plugin_cpu.kernels._scan_tiles import (
     make_scan,
 )
 from helix_plugin_cpu.kernels._simd import LANES, clear, copy16
+from helix_plugin_cpu.kernels._sources import SOURCES
 
 FLOAT = 4
 
@@ -64,6 +65,7 @@ def forward_jobs(
     start, stop, group,
     p_u, u_b, u_t, p_delta, delta_b, delta_t, p_B, B_b, B_t, p_C, C_b, C_t, p_z, z_b, z_t,
     p_A2, p_D, p_bias, h0, p_y, last, p_states, resets, ends, length, channels, N, softplus, keep_states,
+    sources=SOURCES,
 ):  # fmt: skip
     """Forward jobs start..stop-1; job = row * groups + group."""
     groups = (channels + group - 1) // group
@@ -147,7 +149,7 @@ def backward_jobs(
     start, stop, group,
     p_u, u_b, u_t, p_delta, delta_b, delta_t, p_B, B_b, B_t, p_C, C_b, C_t, p_z, z_b, z_t, p_dy, dy_b, dy_t,
     p_A, p_A2, p_D, p_bias, dlast, p_states, p_du, p_ddelta, p_dz, dA, dB, dC, dD, dbias, dh0,
-    resets, ends, length, channels, N, softplus, gate,
+    resets, ends, length, channels, N, softplus, gate, sources=SOURCES,
 ):  # fmt: skip
     """Backward jobs start..stop-1; each sums dB and dC over its own channels."""
     groups = (channels + group - 1) // group

@@ -21,8 +21,24 @@ VF, VI, VB = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES), ir.VectorType
 # Contraction and reciprocals may be chosen freely; NaN, infinities and the order of sums must not.
 FAST = ("contract", "arcp", "nsz")
 
-# 2^f on [-1/2, 1/2]; the interpolant in Chebyshev nodes is within 1e-7 of the best polynomial of its degree.
-_EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 5, [-0.5, 0.5]).convert(kind=np.polynomial.Polynomial).coef
+
+
+def _exp2_coefficients() -> list[float]:
+    """Of q with 2^f = 1 + f q(f) on [-1/2, 1/2], to 2^-26. In this form 2^0 is exactly 1: a decay that is one must
+    still be one after a million steps."""
+
+    def q(f: np.ndarray) -> np.ndarray:
+        near_zero = np.abs(f) < 1e-12
+        safe = np.where(near_zero, 1.0, f)
+        return np.where(near_zero, math.log(2), np.expm1(safe * math.log(2)) / safe)
+
+    interpolant = np.polynomial.Chebyshev.interpolate(q, 5, [-0.5, 0.5])
+    return [float(c) for c in interpolant.convert(kind=np.polynomial.Polynomial).coef]
+
+
+_EXP2 = _exp2_coefficients()
+_LOG2E = float(np.float32(math.log2(math.e)))
+_LOG2E_REST = math.log2(math.e) - _LOG2E
 _ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds a float to an integer in its low mantissa bits
 
 Value = Any
@@ -71,22 +87,27 @@ class Simd:
         x = self.b.select(self.b.fcmp_ordered("<", x, low_v), low_v, x)
         return self.b.select(self.b.fcmp_ordered(">", x, high_v), high_v, x)
 
-    def exp2(self, x: Value) -> Value:
-        """2^x within 2 ulp for -126 <= x <= 127; smaller x give 2^-126, larger ones infinity."""
+    def exp2(self, x: Value, tail: Value | None = None) -> Value:
+        """2^(x + tail) within 2 ulp for -126 <= x <= 127; smaller x give 2^-126, larger ones infinity."""
         x = self.clamp(x, -126.0, 128.0)
         # Without fast-math flags, or the rounding would be optimised away.
         shifted = self.b.fadd(x, self.const(_ROUND))
         fraction = self.b.fsub(x, self.b.fsub(shifted, self.const(_ROUND)))
+        if tail is not None:
+            fraction = self.b.fadd(fraction, tail)
         p = self.const(_EXP2[-1])
         for c in _EXP2[-2::-1]:
             p = self.fma(p, fraction, self.const(c))
+        p = self.fma(p, fraction, self.const(1.0))
         exponent = self.b.add(self.b.bitcast(shifted, VI), ir.Constant(VI, [127] * LANES))
         scale = self.b.bitcast(self.b.shl(exponent, ir.Constant(VI, [23] * LANES)), VF)
         return self.b.fmul(p, scale)
 
     def exp(self, x: Value) -> Value:
-        """e^x, to about 1e-6 relative where |x| is large."""
-        return self.exp2(self.mul(x, self.const(math.log2(math.e))))
+        """e^x within 2 ulp; x log2 e is formed in two parts, since its rounding error would count |x| times."""
+        whole = self.b.fmul(x, self.const(_LOG2E))
+        rest = self.fma(x, self.const(_LOG2E), self.b.fneg(whole))
+        return self.exp2(whole, self.clamp(self.fma(x, self.const(_LOG2E_REST), rest), -1.0, 1.0))
 
     def sigmoid(self, x: Value) -> Value:
         """1 / (1 + e^-x)."""
