@@ -27,7 +27,19 @@ _WHERE = {
         "OptimizerDescriptor",
         "SchedulerDescriptor",
     ),
-    "helix_core.errors": ("HelixError",),
+    "helix_core.errors": (
+        "AmbiguousComponent",
+        "CheckpointError",
+        "ComponentNotFound",
+        "ComponentUnavailable",
+        "ConfigError",
+        "DataError",
+        "HelixError",
+        "Interrupted",
+        "PluginError",
+        "TrainingError",
+        "UsageError",
+    ),
     "helix_core.events": ("Event", "emit", "subscribe"),
     "helix_core.hookspecs": ("hookimpl",),
     "helix_core.inference": ("load_run",),
@@ -35,14 +47,14 @@ _WHERE = {
     "helix_core.models": ("LanguageModel", "ModelConfig"),
     "helix_core.ops": ("Kernel",),
     "helix_core.optimizers": ("Optimizer", "OptimizerConfig"),
-    "helix_core.plugin_system": ("components", "create", "explain", "plugins", "select"),
+    "helix_core.plugin_system": ("HelixWarning", "components", "create", "explain", "plugins", "select"),
     "helix_core.recipes": ("Recipe", "load_recipe"),
     "helix_core.schedules": ("Schedule", "ScheduleConfig"),
     "helix_core.training": ("resume", "train"),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from helix_core.backends import Backend as Backend
@@ -59,7 +71,17 @@ if TYPE_CHECKING:
     from helix_core.descriptors import MemoryDescriptor as MemoryDescriptor
     from helix_core.descriptors import OptimizerDescriptor as OptimizerDescriptor
     from helix_core.descriptors import SchedulerDescriptor as SchedulerDescriptor
+    from helix_core.errors import AmbiguousComponent as AmbiguousComponent
+    from helix_core.errors import CheckpointError as CheckpointError
+    from helix_core.errors import ComponentNotFound as ComponentNotFound
+    from helix_core.errors import ComponentUnavailable as ComponentUnavailable
+    from helix_core.errors import ConfigError as ConfigError
+    from helix_core.errors import DataError as DataError
     from helix_core.errors import HelixError as HelixError
+    from helix_core.errors import Interrupted as Interrupted
+    from helix_core.errors import PluginError as PluginError
+    from helix_core.errors import TrainingError as TrainingError
+    from helix_core.errors import UsageError as UsageError
     from helix_core.events import Event as Event
     from helix_core.events import emit as emit
     from helix_core.events import subscribe as subscribe
@@ -73,6 +95,7 @@ if TYPE_CHECKING:
     from helix_core.ops import Kernel as Kernel
     from helix_core.optimizers import Optimizer as Optimizer
     from helix_core.optimizers import OptimizerConfig as OptimizerConfig
+    from helix_core.plugin_system import HelixWarning as HelixWarning
     from helix_core.plugin_system import components as components
     from helix_core.plugin_system import create as create
     from helix_core.plugin_system import explain as explain

@@ -1,17 +1,22 @@
 """Events: what happened, told to whoever observes.
 
-Observers are functions subscribed in this process and the `helix_event` hooks of loaded plugins. A failing observer
-is reported once and left out from then on; it never stops a job.
+Observers are functions subscribed in this process and the `helix_event` hooks of loaded plugins. A failing
+observer is reported once and left out from then on; it never stops a job.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from helix_core.plugin_system.registry import Registry
 
 Observer = Callable[["Event"], None]
 
@@ -28,22 +33,24 @@ class Event:
 _subscribers: list[Observer] = []
 
 
-def emit(name: str, **data: Any) -> None:
-    """Tell every observer. Costs next to nothing while nobody listens."""
-    from helix_core.plugin_system.registry import loaded_registry
-
-    registry = loaded_registry()
+def emit(name: str, /, **data: Any) -> None:
+    """Tell every observer. Costs next to nothing while nobody listens; never loads a plugin to find one."""
+    # Where the plugin system has not been imported, no plugin can be listening.
+    module = sys.modules.get("helix_core.plugin_system.registry")
+    registry: Registry | None = module.loaded_registry() if module else None
     plugin_observers = registry.event_observers() if registry else {}
     if not _subscribers and not plugin_observers:
         return
-    event = Event(name, data)
+    event = Event(name, MappingProxyType(data))
     for observer in list(_subscribers):
         try:
             observer(event)
         except Exception as error:
-            _subscribers.remove(observer)
-            warnings.warn(f"an observer failed on {name!r} and is left out: {error!r}", RuntimeWarning, stacklevel=2)
-    for plugin, hook in list(plugin_observers.items()):
+            if observer in _subscribers:
+                _subscribers.remove(observer)
+            text = f"an observer failed on {name!r} and is left out: {error!r}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+    for plugin, hook in plugin_observers.items():
         try:
             hook(event=event)
         except Exception as error:

@@ -1,7 +1,7 @@
 """The user's own settings: pins, allow and deny lists, strictness, from files and the environment.
 
-Read in this order, later ones winning: the user's config.toml, ./helix.toml (or the file in HELIX_CONFIG), and
-environment variables. Every value remembers where it came from.
+Read in this order, later ones winning: the user's config.toml, ./helix.toml (or the file in HELIX_CONFIG),
+and environment variables. Every value remembers where it came from.
 """
 
 from __future__ import annotations
@@ -130,7 +130,12 @@ def _from_environment(settings: Settings, environ: Mapping[str, str]) -> Setting
     for list_name in ("allow", "deny"):
         variable = f"HELIX_PLUGINS_{list_name.upper()}"
         if variable in environ:
-            take(variable, "plugins", list_name, [part.strip() for part in environ[variable].split(",") if part.strip()])
+            take(
+                variable,
+                "plugins",
+                list_name,
+                [part.strip() for part in environ[variable].split(",") if part.strip()],
+            )
     for kind in KINDS:
         variable = f"HELIX_{kind.upper()}"
         if environ.get(variable):

@@ -13,6 +13,6 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """"; did you mean 'x'?" or nothing, to end a message with."""
+    """The end of a message: `; did you mean 'x'?`, or nothing."""
     match = nearest(name, names)
     return f"; did you mean {match!r}?" if match else ""

@@ -18,8 +18,8 @@ from helix_core.descriptors import KINDS
 def command(kind: str, name: str | None, as_json: bool) -> None:
     """Show the component KIND NAME, or list all of a kind.
 
-    JSON for one: name, kind, plugin, summary, doc, target, requires, provides, priority, stability and config_schema
-    (JSON Schema of its options, or null); for a kind: a list of name, plugin and summary.
+    JSON for one: name, kind, plugin, summary, doc, target, requires, provides, priority, stability and
+    config_schema (JSON Schema of its options, or null); for a kind: a list of name, plugin and summary.
     """
     from helix_core.plugin_system import components, config_model, create_target, explain
 
@@ -28,11 +28,14 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
         if as_json:
             print_json([{"name": c.name, "plugin": c.plugin, "summary": c.descriptor.summary} for c in found])
         else:
-            print_table(("NAME", "PLUGIN", "SUMMARY"), [(c.name, c.plugin, c.descriptor.summary) for c in found])
+            print_table(
+                ("NAME", "PLUGIN", "SUMMARY"), [(c.name, c.plugin, c.descriptor.summary) for c in found]
+            )
         return
     selection = explain(kind, name)
     # A component that cannot run here can still be described.
-    known = selection.component or (selection.candidates[0].component if len(selection.candidates) == 1 else None)
+    looked_at = [c.component for c in selection.candidates]
+    known = selection.component or (looked_at[0] if len(looked_at) == 1 else None)
     if known is None:
         raise selection.error or AssertionError("a selection without a component has an error")
     descriptor = known.descriptor
@@ -63,7 +66,8 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
         click.echo("\noptions:")
         rows = []
         for key, field in model.model_fields.items():
-            default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+            value = field.get_default(call_default_factory=True)
+            default = "required" if field.is_required() else repr(value)
             rows.append((f"  {key}", default, field.description or ""))
         print_table(("  OPTION", "DEFAULT", "MEANING"), rows)
         click.echo("\nJSON Schema: add --json")

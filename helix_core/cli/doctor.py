@@ -12,8 +12,6 @@ import click
 
 from helix_core.cli.table import print_json, print_table
 
-SLOW_PROBE_SECONDS = 0.05
-
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -21,8 +19,9 @@ SLOW_PROBE_SECONDS = 0.05
 def command(ctx: click.Context, as_json: bool) -> None:
     """Check this machine and everything installed. Exits with 1 if a plugin or a backend is broken.
 
-    JSON: machine, plugins (name, status, reason), backends (name, available, reason, broken, probe_ms, facts),
-    settings (key, value, origin) and problems (a list of texts).
+    JSON: machine (helix_core, python, executable, platform, cpu, cores), plugins (name, distribution,
+    version, status, reason), backends (name, available, reason, broken, probe_ms, provides, facts), settings
+    (key, value, origin), problems (what makes it exit with 1) and notes (worth knowing), both lists of texts.
     """
     report = examine()
     if as_json:
@@ -35,43 +34,77 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Everything `helix doctor` reports, as plain data."""
-    from helix_core.plugin_system import components, create, get_registry, plugins, probe
-    from helix_core.plugin_system.requirements import unmet_requirement
+    from helix_core.plugin_system import components, get_registry, plugins
 
-    problems = [f"plugin {p.name} is {p.status}: {p.reason}" for p in plugins() if p.status in ("failed", "incompatible")]
-    backends = []
-    for component in components("backend"):
-        answer, seconds = probe(component.descriptor)
-        unmet = next(filter(None, map(unmet_requirement, component.descriptor.requires)), None)
-        available, reason, broken = answer.available and not unmet, unmet or answer.reason, answer.broken
-        facts: dict[str, Any] = {}
-        if available:
-            try:
-                facts = create("backend", component.full_name).describe()
-            except Exception as error:
-                available, reason, broken = False, f"{type(error).__name__}: {error}", True
-        if broken:
-            problems.append(f"backend {component.full_name} is broken: {reason}")
-        if seconds > SLOW_PROBE_SECONDS:
-            problems.append(f"the probe of backend {component.full_name} took {seconds * 1000:.0f} ms")
-        backends.append(
-            {
-                "name": component.full_name,
-                "available": available,
-                "reason": reason,
-                "broken": broken,
-                "probe_ms": round(seconds * 1000, 2),
-                "provides": list(component.descriptor.provides),
-                "facts": facts,
-            }
-        )
+    found = plugins()
+    backends = [_examine_backend(component) for component in components("backend")]
+    bad = [p for p in found if p.status in ("failed", "incompatible")]
     return {
         "machine": _machine(),
-        "plugins": [{"name": p.name, "version": p.version, "status": p.status, "reason": p.reason} for p in plugins()],
+        "plugins": [
+            {
+                "name": p.name,
+                "distribution": p.distribution,
+                "version": p.version,
+                "status": p.status,
+                "reason": p.reason,
+            }
+            for p in found
+        ],
         "backends": backends,
         "settings": _settings(get_registry().settings),
-        "problems": problems,
+        "problems": [
+            *(f"plugin {p.name} of {p.distribution} {p.verdict}" for p in bad),
+            *(f"backend {b['name']} is broken: {b['reason']}" for b in backends if b["broken"]),
+        ],
+        "notes": [*_slow_probes(backends), *_hidden_commands()],
     }
+
+
+def _examine_backend(component: Any) -> dict[str, Any]:
+    from helix_core.plugin_system import create, probe
+    from helix_core.plugin_system.requirements import unmet_requirement
+
+    descriptor = component.descriptor
+    answer, seconds = probe(descriptor)
+    unmet = next(filter(None, map(unmet_requirement, descriptor.requires)), None)
+    available, reason, broken = answer.available and not unmet, unmet or answer.reason, answer.broken
+    facts: dict[str, Any] = {}
+    if available:
+        try:
+            facts = create("backend", component.full_name).describe()
+        except Exception as error:
+            available, reason, broken = False, f"{type(error).__name__}: {error}", True
+    return {
+        "name": component.full_name,
+        "available": available,
+        "reason": reason,
+        "broken": broken,
+        "probe_ms": round(seconds * 1000, 2),
+        "provides": list(descriptor.provides),
+        "facts": facts,
+    }
+
+
+def _slow_probes(backends: list[dict[str, Any]]) -> list[str]:
+    from helix_core.plugin_system import SLOW_PROBE_SECONDS
+
+    limit = SLOW_PROBE_SECONDS * 1000
+    return [
+        f"the probe of backend {b['name']} took {b['probe_ms']:.0f} ms, more than {limit:.0f} ms"
+        for b in backends
+        if b["probe_ms"] > limit
+    ]
+
+
+def _hidden_commands() -> list[str]:
+    from helix_core.cli.commands import plugin_commands
+
+    return [
+        f"command {c.name!r} of plugin {c.plugin} must be typed as {typed!r}: the name alone is taken"
+        for typed, c in plugin_commands().items()
+        if typed != c.name
+    ]
 
 
 def _machine() -> dict[str, Any]:
@@ -99,7 +132,8 @@ def _cpu_model() -> str:
 
 def _settings(settings: Any) -> list[dict[str, Any]]:
     values: dict[str, Any] = {"strict": settings.strict}
-    values |= {f"plugins.{key}": list(getattr(settings, key)) for key in ("allow", "deny") if getattr(settings, key)}
+    lists = {"allow": settings.allow, "deny": settings.deny}
+    values |= {f"plugins.{key}": list(patterns) for key, patterns in lists.items() if patterns}
     values |= {f"pin.{kind}": name for kind, name in settings.pins.items()}
     values |= {f"kernels.{op}": name for op, name in settings.kernels.items()}
     return [{"key": key, "value": value, "origin": settings.origin(key)} for key, value in values.items()]
@@ -112,15 +146,20 @@ def _print(report: dict[str, Any]) -> None:
     rows = [(p["name"], p["version"], p["status"], p["reason"]) for p in report["plugins"]]
     print_table(("PLUGIN", "VERSION", "STATUS", "REASON"), rows)
     click.echo()
-    rows = []
+    backends = []
     for b in report["backends"]:
         facts = ", ".join(f"{k} {v}" for k, v in b["facts"].items() if not isinstance(v, list | dict))
-        rows.append((b["name"], "yes" if b["available"] else "no", ", ".join(b["provides"]), b["reason"], facts))
-    print_table(("BACKEND", "USABLE", "PROVIDES", "REASON", "FACTS"), rows)
+        usable = "yes" if b["available"] else "no"
+        backends.append(
+            (b["name"], usable, f"{b['probe_ms']:.1f} ms", ", ".join(b["provides"]), b["reason"], facts)
+        )
+    print_table(("BACKEND", "USABLE", "PROBE", "PROVIDES", "REASON", "FACTS"), backends)
     click.echo()
     for s in report["settings"]:
         click.echo(f"setting {s['key']} = {s['value']}  ({s['origin']})")
     for problem in report["problems"]:
         click.echo(f"problem: {problem}")
+    for note in report["notes"]:
+        click.echo(f"note: {note}")
     if not report["problems"]:
         click.echo("no problems found")

@@ -17,7 +17,11 @@ from helix_core.descriptors import KINDS
 @click.option("--backend", default="auto", show_default=True, help="With op: the backend that binds the ops.")
 @click.option("--dtype", default="float32", show_default=True, help="With op: the dtype they are bound for.")
 @click.option(
-    "--mode", default="train", show_default=True, type=click.Choice(["train", "infer"]), help="With op: the mode."
+    "--mode",
+    default="train",
+    show_default=True,
+    type=click.Choice(["train", "infer"]),
+    help="With op: the mode.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -31,10 +35,11 @@ def command(
     mode: str,
     as_json: bool,
 ) -> None:
-    """Say what KIND NAME resolves to here, with a line for every candidate. NAME defaults to auto, or to all ops.
+    """Say what KIND NAME resolves to here, with a line for every candidate.
 
-    Exits with 1 if nothing can be used. JSON for a component: kind, requested, chosen (or null), how, error (or null)
-    and candidates (name, accepted, reason, broken); for ops a list of op, summary, chosen, reason and refused.
+    NAME defaults to auto, or to all ops. Exits with 1 if nothing can be used. JSON for a component: kind,
+    requested, chosen (or null), how, error (or null), warnings (a list of texts) and candidates (name,
+    accepted, reason, broken); for ops a list of op, summary, chosen, reason and refused.
     """
     if kind == "op":
         _explain_ops(None if name == "auto" else name, backend, dtype, mode, as_json)
@@ -55,6 +60,7 @@ def command(
                 "chosen": chosen,
                 "how": selection.how,
                 "error": str(selection.error) if selection.error else None,
+                "warnings": list(selection.warnings),
                 "candidates": candidates,
             }
         )
@@ -63,8 +69,10 @@ def command(
         for c in candidates:
             verdict = "chosen" if c["name"] == chosen else ("usable" if c["accepted"] else "refused")
             click.echo(f"  {verdict:8}{c['name']}: {c['reason']}")
+        for text in selection.warnings:
+            click.echo(f"  warning: {text}")
     else:
-        click.echo(f"{kind} {name} -> nothing  ({selection.how})\n{selection.error}")
+        click.echo(f"{kind} {name} -> nothing\n{selection.error}")
     if not chosen:
         ctx.exit(1)
 

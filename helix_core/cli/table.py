@@ -10,8 +10,8 @@ import click
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under a header, each column as wide as its widest cell."""
-    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    """Print rows under a header, one line each, each column as wide as its widest cell."""
+    cells = [[str(cell).replace("\n", " ") for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

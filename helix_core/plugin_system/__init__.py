@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helix_core.plugin_system.create import config_model, create, create_target, validate_config
-from helix_core.plugin_system.registry import Component, PluginInfo, Registry, get_registry, reload, use_registry
-from helix_core.plugin_system.selection import Candidate, HelixWarning, Selection, explain, probe, select
+from helix_core.plugin_system.creation import config_model, create, create_target, validate_config
+from helix_core.plugin_system.probing import SLOW_PROBE_SECONDS, probe
+from helix_core.plugin_system.registry import (
+    Component,
+    PluginInfo,
+    Registry,
+    get_registry,
+    reload,
+    use_registry,
+)
+from helix_core.plugin_system.selection import Candidate, HelixWarning, Selection, explain, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +36,9 @@ def kernel_descriptors() -> list[tuple[str, KernelDescriptor]]:
     """Every kernel with the name of its plugin, as the op table wants them."""
     from helix_core.descriptors import KernelDescriptor
 
-    return [(c.plugin, c.descriptor) for c in components("kernel") if isinstance(c.descriptor, KernelDescriptor)]
+    return [
+        (c.plugin, c.descriptor) for c in components("kernel") if isinstance(c.descriptor, KernelDescriptor)
+    ]
 
 
 def kernel_pins() -> Mapping[str, str]:
@@ -37,6 +47,7 @@ def kernel_pins() -> Mapping[str, str]:
 
 
 __all__ = [
+    "SLOW_PROBE_SECONDS",
     "Candidate",
     "Component",
     "HelixWarning",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 GROUP = "helix.plugins"
 
@@ -30,83 +33,97 @@ class Found:
     refusal: str | None
 
 
-def discover(core_version: str) -> list[Found]:
-    """Every plugin announced in the group `helix.plugins`, sorted by name and distribution.
+def discover(core_version: str, path: Sequence[str] | None = None) -> list[Found]:
+    """Every plugin announced in the group `helix.plugins` on `path`, by name and distribution.
 
-    A distribution that stands twice on sys.path counts once, as Python would import it. A second distribution that
-    announces a taken plugin name is refused, as is one whose requirements are not met.
+    A distribution that stands twice on the path (sys.path) counts once, as Python would import it. One
+    whose requirements are not met is refused here, before its module could be imported. Metadata that
+    cannot be read warns or refuses; it never hides the other plugins.
     """
+    found = [one for distribution in _distributions(path) for one in _announced(distribution, core_version)]
+    return sorted(found, key=lambda one: (one.name, one.distribution))
+
+
+def canonical(name: str) -> str:
+    """A distribution name as PEP 503 compares it."""
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(name)
+
+
+def _distributions(path: Sequence[str] | None) -> Iterator[Any]:
+    """The distributions with plugins, each name once."""
     import importlib_metadata
 
-    found: list[Found] = []
+    where = {} if path is None else {"path": list(path)}
     seen: set[str] = set()
-    for distribution in importlib_metadata.distributions():
-        entry_points = [e for e in distribution.entry_points if e.group == GROUP]
-        if not entry_points:
+    for distribution in importlib_metadata.Distribution.discover(**where):
+        if not _entry_points(distribution):
             continue
-        name = distribution.metadata["Name"]
+        try:
+            name = canonical(distribution.metadata["Name"])
+        except Exception:
+            yield distribution  # refused with a reason further on
+            continue
         if name in seen:
             continue
         seen.add(name)
-        refusal = _refusal(distribution, core_version)
-        for entry_point in entry_points:
-            found.append(
-                Found(
-                    name=entry_point.name,
-                    module=entry_point.value,
-                    distribution=name,
-                    version=distribution.version,
-                    editable=_editable(distribution),
-                    entry_point=entry_point,
-                    refusal=refusal,
-                )
-            )
-    return _refuse_taken_names(sorted(found, key=lambda f: (f.name, f.distribution)))
+        # The copy that Python imports is the first on the path, even if that one announces no plugin.
+        copies = importlib_metadata.Distribution.discover(name=name, **where)
+        yield next((c for c in copies if c.read_text("METADATA") or c.read_text("PKG-INFO")), distribution)
 
 
-def _refuse_taken_names(found: list[Found]) -> list[Found]:
-    import dataclasses
+def _entry_points(distribution: Any) -> list[Any]:
+    """The plugins a distribution announces; warns if a malformed entry_points.txt mentions the group."""
+    try:
+        return [e for e in distribution.entry_points if e.group == GROUP]
+    except Exception as error:
+        if GROUP in (distribution.read_text("entry_points.txt") or ""):
+            text = f"a plugin is left out, its entry_points.txt cannot be read ({error}): {distribution}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        return []
 
-    owners: dict[str, str] = {"core": "helix-core"}
-    result = []
-    for one in found:
-        owner = owners.setdefault(one.name, one.distribution)
-        if owner != one.distribution:
-            text = f"plugin name {one.name!r} is taken by distribution {owner}; uninstall one of the two"
-            one = dataclasses.replace(one, refusal=text)
-        result.append(one)
-    return result
+
+def _announced(distribution: Any, core_version: str) -> list[Found]:
+    try:
+        name, version = distribution.metadata["Name"], distribution.version
+        refusal, editable = _refusal(distribution, core_version), _editable(distribution)
+    except Exception as error:
+        name, version, editable = "unknown", "unknown", None
+        refusal = (
+            f"its distribution's metadata cannot be read ({type(error).__name__}: {error}); reinstall it"
+        )
+    return [Found(e.name, e.value, name, version, editable, e, refusal) for e in _entry_points(distribution)]
 
 
 def _refusal(distribution: Any, core_version: str) -> str | None:
     """Why a distribution's requirements rule it out; the one on helix-core comes first."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    from helix_core.plugin_system.requirements import unmet_requirement
+    from helix_core.plugin_system.requirements import applies, unmet_requirement
 
     reasons = []
     for text in distribution.requires or ():
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
+            reasons.append(f"its requirement {text!r} is not valid PEP 508")
             continue
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        if not applies(requirement):
             continue
-        if requirement.name.lower().replace("_", "-") == "helix-core":
+        if canonical(requirement.name) == "helix-core":
             if not requirement.specifier.contains(core_version, prereleases=True):
-                return f"is for helix-core{requirement.specifier}, this is {core_version}"
+                return f"is for helix-core{requirement.specifier}, this is helix-core {core_version}"
         elif reason := unmet_requirement(text):
             reasons.append(reason)
     return "; ".join(reasons) or None
 
 
 def _editable(distribution: Any) -> str | None:
-    text = distribution.read_text("direct_url.json")
-    if not text:
-        return None
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    url = str(data.get("url", ""))
-    return url.removeprefix("file://") if data.get("dir_info", {}).get("editable") else None
+        data = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if not data.get("dir_info", {}).get("editable"):
+            return None
+        return unquote(urlsplit(data["url"]).path)
+    except (ValueError, KeyError, AttributeError):
+        return None  # pip alone writes this file; what it is for is display

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from helix_core.plugin_system.discovery import Found
+
+_HERE = str(Path(__file__).parent)
 
 
 def load_modules(found: list[Found]) -> dict[str, ModuleType | str]:
@@ -21,7 +24,7 @@ def load_modules(found: list[Found]) -> dict[str, ModuleType | str]:
     results: dict[str, ModuleType | str] = {}
 
     def failed(manager: Any, entry_point: Any, error: BaseException) -> None:
-        results[entry_point.name] = describe_failure(error)
+        results[entry_point.name] = str(error)
 
     class Loader(ExtensionManager[Any]):
         """stevedore without its disk cache, which can hold entry points of an install that is gone."""
@@ -30,12 +33,21 @@ def load_modules(found: list[Found]) -> dict[str, ModuleType | str]:
             return [_Guarded(one.entry_point) for one in found]
 
     loader = Loader("helix.plugins", invoke_on_load=False, on_load_failure_callback=failed)
-    results.update({extension.name: extension.plugin for extension in loader})
+    for extension in loader:
+        module: Any = extension.plugin
+        results[extension.name] = module
     return results
 
 
+class _LoadFailed(Exception):
+    """Why a plugin could not be imported."""
+
+
 class _Guarded:
-    """An entry point whose load turns SystemExit into an ordinary failure."""
+    """An entry point whose every failure to load reaches stevedore's callback.
+
+    stevedore itself lets SystemExit and AssertionError through, which would take every other plugin down.
+    """
 
     def __init__(self, entry_point: Any) -> None:
         self._entry_point = entry_point
@@ -44,7 +56,10 @@ class _Guarded:
         return getattr(self._entry_point, name)
 
     def load(self) -> Any:
-        return without_exit(self._entry_point.load)
+        try:
+            return without_exit(self._entry_point.load)
+        except Exception as error:
+            raise _LoadFailed(describe_failure(error)) from error
 
 
 def without_exit(function: Callable[[], Any]) -> Any:
@@ -58,10 +73,18 @@ def without_exit(function: Callable[[], Any]) -> Any:
 def describe_failure(error: BaseException) -> str:
     """An exception in one line, with the place of its cause."""
     cause: BaseException = error.__cause__ if isinstance(error.__cause__, SystemExit) else error
-    frames = traceback.extract_tb(cause.__traceback__)
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}:{error.lineno})"
     else:
-        inside = [f for f in frames if "importlib" not in f.filename and "/helix_core/plugin_system/" not in f.filename]
-        where = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
-    return f"{type(error).__name__}: {error}{where}"
+        frames = [f for f in traceback.extract_tb(cause.__traceback__) if not _is_machinery(f.filename)]
+        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+def _is_machinery(filename: str) -> bool:
+    """Whether a frame belongs to importing itself rather than to what was imported."""
+    return filename.startswith(("<frozen importlib", _HERE)) or Path(filename).parent.name in (
+        "importlib",
+        "importlib_metadata",
+    )

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
 from helix_core import hookspecs
-from helix_core.descriptors import DESCRIPTORS, KINDS, PLUGIN_API, Descriptor
+from helix_core.descriptors import PLUGIN_API, Descriptor
+from helix_core.errors import PluginError
+from helix_core.plugin_system.contract import BrokenContract, api_refusal, check_descriptor, is_name
 from helix_core.plugin_system.discovery import Found, discover
 from helix_core.plugin_system.loading import describe_failure, load_modules, without_exit
-from helix_core.plugin_system.refs import is_ref
+from helix_core.plugin_system.policy import denial
+from helix_core.plugin_system.requirements import unmet_requirement
 from helix_core.settings import Settings, load_settings
 
 CORE = "core"
-_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
-_CLASSES = {cls.kind: cls for cls in DESCRIPTORS}
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,11 @@ class PluginInfo:
     status: str
     reason: str = ""
     editable: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """How it fared, to follow its name: "failed: ...", "is denied: ..."."""
+        return f"{'' if self.status == 'failed' else 'is '}{self.status}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -69,39 +73,44 @@ class Registry:
 
     settings: Settings = field(default_factory=load_settings)
     builtin: ModuleType | None = None
-    found: list[Found] | None = None
+    found: Sequence[Found] | None = None
 
     def __post_init__(self) -> None:
         self._plugins: dict[str, PluginInfo] = {}
+        self._refused: list[PluginInfo] = []
         self._components: list[Component] = []
         self._silenced: set[str] = set()
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
+        unmet_requirement.cache_clear()
         self._load()
 
     def plugins(self) -> tuple[PluginInfo, ...]:
-        """Every plugin, core first, then by name."""
-        return tuple(self._plugins.values())
+        """Every plugin, core first, then by name. A name that two distributions claim stands there twice."""
+        everyone = [*self._plugins.values(), *self._refused]
+        return tuple(
+            sorted(everyone, key=lambda p: (p.name != CORE, p.name, p.status != "ok", p.distribution))
+        )
 
     def components(self, kind: str | None = None) -> tuple[Component, ...]:
         """The components of all plugins that work, of one kind or of all."""
         return tuple(c for c in self._components if kind is None or c.kind == kind)
 
-    def choose(self, kind: str, candidates: list[Descriptor]) -> tuple[str, str] | None:
-        """The first plugin whose `helix_choose` names a component, and the name."""
-        for plugin, hook in self._hooks("helix_choose"):
-            try:
-                chosen = hook(kind=kind, candidates=candidates)
-            except Exception as error:
-                self._fail(plugin, f"helix_choose raised {describe_failure(error)}")
-                continue
-            if chosen is not None:
-                return plugin, chosen
-        return None
+    def hooks(self, hook_name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """Each plugin that implements a hook, with a function that calls this plugin alone."""
+        caller = getattr(self.manager.hook, hook_name)
+        implementations = caller.get_hookimpls()
+        if not implementations:
+            return
+        everyone = {plugin for _, plugin in self.manager.list_name_plugin()}
+        for implementation in implementations:
+            alone = self.manager.subset_hook_caller(hook_name, everyone - {implementation.plugin})
+            firstresult = bool(caller.spec and caller.spec.opts.get("firstresult"))
+            yield implementation.plugin_name, alone if firstresult else _only(alone)
 
     def event_observers(self) -> dict[str, Callable[..., Any]]:
         """The plugins that observe events, each with its own caller."""
-        return {plugin: hook for plugin, hook in self._hooks("helix_event") if plugin not in self._silenced}
+        return {plugin: hook for plugin, hook in self.hooks("helix_event") if plugin not in self._silenced}
 
     def silence(self, plugin: str) -> None:
         """Stop telling a plugin about events."""
@@ -121,35 +130,31 @@ class Registry:
         allowed = []
         for one in discover(version) if self.found is None else self.found:
             info = PluginInfo(one.name, one.distribution, one.version, one.module, "ok", "", one.editable)
-            denied = self._denied(one)
-            if denied or one.refusal:
-                info = replace(
-                    info, status="denied" if denied else "incompatible", reason=denied or one.refusal or ""
-                )
-                # A plugin that lost its name to another is listed beside it, under its distribution.
-                key = one.name if one.name not in self._plugins else f"{one.name} ({one.distribution})"
-                self._plugins[key] = replace(info, name=key)
-                continue
-            self._plugins[one.name] = info
-            allowed.append(one)
+            if reason := denial(self.settings, one):
+                self._refused.append(replace(info, status="denied", reason=reason))
+            elif reason := one.refusal or self._name_refusal(one):
+                self._refused.append(replace(info, status="incompatible", reason=reason))
+            else:
+                self._plugins[one.name] = info
+                allowed.append(one)
         for name, loaded in sorted(load_modules(allowed).items()):
             if isinstance(loaded, str):
                 self._fail(name, f"cannot be imported: {loaded}")
-            elif reason := api_refusal(getattr(loaded, "PLUGIN_API", PLUGIN_API)):
-                self._fail(name, reason, status="incompatible")
+            elif refusal := api_refusal(getattr(loaded, "PLUGIN_API", PLUGIN_API)):
+                self._fail(name, refusal, status="incompatible")
             else:
                 self._ask(name, loaded)
 
-    def _denied(self, one: Found) -> str | None:
-        def matches(patterns: tuple[str, ...]) -> str | None:
-            return next((p for p in patterns if fnmatchcase(one.name, p) or fnmatchcase(one.distribution, p)), None)
-
-        settings = self.settings
-        if pattern := matches(settings.deny):
-            return f"denied by {pattern!r} ({settings.origin('plugins.deny')})"
-        if settings.allow and not matches(settings.allow):
-            return f"not in the allow list ({settings.origin('plugins.allow')})"
-        return None
+    def _name_refusal(self, one: Found) -> str | None:
+        if not is_name(one.name):
+            return f"a plugin name is made of a-z, 0-9, '-' and '_', not {one.name!r}"
+        taken = self._plugins.get(one.name)
+        if taken is None:
+            return None
+        return (
+            f"distributions {taken.distribution} and {one.distribution} both name a plugin {one.name!r}; "
+            f"{taken.distribution} is used: uninstall or deny one of the two"
+        )
 
     def _ask(self, name: str, module: ModuleType) -> None:
         """Register a module and collect its components; any fault marks the whole plugin as failed."""
@@ -161,45 +166,35 @@ class Registry:
                 for descriptor in self._call(name, hook_name, kind)
             ]
         except Exception as error:
-            reason = str(error) if isinstance(error, _BadDescriptor) else describe_failure(error)
-            self._fail(name, reason)
-            return
-        self._components += components
+            broken = isinstance(error, BrokenContract | pluggy.PluginValidationError)
+            self._fail(name, " ".join(str(error).split()) if broken else describe_failure(error))
+        else:
+            self._components += components
 
     def _call(self, plugin: str, hook_name: str, kind: str) -> list[Descriptor]:
         found: list[Descriptor] = []
-        for caller_name, hook in self._hooks(hook_name):
+        for caller_name, hook in self.hooks(hook_name):
             if caller_name != plugin:
                 continue
             returned = without_exit(hook)
             if returned is None:
                 continue
             if not isinstance(returned, list | tuple):
-                raise _BadDescriptor(f"{hook_name} must return a list, not {type(returned).__name__}")
+                raise BrokenContract(f"{hook_name} must return a list, not {type(returned).__name__}")
             for descriptor in returned:
-                _check(descriptor, kind, hook_name)
+                check_descriptor(descriptor, kind, hook_name)
                 if any(other.name == descriptor.name for other in found):
-                    raise _BadDescriptor(f"{hook_name} returns two components named {descriptor.name!r}")
+                    raise BrokenContract(f"{hook_name} returns two components named {descriptor.name!r}")
                 found.append(descriptor)
         return found
 
-    def _hooks(self, hook_name: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-        """Each plugin that implements a hook, with a caller that reaches this plugin alone."""
-        everyone = {plugin for _, plugin in self.manager.list_name_plugin()}
-        caller = getattr(self.manager.hook, hook_name)
-        for implementation in caller.get_hookimpls():
-            others = everyone - {implementation.plugin}
-            alone = self.manager.subset_hook_caller(hook_name, others)
-            yield implementation.plugin_name, _first(alone) if hook_name != "helix_choose" else alone
-
     def _fail(self, name: str, reason: str, status: str = "failed") -> None:
         self._plugins[name] = replace(self._plugins[name], status=status, reason=reason)
-        self._components = [c for c in self._components if c.plugin != name]
         if self.manager.has_plugin(name):
             self.manager.unregister(name=name)
 
 
-def _first(hook: Callable[..., list[Any]]) -> Callable[..., Any]:
+def _only(hook: Callable[..., list[Any]]) -> Callable[..., Any]:
     """A hook call that reaches one plugin: its result instead of a list with it."""
 
     def call(**arguments: Any) -> Any:
@@ -209,53 +204,15 @@ def _first(hook: Callable[..., list[Any]]) -> Callable[..., Any]:
     return call
 
 
-class _BadDescriptor(ValueError):
-    """What a hook returned breaks the contract."""
-
-
-def _check(descriptor: Any, kind: str, hook_name: str) -> None:
-    cls = _CLASSES[kind]
-    if not isinstance(descriptor, cls):
-        raise _BadDescriptor(f"{hook_name} must return {cls.__name__} objects, not {type(descriptor).__name__}")
-    label = f"{kind} {descriptor.name!r}"
-    if not isinstance(descriptor.name, str) or not _NAME.match(descriptor.name):
-        raise _BadDescriptor(f"{label}: a name is made of a-z, 0-9, '-' and '_'")
-    refs: Mapping[str, str | None] = {
-        "target": descriptor.target,
-        "config": descriptor.config,
-        "probe": descriptor.probe,
-        "supports": getattr(descriptor, "supports", None),
-    }
-    for field_name, ref in refs.items():
-        if ref is not None and not (isinstance(ref, str) and is_ref(ref)):
-            raise _BadDescriptor(f"{label}: {field_name} must be 'module:attribute', not {ref!r}")
-    if reason := api_refusal(descriptor.api):
-        raise _BadDescriptor(f"{label} {reason}")
-
-
-def api_refusal(api: object) -> str | None:
-    """Why a plugin API version does not fit this core's, or None."""
-    try:
-        major, minor = (int(part) for part in str(api).split("."))
-    except ValueError:
-        return f"has PLUGIN_API {api!r}, which is not of the form '1.0'"
-    core_major, core_minor = (int(part) for part in PLUGIN_API.split("."))
-    if major != core_major or minor > core_minor:
-        return f"is written for plugin API {api}, this core has {PLUGIN_API}"
-    return None
-
-
 _lock = threading.RLock()
 _registry: Registry | None = None
+_building = False
 
 
 def get_registry() -> Registry:
-    """The registry of this process, built on first use."""
-    global _registry
+    """The registry of this process, built on first use. Raises PluginError while it is being built."""
     with _lock:
-        if _registry is None:
-            _registry = Registry()
-        return _registry
+        return _registry or _build()
 
 
 def loaded_registry() -> Registry | None:
@@ -265,13 +222,26 @@ def loaded_registry() -> Registry | None:
 
 def reload() -> Registry:
     """Discover and load everything anew, after an install or a change of settings."""
-    global _registry
-    from helix_core.plugin_system.requirements import unmet_requirement
+    import importlib
 
     with _lock:
-        unmet_requirement.cache_clear()
+        importlib.invalidate_caches()
+        return _build()
+
+
+def _build() -> Registry:
+    global _registry, _building
+    if _building:
+        raise PluginError(
+            "components were asked for while the plugins are still being loaded",
+            hint="a plugin module only describes its components; ask for others when one is created",
+        )
+    _building = True
+    try:
         _registry = Registry()
-        return _registry
+    finally:
+        _building = False
+    return _registry
 
 
 @contextmanager
@@ -287,4 +257,13 @@ def use_registry(registry: Registry) -> Iterator[Registry]:
             _registry = previous
 
 
-__all__ = ["CORE", "KINDS", "Component", "PluginInfo", "Registry", "get_registry", "reload", "use_registry"]
+__all__ = [
+    "CORE",
+    "Component",
+    "PluginInfo",
+    "Registry",
+    "get_registry",
+    "loaded_registry",
+    "reload",
+    "use_registry",
+]

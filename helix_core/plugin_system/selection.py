@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from helix_core.descriptors import KINDS, Availability, Descriptor
-from helix_core.errors import AmbiguousComponent, ComponentNotFound, ComponentUnavailable, HelixError, UsageError
-from helix_core.plugin_system.catalogue import catalogued, distribution_of
-from helix_core.plugin_system.loading import describe_failure, without_exit
-from helix_core.plugin_system.refs import load_ref
+from helix_core.descriptors import KINDS, Descriptor
+from helix_core.errors import AmbiguousComponent, ComponentUnavailable, HelixError, UsageError
+from helix_core.plugin_system.loading import describe_failure
+from helix_core.plugin_system.missing import not_found
+from helix_core.plugin_system.probing import probe
 from helix_core.plugin_system.registry import Component, Registry, get_registry
 from helix_core.plugin_system.requirements import unmet_requirement
 from helix_core.suggest import did_you_mean
@@ -35,7 +34,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """The outcome: what was chosen and how, or the error that choosing it would raise."""
+    """The outcome: what was chosen and how, or the error that choosing it would raise.
+
+    how       "exact name", "only component of that name", "pinned by HELIX_BACKEND", "pinned in FILE",
+              "helix_choose of PLUGIN" or "highest priority (N) that can be used"
+    warnings  what `auto` passed over and should not do so in silence; an error under strict settings
+    """
 
     kind: str
     requested: str
@@ -43,6 +47,7 @@ class Selection:
     candidates: tuple[Candidate, ...]
     component: Component | None = None
     error: HelixError | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Component:
@@ -52,86 +57,105 @@ class Selection:
         return self.component
 
 
-def select(kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None) -> Selection:
+def select(
+    kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None
+) -> Selection:
     """Choose a component; `needs` are capabilities that it must provide.
 
-    Raises ComponentNotFound, AmbiguousComponent or ComponentUnavailable, each saying why and what to do.
+    Warns (HelixWarning) where `auto` passed over something broken. Raises ComponentNotFound,
+    AmbiguousComponent or ComponentUnavailable, each saying why and what to do.
     """
+    from helix_core.events import emit
+
     selection = explain(kind, name, needs, registry=registry)
     if selection.error is not None:
         raise selection.error
+    for text in selection.warnings:
+        using = selection.chosen.full_name
+        warnings.warn(f"{text}; using {kind} {using}", HelixWarning, stacklevel=2)
+        emit("fell_back", kind=kind, reason=text, using=using)
     return selection
 
 
-def explain(kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None) -> Selection:
-    """The same choice without raising: the error, if any, is in the result. Raises UsageError for an unknown kind."""
+def explain(
+    kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None
+) -> Selection:
+    """The same choice, silent and without raising: error and warnings are in the result.
+
+    Raises UsageError for an unknown kind.
+    """
     if kind not in KINDS:
         raise UsageError(f"no kind of component named {kind!r}{did_you_mean(kind, KINDS)}")
     registry = registry or get_registry()
     needs = tuple(needs)
     if name != AUTO:
-        return _exact(registry, kind, name, needs, "asked for by name")
-    pin = registry.settings.pins.get(kind)
-    if pin:
-        return _exact(registry, kind, pin, needs, f"pinned by {registry.settings.origin(f'pin.{kind}')}")
+        return _explicit(registry, kind, name, needs)
+    if pin := registry.settings.pins.get(kind):
+        origin = registry.settings.origin(f"pin.{kind}")
+        pinned = f"pinned {'by' if origin.startswith('HELIX_') else 'in'} {origin}"
+        return replace(_explicit(registry, kind, pin, needs, pinned), requested=AUTO)
     return _automatic(registry, kind, needs)
 
 
-def _exact(registry: Registry, kind: str, name: str, needs: Sequence[str], how: str) -> Selection:
+def _explicit(
+    registry: Registry, kind: str, name: str, needs: Sequence[str], pinned: str | None = None
+) -> Selection:
     """A name given explicitly: it is used or it is an error, never something else."""
+    note = f" ({pinned})" if pinned else ""
+    outcome = Selection(kind, name, pinned or "asked for by name", ())
     matches = [c for c in registry.components(kind) if name in (c.name, c.full_name)]
     if not matches:
-        return Selection(kind, name, how, (), error=_not_found(registry, kind, name))
+        return replace(outcome, error=not_found(registry, kind, name, note))
     if len(matches) > 1:
-        listed = " or ".join(c.full_name for c in matches)
         error: HelixError = AmbiguousComponent(
-            f"{kind} {name!r} is provided by several plugins", hint=f"ask for {listed}"
+            f"{kind} {name!r} is provided by several plugins{note}",
+            hint=f"ask for {' or '.join(c.full_name for c in matches)}",
         )
-        return Selection(kind, name, how, tuple(Candidate(c, False, "same name") for c in matches), error=error)
+        same = tuple(Candidate(c, False, "same name") for c in matches)
+        return replace(outcome, candidates=same, error=error)
     candidate = _consider(matches[0], needs)
-    if candidate.accepted:
-        return Selection(kind, name, how, (candidate,), matches[0])
-    error = ComponentUnavailable(f"{kind} {matches[0].full_name!r} cannot be used: {candidate.reason}")
-    return Selection(kind, name, how, (candidate,), error=error)
+    if not candidate.accepted:
+        state = "is installed but broken" if candidate.broken else "cannot be used"
+        text = f"{kind} {matches[0].full_name!r} {state}{note}: {candidate.reason}"
+        return replace(outcome, candidates=(candidate,), error=ComponentUnavailable(text))
+    how = pinned or ("exact name" if "/" in name else "only component of that name")
+    return replace(outcome, how=how, candidates=(candidate,), component=matches[0])
 
 
 def _automatic(registry: Registry, kind: str, needs: Sequence[str]) -> Selection:
     components = sorted(registry.components(kind), key=lambda c: (-c.descriptor.priority, c.full_name))
-    candidates = [_consider(c, needs) for c in components]
-    accepted = [c for c in candidates if c.accepted]
-    replaced = {old: c.component.full_name for c in accepted for old in c.component.descriptor.replaces}
-    candidates = [
-        Candidate(c.component, False, f"replaced by {replaced[c.component.full_name]}")
-        if c.accepted and c.component.full_name in replaced
-        else c
-        for c in candidates
-    ]
+    candidates = _without_replaced([_consider(c, needs) for c in components])
     usable = [c.component for c in candidates if c.accepted]
-
-    def outcome(how: str, component: Component | None = None, error: HelixError | None = None) -> Selection:
-        return Selection(kind, AUTO, how, tuple(candidates), component, error)
-
+    outcome = Selection(kind, AUTO, "automatic", tuple(candidates))
     if not components:
-        return outcome("automatic", error=_not_found(registry, kind, None))
+        return replace(outcome, error=not_found(registry, kind))
     if not usable:
         reasons = "".join(f"\n  {c.component.full_name}: {c.reason}" for c in candidates)
-        return outcome("automatic", error=ComponentUnavailable(f"no {kind} can be used here:{reasons}"))
-    descriptors: list[Descriptor] = [c.descriptor for c in usable]
-    if answer := registry.choose(kind, descriptors):
-        plugin, name = answer
-        named = [c for c in usable if name in (c.name, c.full_name)]
-        if len(named) == 1:
-            return outcome(f"helix_choose of plugin {plugin}", named[0])
-        problem = ComponentUnavailable(f"plugin {plugin!r} chose {kind} {name!r}, which cannot be used here")
-        return outcome(f"helix_choose of plugin {plugin}", error=problem)
-    best = usable[0]
-    passed_over = [
-        c for c in candidates if c.broken and c.component.descriptor.priority > best.descriptor.priority
-    ]
-    if passed_over and registry.settings.strict:
-        first = passed_over[0]
-        return outcome("automatic", error=ComponentUnavailable(f"{first.component.full_name} is broken: {first.reason}"))
-    return outcome(f"highest priority ({best.descriptor.priority}) that can be used", best)
+        return replace(outcome, error=ComponentUnavailable(f"no {kind} can be used here:{reasons}"))
+    concerns = _failed_plugins(registry, kind)
+    policy, answer, failures = _ask_policy(registry, kind, [c.descriptor for c in usable])
+    concerns += failures
+    if answer is None:
+        best = usable[0]
+        how = f"highest priority ({best.descriptor.priority}) that can be used"
+        concerns += [
+            f"{kind} {c.component.full_name} is broken ({c.reason})"
+            for c in candidates
+            if c.broken and c.component.descriptor.priority > best.descriptor.priority
+        ]
+    else:
+        how = f"helix_choose of {policy}"
+        named = [c for c in usable if answer in (c.name, c.full_name)]
+        if len(named) != 1:
+            text = f"plugin {policy!r} chose {kind} {answer!r}, which cannot be used here"
+            return replace(outcome, how=how, error=ComponentUnavailable(text))
+        best = named[0]
+    if concerns and registry.settings.strict:
+        error = ComponentUnavailable(
+            "; ".join(concerns), hint=f"repair it, deny its plugin, or name the {kind} (settings are strict)"
+        )
+        return replace(outcome, how=how, error=error)
+    return replace(outcome, how=how, component=best, warnings=tuple(concerns))
 
 
 def _consider(component: Component, needs: Sequence[str]) -> Candidate:
@@ -147,49 +171,45 @@ def _consider(component: Component, needs: Sequence[str]) -> Candidate:
     return Candidate(component, availability.available, availability.reason, availability.broken)
 
 
-def probe(descriptor: Descriptor) -> tuple[Availability, float]:
-    """Ask a component whether it works here: the answer, and the seconds it took."""
-    if descriptor.probe is None:
-        return Availability(True, "ready"), 0.0
-    began = time.perf_counter()
-    reference = descriptor.probe
-    try:
-        answer = without_exit(lambda: load_ref(reference)())
-        if not isinstance(answer, Availability):
-            raise TypeError(f"probe returned {type(answer).__name__}, not Availability")
-    except Exception as error:
-        answer = Availability(False, f"probe failed: {describe_failure(error)}", broken=True)
-    return answer, time.perf_counter() - began
+def _without_replaced(candidates: list[Candidate]) -> list[Candidate]:
+    """Refuse what a usable component replaces; of two that replace each other, the first in order stays."""
+    usable = [c.component for c in candidates if c.accepted]
+
+    def replacer(component: Component) -> Component | None:
+        for other in usable:
+            if component.full_name in other.descriptor.replaces and other is not component:
+                mutual = other.full_name in component.descriptor.replaces
+                if not mutual or usable.index(other) < usable.index(component):
+                    return other
+        return None
+
+    kept = []
+    for candidate in candidates:
+        if candidate.accepted and (other := replacer(candidate.component)):
+            candidate = Candidate(candidate.component, False, f"replaced by {other.full_name}")
+        kept.append(candidate)
+    return kept
 
 
-def warn_about_broken(selection: Selection) -> None:
-    """Say so if `auto` passed over something that is there but does not work."""
-    from helix_core.events import emit
-
-    chosen = selection.chosen
-    for candidate in selection.candidates:
-        if candidate.broken and candidate.component.descriptor.priority > chosen.descriptor.priority:
-            name = candidate.component.full_name
-            text = f"{selection.kind} {name} is broken ({candidate.reason}); using {chosen.full_name}"
-            warnings.warn(text, HelixWarning, stacklevel=3)
-            emit("fell_back", kind=selection.kind, broken=name, reason=candidate.reason, using=chosen.full_name)
+def _failed_plugins(registry: Registry, kind: str) -> list[str]:
+    """Plugins whose backends nobody can know: a broken accelerator plugin must not mean a silent CPU run."""
+    if kind != "backend":
+        return []
+    failed = [p for p in registry.plugins() if p.status in ("failed", "incompatible")]
+    return [f"plugin {p.name} of {p.distribution} {p.verdict}; any {kind} it has is left out" for p in failed]
 
 
-def _not_found(registry: Registry, kind: str, name: str | None) -> HelixError:
-    what = f"no {kind} is installed" if name is None else f"no {kind} named {name!r} is installed"
-    broken = [p for p in registry.plugins() if p.status != "ok"]
-    distribution = distribution_of(kind, name) if name else None
-    if name is not None and distribution is not None:
-        if culprit := next((p for p in broken if p.distribution == distribution), None):
-            # It is installed: telling the user to install it would send them in a circle.
-            return ComponentUnavailable(
-                f"{kind} {name!r} belongs to plugin {culprit.name!r}, which is {culprit.status}: {culprit.reason}"
-            )
-        return ComponentNotFound(what, hint=f"pip install {distribution}")
-    if name is None:
-        return ComponentNotFound(what, hint="`helix plugins` lists what is installed")
-    installed = [c.name for c in registry.components(kind)] + [c.full_name for c in registry.components(kind)]
-    others = "".join(f"\n  plugin {p.name} is {p.status}: {p.reason}" for p in broken)
-    suggestion = did_you_mean(name, dict.fromkeys(installed + catalogued(kind)))
-    listed = ", ".join(sorted(dict.fromkeys(installed[: len(installed) // 2]))) or "none"
-    return ComponentNotFound(f"{what}{suggestion}{others}", hint=f"installed: {listed}")
+def _ask_policy(
+    registry: Registry, kind: str, descriptors: list[Descriptor]
+) -> tuple[str, str | None, list[str]]:
+    """The first plugin whose `helix_choose` names a component, the name, and who failed to answer."""
+    failures: list[str] = []
+    for plugin, hook in registry.hooks("helix_choose"):
+        try:
+            answer = hook(kind=kind, candidates=descriptors)
+        except Exception as error:
+            failures.append(f"helix_choose of plugin {plugin} failed ({describe_failure(error)})")
+            continue
+        if answer is not None:
+            return plugin, answer, failures
+    return "", None, failures

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from helix_core.errors import ComponentUnavailable, ConfigError, HelixError
 from helix_core.plugin_system.loading import describe_failure, without_exit
 from helix_core.plugin_system.refs import load_ref
 from helix_core.plugin_system.registry import Component
-from helix_core.plugin_system.selection import select, warn_about_broken
+from helix_core.plugin_system.selection import select
 from helix_core.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -18,14 +19,13 @@ if TYPE_CHECKING:
 def create(kind: str, name: str = "auto", **config: Any) -> Any:
     """Build a component: `create("layer", "mamba", d_model=64)`.
 
-    Raises what `select` raises, ComponentUnavailable if its code cannot be imported, and ConfigError listing every
-    wrong option.
+    Raises what `select` raises, ComponentUnavailable if its code cannot be imported, and ConfigError listing
+    every wrong option.
     """
     from helix_core.events import emit
 
     selection = select(kind, name)
     component = selection.chosen
-    warn_about_broken(selection)
     target = create_target(component)
     validated = validate_config(component, config)
     emit("selected", kind=kind, component=component.full_name, how=selection.how)
@@ -40,40 +40,72 @@ def create(kind: str, name: str = "auto", **config: Any) -> Any:
 
 
 def config_model(component: Component) -> type[BaseModel] | None:
-    """The pydantic model of a component's options, or None if it has none."""
+    """The pydantic model of a component's options, or None if it has none.
+
+    Raises ComponentUnavailable if it cannot be imported or would let a mistyped option pass.
+    """
     ref = component.descriptor.config
-    return None if ref is None else _load(component, ref)
+    if ref is None:
+        return None
+    from pydantic import BaseModel
+
+    model = _load(component, ref)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        problem = "is not a pydantic model"
+    elif model.model_config.get("extra") != "forbid":
+        problem = 'must have model_config = ConfigDict(extra="forbid"), so that a mistyped option is an error'
+    else:
+        return model
+    raise ComponentUnavailable(
+        f"{component.kind} {component.full_name!r} is installed but broken: its config {ref} {problem}"
+    )
 
 
 def validate_config(component: Component, options: dict[str, Any]) -> BaseModel | None:
     """The options as the component's config. Raises ConfigError with each wrong key and its nearest match."""
-    from pydantic import ValidationError
-
     label = f"{component.kind} {component.full_name!r}"
     model = config_model(component)
     if model is None:
         if options:
             raise ConfigError(f"{label} takes no options, but got {', '.join(map(repr, options))}")
         return None
+    from pydantic import ValidationError
+
     try:
         return model.model_validate(options)
     except ValidationError as error:
         problems = []
         for item in error.errors():
-            path = ".".join(map(str, item["loc"]))
+            path = ".".join(map(str, item["loc"])) or "options"
             if item["type"] == "extra_forbidden":
-                problems.append(f"unknown option {path!r}{did_you_mean(path, model.model_fields)}")
+                suggestion = did_you_mean(str(item["loc"][-1]), _options_at(model, item["loc"][:-1]))
+                problems.append(f"unknown option {path!r}{suggestion}")
             elif item["type"] == "missing":
                 problems.append(f"missing option {path!r}")
             else:
-                problems.append(f"{path}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})")
+                problems.append(
+                    f"{path}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+                )
         hint = f"`helix describe {component.kind} {component.name}` shows its options"
         raise ConfigError(f"{label} has wrong options:\n  " + "\n  ".join(problems), hint=hint) from None
 
 
 def create_target(component: Component) -> Any:
-    """Import what a component's target names, without building it. Raises ComponentUnavailable if that fails."""
+    """What a component's target names, imported but not built. Raises ComponentUnavailable if that fails."""
     return _load(component, component.descriptor.target)
+
+
+def _options_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The options of the model that a path of keys leads to; none if it leads through something else."""
+    from pydantic import BaseModel
+
+    for key in path:
+        field = model.model_fields.get(str(key))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
 
 
 def _load(component: Component, ref: str) -> Any:

@@ -1,0 +1,63 @@
+"""What hooks return is checked before anything relies on it."""
+
+import pytest
+
+
+def layer(options=""):
+    return f"[LayerDescriptor(name='l', target='a:b', summary='', {options})]"
+
+
+def hook(body):
+    return f"@hookimpl\ndef helix_layers():\n    return {body}\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (hook("7"), "helix_layers must return a list, not int"),
+        (hook("['mamba']"), "helix_layers must return LayerDescriptor objects, not str"),
+        (hook("[BackendDescriptor(name='b', target='a:b', summary='')]"), "not BackendDescriptor"),
+        (hook(layer() + " * 2"), "helix_layers returns two components named 'l'"),
+        (hook("[LayerDescriptor(name='Big', target='a:b', summary='')]"), "layer 'Big': a name is made of"),
+        (hook("[LayerDescriptor(name='l', target='a.b', summary='')]"), "target must be 'module:attribute'"),
+        (hook("[LayerDescriptor(name='l', target=None, summary='')]"), "target must be 'module:attribute'"),
+        (hook(layer("config=dict")), "config must be 'module:attribute'"),
+        (hook(layer("requires='torch'")), "requires must be a tuple of strings, not 'torch'"),
+        (hook(layer("priority='high'")), "priority must be an integer"),
+        (hook(layer("api='1.7'")), "is written for plugin API 1.7, this core has 1.0"),
+        (hook("1 / 0"), "ZeroDivisionError"),
+        (hook("sys.exit()"), "it called sys.exit(None)"),
+        ("@hookimpl\ndef helix_event(occurrence): pass", "helix_event"),
+    ],
+)
+def test_a_plugin_that_breaks_the_contract_fails_whole_and_alone(site, status, source, reason):
+    fine = "[BackendDescriptor(name='f', target='a:b', summary='')]"
+    site.plugin("bad", f"@hookimpl\ndef helix_backends():\n    return {fine}\n{source}")
+    site.layers("good", "name='g'")
+    registry = site.registry()
+    kind, found = status(registry)["bad"]
+    assert kind == "failed"
+    assert reason in found
+    assert "\n" not in found
+    assert [c.full_name for c in registry.components()] == ["good/g"]
+
+
+def test_kinds_have_names_of_their_own(site):
+    body = """
+        @hookimpl
+        def helix_layers():
+            return (LayerDescriptor(name="same", target="a:b", summary=""),)
+
+        @hookimpl
+        def helix_codecs():
+            return [CodecDescriptor(name="same", target="a:b", summary="")]
+
+        @hookimpl
+        def helix_memories():
+            return None
+    """
+    site.plugin("one", body)
+    assert {c.kind: c.full_name for c in site.registry().components()} == {
+        "layer": "one/same",
+        "codec": "one/same",
+    }
