@@ -157,11 +157,12 @@ class Trainer:
                 hint="restore the files, or start a new run",
             )
         self.step = checkpoint.step
-        self.params = self._to_backend(checkpoint.params)
-        self.moments = {slot: {} for slot in self.optimizer.slots}
-        for key, value in self._to_backend(checkpoint.moments).items():
-            slot, name = key.split("/", 1)
-            self.moments[slot][name] = value
+        # In the model's own order, not the file's: the order in which the global norm is summed counts in the last bit.
+        self.params = self._to_backend({name: checkpoint.params[name] for name in specs})
+        self.moments = {
+            slot: self._to_backend({name: checkpoint.moments[f"{slot}/{name}"] for name in specs})
+            for slot in self.optimizer.slots
+        }
 
     def _to_backend(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         return {name: self.backend.asarray(a, self.recipe.backend.dtype) for name, a in arrays.items()}

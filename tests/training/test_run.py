@@ -46,7 +46,7 @@ max_bytes = 20
 def helix(*args, check=True, **options):
     """Run the command line in a process of its own."""
     command = [sys.executable, "-W", "error", "-m", "helix_core.cli.main", *map(str, args)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, **options)
     if check and result.returncode:
         raise AssertionError(f"helix {args} exited with {result.returncode}\n{result.stdout}\n{result.stderr}")
     return result
@@ -210,7 +210,7 @@ def test_changed_data_is_noticed_on_resume(recipe, tmp_path):
         ("optimizer.momentum=0.9", 2, "momentum"),
         ("backend.name=cpuu", 2, "cpu"),
         ("backend.name=reference", 1, "grad"),
-        ("training.batch_sise=4", 2, "training.batch_size"),
+        ("training.batch_sise=4", 2, "did you mean 'batch_size'"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(recipe, tmp_path, override, code, words):
