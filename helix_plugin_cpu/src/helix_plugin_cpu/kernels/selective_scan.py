@@ -28,8 +28,12 @@ Shape = tuple[int, ...]
 
 
 def residuals(u: Shape, delta: Shape, A: Shape, *rest: Any, delta_softplus: bool = False) -> tuple[Shape, ...]:
-    """The states in front of every tile, in blocks of sixteen channels."""
-    return ((u[0], (u[1] + TILE - 1) // TILE, (u[2] + LANES - 1) // LANES, A[1], LANES),)
+    """The states in front of every tile, in blocks of sixteen channels.
+
+    Flat, since a compiler that traces with a symbolic length would tie itself to a number of tiles that is one.
+    """
+    tiles, blocks = (u[1] + TILE - 1) // TILE, (u[2] + LANES - 1) // LANES
+    return ((u[0] * tiles * blocks * A[1] * LANES,),)
 
 
 def forward(*arrays: Tensor | None, delta_softplus: bool = False) -> tuple[Tensor, Tensor]:
