@@ -6,6 +6,7 @@ and the backward itself. All are opaque to the compiler and carry shape function
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,11 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
     sample = next(iter(op.samples(np.random.default_rng(0))))
     sample_shapes = [np.shape(sample.arrays[name]) if name in sample.arrays else None for name in op.arrays]
     sample_attrs = {**op.attrs, **sample.attrs}
-    n_residuals = len(kernel.residuals(*sample_shapes, **sample_attrs))
+    sample_residuals = kernel.residuals(*sample_shapes, **sample_attrs)
+    n_residuals = len(sample_residuals)
+    # Part of the training operators' names: torch's disk cache of compiled graphs knows operators by name only, and
+    # must not serve a graph that was compiled for another layout of what is saved.
+    layout = f"{zlib.crc32(repr(sample_residuals).encode()):08x}"
     attr_names = tuple(op.attrs)
     arrays = [f"Tensor{'?' if name in op.optional else ''} {name}" for name in op.arrays]
     attrs = [f"{_SCHEMA_TYPES[type(default)]} {name}" for name, default in op.attrs.items()]
@@ -88,8 +93,8 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
         return getattr(getattr(torch.ops, NAMESPACE), name).default
 
     infer_op = define("", arrays + attrs, n_outputs, infer, infer_fake)
-    train_op = define("_train", arrays + attrs, n_outputs + n_residuals, train, train_fake)
-    backward_op = define("_backward", grads + arrays + residuals + attrs, len(differentiable), backward, backward_fake)
+    train_op = define(f"_train_{layout}", arrays + attrs, n_outputs + n_residuals, train, train_fake)
+    backward_op = define(f"_backward_{layout}", grads + arrays + residuals + attrs, len(differentiable), backward, backward_fake)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.attrs = inputs[n_arrays:]
@@ -107,7 +112,7 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
         return tuple(result)
 
     torch.library.register_autograd(
-        f"{NAMESPACE}::{label}_train", autograd, setup_context=setup_context, lib=_library
+        f"{NAMESPACE}::{label}_train_{layout}", autograd, setup_context=setup_context, lib=_library
     )
     defaults = tuple(op.attrs.values())
 
