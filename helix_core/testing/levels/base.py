@@ -21,7 +21,7 @@ def require(backend: Backend, capability: str) -> None:
 
 
 def assert_close(found: Any, expected: np.ndarray, tolerance: float, what: str) -> None:
-    """Equal up to `tolerance` times the largest expected value (at least 0.1: inputs are of size one, and sums may cancel)."""
+    """Equal up to `tolerance` times the largest expected value, or times 0.1 where sums of size one cancelled."""
     found = np.asarray(found)
     assert found.shape == expected.shape, f"{what} has shape {found.shape}, expected {expected.shape}"
     if expected.size == 0:
