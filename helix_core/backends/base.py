@@ -99,7 +99,8 @@ class Backend(ABC):
 
         if dtype not in self.dtypes():
             raise ComponentUnavailable(
-                f"backend {self.name!r} does not compute in {dtype}", hint=f"it does in {', '.join(self.dtypes())}"
+                f"backend {self.name!r} does not compute in {dtype}",
+                hint=f"it does in {', '.join(self.dtypes())}",
             )
         facts = Facts(self.namespace, self.device, dtype, mode if "grad" in self.capabilities else "infer")
         table = bind_ops(

@@ -28,9 +28,7 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
         if as_json:
             print_json([{"name": c.name, "plugin": c.plugin, "summary": c.descriptor.summary} for c in found])
         else:
-            print_table(
-                ("NAME", "PLUGIN", "SUMMARY"), [(c.name, c.plugin, c.descriptor.summary) for c in found]
-            )
+            print_table(("NAME", "PLUGIN", "SUMMARY"), [(c.name, c.plugin, c.descriptor.summary) for c in found])
         return
     selection = explain(kind, name)
     # A component that cannot run here can still be described.

@@ -150,9 +150,7 @@ def _print(report: dict[str, Any]) -> None:
     for b in report["backends"]:
         facts = ", ".join(f"{k} {v}" for k, v in b["facts"].items() if not isinstance(v, list | dict))
         usable = "yes" if b["available"] else "no"
-        backends.append(
-            (b["name"], usable, f"{b['probe_ms']:.1f} ms", ", ".join(b["provides"]), b["reason"], facts)
-        )
+        backends.append((b["name"], usable, f"{b['probe_ms']:.1f} ms", ", ".join(b["provides"]), b["reason"], facts))
     print_table(("BACKEND", "USABLE", "PROBE", "PROVIDES", "REASON", "FACTS"), backends)
     click.echo()
     for s in report["settings"]:

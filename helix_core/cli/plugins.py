@@ -23,9 +23,7 @@ def command(as_json: bool) -> None:
     for component in components():
         counts.setdefault(component.plugin, Counter())[component.kind] += 1
     found = plugins()
-    provided: list[dict[str, int]] = [
-        counts.get(p.name, Counter()) if p.status == "ok" else {} for p in found
-    ]
+    provided: list[dict[str, int]] = [counts.get(p.name, Counter()) if p.status == "ok" else {} for p in found]
     if as_json:
         print_json([{**asdict(p), "components": dict(c)} for p, c in zip(found, provided, strict=True)])
         return

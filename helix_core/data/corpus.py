@@ -77,7 +77,10 @@ def _split_by_position(document: Document, share: float) -> tuple[list[Document]
     cut = len(document) - max(1, round(share * len(document)))
     if cut < 1:
         raise DataError(f"{document.name} has {len(document)} bytes: too few to hold any out")
-    parts = Document(document.name, document.data[:cut]), Document(f"{document.name}[{cut}:]", document.data[cut:])
+    parts = (
+        Document(document.name, document.data[:cut]),
+        Document(f"{document.name}[{cut}:]", document.data[cut:]),
+    )
     return [parts[0]], [parts[1]]
 
 

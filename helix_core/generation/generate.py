@@ -38,7 +38,7 @@ def generate(
     with backend.inference():
         state = model.init_state(F, 1)
     context = np.frombuffer(bytes([SEPARATOR]) + prompt, dtype=np.uint8).astype(np.int64)
-    logits = None
+    logits = np.empty(0)
     for start in range(0, len(context), PREFILL_CHUNK):
         logits, state = _advance(model, backend, F, params, context[start : start + PREFILL_CHUNK], state)
     for produced in range(max_bytes):
@@ -49,7 +49,12 @@ def generate(
 
 
 def _advance(
-    model: LanguageModel, backend: Backend, F: OpTable, params: Mapping[str, Any], tokens: np.ndarray, state: Any
+    model: LanguageModel,
+    backend: Backend,
+    F: OpTable,
+    params: Mapping[str, Any],
+    tokens: np.ndarray,
+    state: Any,
 ) -> tuple[np.ndarray, Any]:
     """Feed tokens (L,) and return the last step's logits (V,) and the state."""
     with backend.inference():

@@ -29,7 +29,9 @@ class Sampling:
         """logits (V,) -> the float64 distribution (V,) that `pick` draws from."""
         logits = logits.astype(np.float64)
         if self.temperature == 0:
-            return np.eye(len(logits))[int(np.argmax(logits))]
+            greedy = np.zeros(len(logits))
+            greedy[int(np.argmax(logits))] = 1.0
+            return greedy
         logits = logits / self.temperature
         order = np.argsort(-logits, kind="stable")
         p = np.exp(logits[order] - logits[order[0]])
@@ -39,7 +41,7 @@ class Sampling:
         if self.top_p is not None:
             # Keep the smallest head whose mass reaches top_p; the first token always stays.
             p[np.cumsum(p) - p >= self.top_p * p.sum()] = 0
-        result = np.empty_like(p)
+        result: np.ndarray = np.empty_like(p)
         result[order] = p / p.sum()
         return result
 

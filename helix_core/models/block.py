@@ -40,7 +40,7 @@ class Block:
         self.parts: dict[str, Layer[Any]] = {"mixer": mixer} | ({"mlp": mlp} if mlp else {})
 
     def params(self) -> dict[str, ParamSpec]:
-        specs = {}
+        specs: dict[str, ParamSpec] = {}
         for part, layer in self.parts.items():
             specs |= {f"{part}_norm.{name}": spec for name, spec in self.norm.params().items()}
             specs |= {f"{part}.{name}": spec for name, spec in layer.params().items()}

@@ -47,7 +47,8 @@ class LanguageModel:
     def _layer(self, component: ComponentConfig) -> Layer[Any]:
         from helix_core.plugin_system import create
 
-        return create("layer", component.name, d_model=self.config.d_model, **component.options)
+        layer: Layer[Any] = create("layer", component.name, d_model=self.config.d_model, **component.options)
+        return layer
 
     def _collect_params(self) -> dict[str, ParamSpec]:
         shape = (self.config.vocab_size, self.config.d_model)

@@ -60,10 +60,7 @@ def causal_conv1d(
     K = weight.shape[1]
     before = zeros(xp, (B, K - 1, D), x) if initial_state is None else initial_state
     inputs = xp.concat([before, x], axis=1)  # input of step t stands at K-1+t
-    if lengths is None:
-        ends = None
-    else:
-        ends = xp.astype(lengths, xp.int64)
+    ends = None if lengths is None else xp.astype(lengths, xp.int64)
     document = None
     if reset is not None:
         # Document number of every entry of `inputs`; carried-over entries belong to document 0.

@@ -36,9 +36,7 @@ def kernel_descriptors() -> list[tuple[str, KernelDescriptor]]:
     """Every kernel with the name of its plugin, as the op table wants them."""
     from helix_core.descriptors import KernelDescriptor
 
-    return [
-        (c.plugin, c.descriptor) for c in components("kernel") if isinstance(c.descriptor, KernelDescriptor)
-    ]
+    return [(c.plugin, c.descriptor) for c in components("kernel") if isinstance(c.descriptor, KernelDescriptor)]
 
 
 def kernel_pins() -> Mapping[str, str]:

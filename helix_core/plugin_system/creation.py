@@ -83,9 +83,7 @@ def validate_config(component: Component, options: dict[str, Any]) -> BaseModel 
             elif item["type"] == "missing":
                 problems.append(f"missing option {path!r}")
             else:
-                problems.append(
-                    f"{path}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
-                )
+                problems.append(f"{path}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})")
         hint = f"`helix describe {component.kind} {component.name}` shows its options"
         raise ConfigError(f"{label} has wrong options:\n  " + "\n  ".join(problems), hint=hint) from None
 

@@ -90,9 +90,7 @@ def _announced(distribution: Any, core_version: str) -> list[Found]:
         refusal, editable = _refusal(distribution, core_version), _editable(distribution)
     except Exception as error:
         name, version, editable = "unknown", "unknown", None
-        refusal = (
-            f"its distribution's metadata cannot be read ({type(error).__name__}: {error}); reinstall it"
-        )
+        refusal = f"its distribution's metadata cannot be read ({type(error).__name__}: {error}); reinstall it"
     return [Found(e.name, e.value, name, version, editable, e, refusal) for e in _entry_points(distribution)]
 
 

@@ -14,9 +14,7 @@ def not_found(registry: Registry, kind: str, name: str | None = None, note: str 
     idle = [p for p in registry.plugins() if p.status != "ok"]
     causes = "".join(f"\n  plugin {p.name} {p.verdict}" for p in idle)
     if name is None:
-        return ComponentNotFound(
-            f"no {kind} is installed{causes}", hint="`helix plugins` lists what is installed"
-        )
+        return ComponentNotFound(f"no {kind} is installed{causes}", hint="`helix plugins` lists what is installed")
     distribution = distribution_of(kind, name)
     if distribution is not None:
         installed = [p for p in registry.plugins() if canonical(p.distribution) == distribution]

@@ -88,9 +88,7 @@ class Registry:
     def plugins(self) -> tuple[PluginInfo, ...]:
         """Every plugin, core first, then by name. A name that two distributions claim stands there twice."""
         everyone = [*self._plugins.values(), *self._refused]
-        return tuple(
-            sorted(everyone, key=lambda p: (p.name != CORE, p.name, p.status != "ok", p.distribution))
-        )
+        return tuple(sorted(everyone, key=lambda p: (p.name != CORE, p.name, p.status != "ok", p.distribution)))
 
     def components(self, kind: str | None = None) -> tuple[Component, ...]:
         """The components of all plugins that work, of one kind or of all."""

@@ -57,9 +57,7 @@ class Selection:
         return self.component
 
 
-def select(
-    kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None
-) -> Selection:
+def select(kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None) -> Selection:
     """Choose a component; `needs` are capabilities that it must provide.
 
     Warns (HelixWarning) where `auto` passed over something broken. Raises ComponentNotFound,
@@ -77,9 +75,7 @@ def select(
     return selection
 
 
-def explain(
-    kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None
-) -> Selection:
+def explain(kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None) -> Selection:
     """The same choice, silent and without raising: error and warnings are in the result.
 
     Raises UsageError for an unknown kind.
@@ -97,9 +93,7 @@ def explain(
     return _automatic(registry, kind, needs)
 
 
-def _explicit(
-    registry: Registry, kind: str, name: str, needs: Sequence[str], pinned: str | None = None
-) -> Selection:
+def _explicit(registry: Registry, kind: str, name: str, needs: Sequence[str], pinned: str | None = None) -> Selection:
     """A name given explicitly: it is used or it is an error, never something else."""
     note = f" ({pinned})" if pinned else ""
     outcome = Selection(kind, name, pinned or "asked for by name", ())
@@ -199,9 +193,7 @@ def _failed_plugins(registry: Registry, kind: str) -> list[str]:
     return [f"plugin {p.name} of {p.distribution} {p.verdict}; any {kind} it has is left out" for p in failed]
 
 
-def _ask_policy(
-    registry: Registry, kind: str, descriptors: list[Descriptor]
-) -> tuple[str, str | None, list[str]]:
+def _ask_policy(registry: Registry, kind: str, descriptors: list[Descriptor]) -> tuple[str, str | None, list[str]]:
     """The first plugin whose `helix_choose` names a component, the name, and who failed to answer."""
     failures: list[str] = []
     for plugin, hook in registry.hooks("helix_choose"):

@@ -30,7 +30,7 @@ class Schedule(ABC, Generic[ConfigT]):
     def warmup_steps(self, total: int) -> int:
         """Steps of warm-up in a run of `total` steps."""
         warmup = self.config.warmup
-        return int(round(warmup * total)) if isinstance(warmup, float) and warmup < 1 else int(warmup)
+        return round(warmup * total) if isinstance(warmup, float) and warmup < 1 else int(warmup)
 
     def __call__(self, step: int, total: int) -> float:
         """The factor for step 0 <= step < total."""

@@ -49,9 +49,7 @@ class Case:
         """x (B, L, D) -> y and the state after it; `rows` are reset and lengths."""
         with self.backend.inference():
             extra = {k: self.backend.asarray(v) for k, v in rows.items()}
-            y, after = self.layer.apply(
-                self.F, self.params, self.backend.asarray(x, self.dtype), state=state, **extra
-            )
+            y, after = self.layer.apply(self.F, self.params, self.backend.asarray(x, self.dtype), state=state, **extra)
             return self.numpy(y).astype(np.float64), after
 
     def parallel(self, x: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ docs/layers.md): whatever a batch looks like, each document must come out as if 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -98,7 +99,9 @@ class BaseLayerTests:
 
     # Time.
 
-    def test_the_future_does_not_reach_the_past(self, layer_case: Case, x: np.ndarray, rng: np.random.Generator) -> None:
+    def test_the_future_does_not_reach_the_past(
+        self, layer_case: Case, x: np.ndarray, rng: np.random.Generator
+    ) -> None:
         changed = x.copy()
         changed[:, 40:] = rng.normal(size=changed[:, 40:].shape)
         before, after = layer_case.parallel(x), layer_case.parallel(changed)
@@ -116,7 +119,12 @@ class BaseLayerTests:
     def test_rows_do_not_mix(self, layer_case: Case, x: np.ndarray) -> None:
         together = layer_case.parallel(x)
         for row in range(3):
-            assert_close(layer_case.parallel(x[row : row + 1]), together[row : row + 1], layer_case.tolerance, f"row {row}")
+            assert_close(
+                layer_case.parallel(x[row : row + 1]),
+                together[row : row + 1],
+                layer_case.tolerance,
+                f"row {row}",
+            )
 
     # Batches as they come.
 
@@ -146,7 +154,7 @@ class BaseLayerTests:
         reset[:, starts[:-1]] = True
         state = layer_case.init_state(3) if with_state else None
         packed, last = layer_case.run(x, state, reset=reset)
-        for begin, end in zip(starts[:-1], starts[1:], strict=True):
+        for begin, end in itertools.pairwise(starts):
             alone = layer_case.parallel(x[:, begin:end])
             assert_close(packed[:, begin:end], alone, layer_case.tolerance, f"document {begin}:{end}")
         if with_state:
@@ -181,7 +189,7 @@ class BaseLayerTests:
             inputs = np.concatenate([chunks[0][row, : first_lengths[row]], chunks[1][row, : second_lengths[row]]])
             starts = [*resets[0][row], *(first_lengths[row] + at for at in resets[1][row])]
             bounds = sorted({0, *starts, len(inputs)})
-            for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+            for begin, end in itertools.pairwise(bounds):
                 alone, last = layer_case.run(inputs[None, begin:end], layer_case.init_state(1))
                 assert_close(found[None, begin:end], alone, layer_case.tolerance, f"row {row}, document {begin}:{end}")
             layer_case.assert_states_close(layer_case.row(state, row), last)
@@ -234,6 +242,3 @@ def usable_backends() -> list[str]:
 
 def _label(config: Mapping[str, Any]) -> str:
     return "-".join(f"{k}={v}" for k, v in config.items())
-
-
-

@@ -112,6 +112,7 @@ class BaseOptimizerTests:
         initial = self.make().init(np, params)
         whole = go(params, initial, range(6))
         half = go(params, initial, range(3))
-        resumed = go(*tree_map(np.copy, half), range(3, 6))
+        copied_params, copied_state = tree_map(np.copy, half)
+        resumed = go(copied_params, copied_state, range(3, 6))
         for (_, a), (_, b) in zip(tree_items(whole), tree_items(resumed), strict=True):
             assert np.array_equal(a, b)

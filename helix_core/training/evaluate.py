@@ -68,7 +68,7 @@ def _evaluate_rows(
     longest = len(documents[0])
     active = list(documents)
     with backend.inference():
-        state = model.init_state(F, len(active))
+        state: Any = model.init_state(F, len(active))
         for start in range(0, longest, CHUNK):
             going = sum(len(d) > start for d in active)
             if going < len(active):  # finished rows stand last, since documents are sorted

@@ -170,16 +170,19 @@ def _finish(run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines,
                 _leave(run, trainer, stop)
 
         found = evaluate(
-            trainer.model, trainer.backend, trainer.F_infer, trainer.params, corpus.validation, progress=advance
+            trainer.model,
+            trainer.backend,
+            trainer.F_infer,
+            trainer.params,
+            corpus.validation,
+            progress=advance,
         )
     gzip_bits = gzip_bits_per_byte(corpus.validation)
     done = trainer.step * trainer.bytes_per_step
     metrics.write(step=trainer.step, bytes=done, val_bits_per_byte=found.bits_per_byte)
     sample = _write_sample(run, trainer)
     if can_plot():
-        plot_losses(
-            list(run.metrics()), run.plot_file, title=run.path.name, gzip_bits_per_byte=gzip_bits
-        )
+        plot_losses(list(run.metrics()), run.plot_file, title=run.path.name, gzip_bits_per_byte=gzip_bits)
     summary = {
         "val_bits_per_byte": found.bits_per_byte,
         "gzip_bits_per_byte": gzip_bits,

@@ -59,9 +59,7 @@ class Trainer:
         self.model = LanguageModel(recipe.model)
         self.optimizer: Optimizer[Any] = create("optimizer", recipe.optimizer.name, **recipe.optimizer.options)
         self.schedule: Schedule[Any] = create("lr_schedule", recipe.schedule.name, **recipe.schedule.options)
-        self.batches = Batches(
-            corpus.train, batch_size=training.batch_size, seq_len=training.seq_len, seed=recipe.seed
-        )
+        self.batches = Batches(corpus.train, batch_size=training.batch_size, seq_len=training.seq_len, seed=recipe.seed)
         specs = self.model.params()
         self._decay = frozenset(name for name, spec in specs.items() if spec.decay)
         self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
@@ -115,7 +113,14 @@ class Trainer:
                         hint="the last checkpoint is kept; lower optimizer.lr or training.clip, or warm up for longer",
                     )
             params, moments = self.optimizer.update(
-                xp, self.params, grads, self.moments, lr=lr, step=step + 1, decay=self._decay, lr_scale=self._lr_scale
+                xp,
+                self.params,
+                grads,
+                self.moments,
+                lr=lr,
+                step=step + 1,
+                decay=self._decay,
+                lr_scale=self._lr_scale,
             )
         self.backend.synchronize()
         return params, moments, StepResult(loss_value, norm_value, lr, time.perf_counter() - began)

@@ -7,11 +7,12 @@ import array_api_compat.torch as xp
 import numpy as np
 import pytest
 import torch
-from helix_core.ops import OPS, Sample
-from helix_core.testing import BaseKernelTests
 from helix_plugin_cpu.kernels import table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from helix_core.ops import OPS, Sample
+from helix_core.testing import BaseKernelTests
 
 SCAN, CONV = OPS["selective_scan"], OPS["causal_conv1d"]
 
@@ -74,12 +75,14 @@ def both(op, kernel, arrays, attrs, weights=None, rng=None):
     weights = [torch.from_numpy(rng.normal(size=tuple(e.shape))) for e in expected]
     total = sum((w * e).sum() for w, e in zip(weights, expected, strict=True))
     wanted = [i for i, a in enumerate(leaves) if a is not None and a.requires_grad]
-    exact_grads = torch.autograd.grad(
-        total, [leaves[i] for i in wanted], allow_unused=True, materialize_grads=True
-    )
+    exact_grads = torch.autograd.grad(total, [leaves[i] for i in wanted], allow_unused=True, materialize_grads=True)
     grads = kernel.backward(tuple(w.float() for w in weights), tuple(single), residuals, **attrs)
     names = [op.arrays[i] for i in wanted]
-    return expected, found, dict(zip(names, zip(exact_grads, (grads[i] for i in wanted), strict=True), strict=True))
+    return (
+        expected,
+        found,
+        dict(zip(names, zip(exact_grads, (grads[i] for i in wanted), strict=True), strict=True)),
+    )
 
 
 def relative(found, expected):
@@ -147,7 +150,10 @@ def test_exp_softplus_and_sigmoid_to_the_last_bits():
     )
     silu, _ = table.causal_conv1d.forward(x.view(1, 1, D), torch.ones(D, 1), activation="silu")
     exact = x.double()
-    for found, expected in ((soft, torch.nn.functional.softplus(exact, threshold=1e9)), (silu, exact * exact.sigmoid())):
+    for found, expected in (
+        (soft, torch.nn.functional.softplus(exact, threshold=1e9)),
+        (silu, exact * exact.sigmoid()),
+    ):
         ulps = (found.view(-1).double() - expected).abs() / (expected.abs() * 2**-23)
         assert float(ulps.max()) < 4, float(x[ulps.argmax()])
 
@@ -207,7 +213,9 @@ def test_strided_inputs_are_read_in_place(rng):
     Bm, C = rest[..., 3 : 3 + N], rest[..., 3 + N :]
     delta, A = torch.rand(B, L, D), -torch.rand(D, N)
     found = table.selective_scan.forward(u, delta, A, Bm, C, None, z)
-    dense = table.selective_scan.forward(u.contiguous(), delta, A, Bm.contiguous(), C.contiguous(), None, z.contiguous())
+    dense = table.selective_scan.forward(
+        u.contiguous(), delta, A, Bm.contiguous(), C.contiguous(), None, z.contiguous()
+    )
     assert all(torch.equal(a, b) for a, b in zip(found, dense, strict=True))
     transposed = torch.randn(B, D, L).transpose(1, 2)
     assert torch.equal(

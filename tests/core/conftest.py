@@ -40,9 +40,7 @@ class Site:
 
     def layers(self, name, *descriptors, kind="Layer", hook="helix_layers", extra="", **options):
         """Install a plugin that returns descriptors, each given as the text of its keyword arguments."""
-        calls = ", ".join(
-            f"{kind}Descriptor(target='fake_target:build', summary='', {d})" for d in descriptors
-        )
+        calls = ", ".join(f"{kind}Descriptor(target='fake_target:build', summary='', {d})" for d in descriptors)
         source = f"@hookimpl\ndef {hook}():\n    return [{calls}]\n" + dedent(extra)
         return self.plugin(name, source, **options)
 

@@ -193,9 +193,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(recipe
 def test_changed_data_is_noticed_on_resume(recipe, tmp_path):
     helix("train", recipe(6), "--runs", tmp_path / "runs")
     (tmp_path / "data" / "0.txt").write_text("something else entirely")
-    result = helix(
-        "train", "--resume", only_run(tmp_path / "runs"), "--set", "training.steps=9", check=False
-    )
+    result = helix("train", "--resume", only_run(tmp_path / "runs"), "--set", "training.steps=9", check=False)
     assert result.returncode == 1
     assert "data source has changed" in result.stderr
 
@@ -240,7 +238,16 @@ def test_generate_streams_the_same_bytes_for_the_same_seed(recipe, tmp_path):
     run = only_run(tmp_path / "runs")
 
     def text(*options):
-        command = [sys.executable, "-m", "helix_core.cli.main", "generate", str(run), "--max-bytes", "40", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "helix_core.cli.main",
+            "generate",
+            str(run),
+            "--max-bytes",
+            "40",
+            *options,
+        ]
         return subprocess.run(command, capture_output=True, check=True, timeout=120).stdout
 
     first = text("--prompt", "the ", "--seed", "1")
@@ -259,9 +266,7 @@ def test_eval_agrees_across_backends_and_with_the_summary(recipe, tmp_path):
     helix("train", recipe(6), "--runs", tmp_path / "runs")
     run = only_run(tmp_path / "runs")
     found = {
-        name: json.loads(
-            helix("eval", run, "--data", tmp_path / "data", "--json", "--backend", name).stdout
-        )
+        name: json.loads(helix("eval", run, "--data", tmp_path / "data", "--json", "--backend", name).stdout)
         for name in ("cpu", "reference")
     }
     assert found["cpu"]["documents"] == 8

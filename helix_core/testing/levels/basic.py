@@ -14,9 +14,9 @@ from helix_core.errors import HelixError
 from helix_core.ops import OPS
 from helix_core.ops.table import MODES
 
-ARRAYS = {
+ARRAYS: dict[str, np.ndarray] = {
     "matrix": np.arange(12, dtype=np.float32).reshape(3, 4),
-    "scalar": np.float32(2.5).reshape(()),
+    "scalar": np.array(2.5, np.float32),
     "empty": np.empty((0, 3), np.float32),
     "transposed": np.arange(12, dtype=np.float32).reshape(3, 4).T,
     "strided": np.arange(12, dtype=np.float32)[::2],

@@ -32,9 +32,7 @@ class GradLevel:
                     check_gradient(backend_instance, F, OPS[op_name], sample, dtype, rng)
 
 
-def check_gradient(
-    backend: Backend, F: OpTable, op: Op, sample: Sample, dtype: str, rng: np.random.Generator
-) -> None:
+def check_gradient(backend: Backend, F: OpTable, op: Op, sample: Sample, dtype: str, rng: np.random.Generator) -> None:
     """One op on one sample: the gradient of a random projection of all outputs, along random directions."""
     weights = [rng.normal(size=value.shape) for value in oracle(op, sample)]
     backend_weights = [backend.asarray(w, dtype) for w in weights]

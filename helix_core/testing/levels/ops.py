@@ -72,7 +72,8 @@ def check_values(backend: Backend, F: OpTable, op: Op, sample: Sample, dtype: st
     """One op on one sample: values, shapes and dtype."""
     found = call(backend, F, op, to_backend(backend, sample, dtype), sample)
     shapes = op.shapes(
-        *(np.shape(sample.arrays[n]) if n in sample.arrays else None for n in op.arrays), **{**op.attrs, **sample.attrs}
+        *(np.shape(sample.arrays[n]) if n in sample.arrays else None for n in op.arrays),
+        **{**op.attrs, **sample.attrs},
     )
     label = f"{op.name} [{F.trail[op.name].chosen}, {dtype}] {sample.label}"
     for name, value, expected, shape in zip(op.outputs, found, oracle(op, sample), shapes, strict=True):

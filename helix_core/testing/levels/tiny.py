@@ -23,7 +23,14 @@ class TinyLayer(Layer[LayerConfig]):
         }
 
     def apply(
-        self, F: OpTable, p: Params, x: Any, *, state: State | None = None, reset: Any = None, lengths: Any = None
+        self,
+        F: OpTable,
+        p: Params,
+        x: Any,
+        *,
+        state: State | None = None,
+        reset: Any = None,
+        lengths: Any = None,
     ) -> tuple[Any, State | None]:
         u, _ = F.causal_conv1d(x, p["conv.weight"], None, None, reset, lengths, activation="silu")
         f = F.sigmoid(F.linear(x, p["gate.weight"], p["gate.bias"]))
@@ -35,7 +42,9 @@ class TinyModel(LanguageModel):
     """A language model of two tiny layers over sixteen symbols."""
 
     def __init__(self) -> None:
-        super().__init__(ModelConfig.model_validate({"vocab_size": 16, "d_model": 16, "n_layers": 2, "mixer": {"name": "-"}}))
+        super().__init__(
+            ModelConfig.model_validate({"vocab_size": 16, "d_model": 16, "n_layers": 2, "mixer": {"name": "-"}})
+        )
 
     def _layer(self, component: Any) -> Layer[Any]:
         return TinyLayer(LayerConfig(d_model=self.config.d_model))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.signal
+
 from helix_core import create
 from helix_core.layers import init_params
 

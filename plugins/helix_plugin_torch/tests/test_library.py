@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+
 from helix_core import create
 from helix_core.ops import OPS
 

@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+
 from helix_core import LanguageModel, ModelConfig, create
 
 # torch's compiler itself uses what torch deprecates, on its first import.
@@ -24,9 +25,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def mamba():
-    return LanguageModel(
-        ModelConfig(vocab_size=32, d_model=16, n_layers=2, mixer={"name": "mamba", "d_state": 4})
-    )
+    return LanguageModel(ModelConfig(vocab_size=32, d_model=16, n_layers=2, mixer={"name": "mamba", "d_state": 4}))
 
 
 @pytest.fixture

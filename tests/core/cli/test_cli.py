@@ -47,8 +47,7 @@ NAMES = ("hello", "fails", "crashes", "stops", "warns", "not_click", "train")
 @pytest.fixture
 def commands(site):
     calls = ", ".join(
-        f"CommandDescriptor(name='{name}', target='fake_commands:{name}', summary='About {name}.')"
-        for name in NAMES
+        f"CommandDescriptor(name='{name}', target='fake_commands:{name}', summary='About {name}.')" for name in NAMES
     )
     source = f"@hookimpl\ndef helix_commands():\n    return [{calls}]\n"
     site.plugin("acme", source, fake_commands=COMMANDS + "train = hello\n")
@@ -59,9 +58,7 @@ def commands(site):
 def helix(site, *arguments, **options):
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site.folder), *filter(None, sys.path)])}
     command = [sys.executable, "-m", "helix_core.cli.main", *arguments]
-    return subprocess.Popen(
-        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def test_help_lists_every_command_with_its_summary(commands, capsys):

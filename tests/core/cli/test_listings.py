@@ -124,9 +124,7 @@ def test_explain_exits_with_1_when_nothing_can_be_used(site, helix, arguments):
 
 
 def test_explain_op_prints_the_trail(capsys):
-    assert (
-        main(["explain", "op", "rms_norm", "--backend", "core/reference", "--mode", "infer", "--json"]) == 0
-    )
+    assert main(["explain", "op", "rms_norm", "--backend", "core/reference", "--mode", "infer", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["op"], row["chosen"]) == ("rms_norm", "core/reference")
     assert main(["explain", "op", "rms_nrom"]) == 2
@@ -134,9 +132,7 @@ def test_explain_op_prints_the_trail(capsys):
 
 
 def test_describe_a_component(site, helix):
-    site.layers(
-        "one", "name='idle', config='fake_target:Config', provides=('recurrent',)", fake_target=TARGET
-    )
+    site.layers("one", "name='idle', config='fake_target:Config', provides=('recurrent',)", fake_target=TARGET)
     code, facts = helix("describe", "layer", "idle", "--json")
     assert code == 0
     assert (facts["name"], facts["plugin"], facts["provides"]) == ("idle", "one", ["recurrent"])
@@ -144,9 +140,7 @@ def test_describe_a_component(site, helix):
     assert facts["config_schema"]["required"] == ["d_model"]
     code, text = helix("describe", "layer", "idle")
     assert "A layer that does nothing." in text
-    assert any(
-        line.split() == ["d_model", "required", "width", "of", "the", "model"] for line in text.splitlines()
-    )
+    assert any(line.split() == ["d_model", "required", "width", "of", "the", "model"] for line in text.splitlines())
 
 
 def test_a_component_that_cannot_run_here_can_be_described(site, helix):
@@ -167,9 +161,7 @@ def test_describe_a_kind(site, helix):
 def test_doctor_finds_nothing_wrong(site, helix):
     site.backends("cpu", "name='cpu'", "name='odd', requires=('absent',)")
     (site.folder / "fake_target.py").write_text(TARGET + "build = Backend\n")
-    code, report = helix(
-        "doctor", "--json", pins={"backend": "cpu"}, origins={"pin.backend": "HELIX_BACKEND"}
-    )
+    code, report = helix("doctor", "--json", pins={"backend": "cpu"}, origins={"pin.backend": "HELIX_BACKEND"})
     assert code == 0
     assert report["problems"] == []
     assert set(report) == {"machine", "plugins", "backends", "settings", "problems", "notes"}

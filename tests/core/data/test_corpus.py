@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from helix_core.data import SEPARATOR, Batches, Document, find_files, load_corpus, read_documents
-from helix_core.errors import DataError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from helix_core.data import SEPARATOR, Batches, Document, find_files, load_corpus, read_documents
+from helix_core.errors import DataError
 
 
 @pytest.fixture
@@ -28,7 +29,10 @@ def test_a_folder_means_all_visible_files_below_it(folder):
 
 def test_globs_files_and_lists(folder):
     assert [p.name for p in find_files(str(folder / "0*.txt"))] == [f"{i:02d}.txt" for i in range(10)]
-    assert [p.name for p in find_files([str(folder / "03.txt"), str(folder / "deep")])] == ["03.txt", "more.md"]
+    assert [p.name for p in find_files([str(folder / "03.txt"), str(folder / "deep")])] == [
+        "03.txt",
+        "more.md",
+    ]
 
 
 def test_the_standard_library_is_real_text_without_its_tests():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from helix_core.errors import UsageError
 from helix_core.generation import Sampling
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from helix_core import create
 from helix_core.optimizers import clip_by_global_norm
 from helix_core.testing import BaseOptimizerTests

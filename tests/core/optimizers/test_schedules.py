@@ -1,6 +1,9 @@
 """Learning-rate schedules as curves."""
 
+import itertools
+
 import pytest
+
 from helix_core.plugin_system import create
 
 TOTAL = 1000
@@ -14,7 +17,7 @@ def curve(name, **config):
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "wsd"])
 def test_warmup_rises_linearly_to_the_peak_and_never_exceeds_it(name):
     values = curve(name, warmup=100)
-    steps = [b - a for a, b in zip(values[:100], values[1:101], strict=True)]
+    steps = [b - a for a, b in itertools.pairwise(values)]
     assert values[0] == pytest.approx(1 / 101)
     assert all(step == pytest.approx(1 / 101) for step in steps)
     assert max(values) == values[100] == 1.0
@@ -41,7 +44,7 @@ def test_each_shape():
 @pytest.mark.parametrize("name", ["linear", "cosine", "wsd"])
 def test_after_warmup_the_rate_never_rises(name):
     values = curve(name, warmup=10)[10:]
-    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
 
 
 def test_a_run_of_one_step_works():

@@ -175,9 +175,7 @@ def test_explain_is_the_same_choice_without_raising_or_warning(site):
 
 
 def test_a_pin_decides_auto_and_never_falls_back(site):
-    site.backends(
-        "one", "name='a', priority=9", "name='b'", "name='c', probe='fake_one:absent'", extra=PROBES
-    )
+    site.backends("one", "name='a', priority=9", "name='b'", "name='c', probe='fake_one:absent'", extra=PROBES)
 
     def pinned(name, origin):
         registry = site.registry(pins={"backend": name}, origins={"pin.backend": origin})

@@ -1,8 +1,9 @@
 """Components with one fault each, which the conformance kit must find."""
 
 import numpy as np
+
 from helix_core.backends.reference import ReferenceBackend
-from helix_core.layers import Layer, LayerConfig, ParamSpec
+from helix_core.layers import Layer, ParamSpec
 from helix_core.layers.init import constant, fan_in
 from helix_core.optimizers import Optimizer, OptimizerConfig
 

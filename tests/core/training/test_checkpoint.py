@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+
 from helix_core.errors import CheckpointError
 from helix_core.training import checkpoint as module
 from helix_core.training.checkpoint import (

@@ -41,7 +41,11 @@ def make_scatter(ragged: bool) -> Callable[..., None]:
 
 
 def _over_taps(
-    s: Simd, count: Value, taps: int | None, start: list[Value], body: Callable[[Value, list[Value]], list[Value]]
+    s: Simd,
+    count: Value,
+    taps: int | None,
+    start: list[Value],
+    body: Callable[[Value, list[Value]], list[Value]],
 ) -> list[Value]:
     """Run `body` for every tap, unrolled if their number is known."""
     if taps is None:

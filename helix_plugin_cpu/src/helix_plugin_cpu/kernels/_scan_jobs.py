@@ -28,7 +28,10 @@ finish, finish_ragged = make_finish(False, False), make_finish(False, True)
 finish_gate, finish_gate_ragged = make_finish(True, False), make_finish(True, True)
 recompute16, recompute1 = make_recompute(16), make_recompute(1)
 reverse16, reverse1 = make_reverse(16), make_reverse(1)
-output_gradient, output_gradient_ragged = make_output_gradient(False, False), make_output_gradient(False, True)
+output_gradient, output_gradient_ragged = (
+    make_output_gradient(False, False),
+    make_output_gradient(False, True),
+)
 output_gradient_gate = make_output_gradient(True, False)
 output_gradient_gate_ragged = make_output_gradient(True, True)
 input_gradient, input_gradient_ragged = make_input_gradient(False, False), make_input_gradient(False, True)
@@ -116,13 +119,31 @@ def forward_jobs(
                     while n + 16 <= N:
                         off = FLOAT * LANES * n
                         scan16(
-                            p_A2b + off, B_row + FLOAT * n, B_t, C_row + FLOAT * n, C_t, dt, xu, y_l, p_hb + off, steps
+                            p_A2b + off,
+                            B_row + FLOAT * n,
+                            B_t,
+                            C_row + FLOAT * n,
+                            C_t,
+                            dt,
+                            xu,
+                            y_l,
+                            p_hb + off,
+                            steps,
                         )
                         n += 16
                     while n < N:
                         off = FLOAT * LANES * n
                         scan1(
-                            p_A2b + off, B_row + FLOAT * n, B_t, C_row + FLOAT * n, C_t, dt, xu, y_l, p_hb + off, steps
+                            p_A2b + off,
+                            B_row + FLOAT * n,
+                            B_t,
+                            C_row + FLOAT * n,
+                            C_t,
+                            dt,
+                            xu,
+                            y_l,
+                            p_hb + off,
+                            steps,
                         )
                         n += 1
                     out = p_y + FLOAT * ((row * length + t) * channels + c0)
@@ -165,7 +186,14 @@ def backward_jobs(
     p_h, p_decays, p_history = h.ctypes.data, decays.ctypes.data, history.ctypes.data
     size = FLOAT * TILE * LANES
     dt = local.ctypes.data
-    xu, u_l, dy_l, dx, dd, y_l = dt + size, dt + 2 * size, dt + 3 * size, dt + 4 * size, dt + 5 * size, dt + 6 * size
+    xu, u_l, dy_l, dx, dd, y_l = (
+        dt + size,
+        dt + 2 * size,
+        dt + 3 * size,
+        dt + 4 * size,
+        dt + 5 * size,
+        dt + 6 * size,
+    )
     h_size = FLOAT * N * LANES
     for job in range(start, stop):
         row = job // groups
@@ -289,13 +317,9 @@ def _input_gradient(
                 delta, delta_t, bias, D, dt, u, dy, dx, dd, du, ddelta, stride, dD, dbias, steps, lanes
             )
         else:
-            input_gradient_soft(
-                delta, delta_t, bias, D, dt, u, dy, dx, dd, du, ddelta, stride, dD, dbias, steps, lanes
-            )
+            input_gradient_soft(delta, delta_t, bias, D, dt, u, dy, dx, dd, du, ddelta, stride, dD, dbias, steps, lanes)
     elif lanes < LANES:
-        input_gradient_ragged(
-            delta, delta_t, bias, D, dt, u, dy, dx, dd, du, ddelta, stride, dD, dbias, steps, lanes
-        )
+        input_gradient_ragged(delta, delta_t, bias, D, dt, u, dy, dx, dd, du, ddelta, stride, dD, dbias, steps, lanes)
     else:
         input_gradient(delta, delta_t, bias, D, dt, u, dy, dx, dd, du, ddelta, stride, dD, dbias, steps, lanes)
 

@@ -22,7 +22,6 @@ VF, VI, VB = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES), ir.VectorType
 FAST = ("contract", "arcp", "nsz")
 
 
-
 def _exp2_coefficients() -> list[float]:
     """Of q with 2^f = 1 + f q(f) on [-1/2, 1/2], to 2^-26. In this form 2^0 is exactly 1: a decay that is one must
     still be one after a million steps."""

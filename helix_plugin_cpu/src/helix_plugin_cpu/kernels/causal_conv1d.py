@@ -9,7 +9,6 @@ from torch import Tensor
 
 from helix_plugin_cpu.kernels._conv_jobs import conv_backward_jobs, conv_forward_jobs
 from helix_plugin_cpu.kernels._inputs import dense, flags_and_ends, rows, vector
-from helix_plugin_cpu.kernels._simd import LANES
 from helix_plugin_cpu.kernels._threads import run_jobs
 from helix_plugin_cpu.kernels.selective_scan import blocked
 
@@ -60,9 +59,7 @@ def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, T
     return y, last
 
 
-def forward_train(
-    *arrays: Tensor | None, activation: str = "none"
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+def forward_train(*arrays: Tensor | None, activation: str = "none") -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`; the backward needs nothing more than the inputs."""
     return forward(*arrays, activation=activation), ()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import ModuleType
 
 from helix_core.ops import Kernel
-
 from helix_plugin_cpu.kernels import causal_conv1d as _conv
 from helix_plugin_cpu.kernels import selective_scan as _scan
 

@@ -1,6 +1,7 @@
 """A backend in a page: NumPy arrays, and whatever kernels this plugin adds for them."""
 
 import numpy as np
+
 from helix_core import Backend
 
 

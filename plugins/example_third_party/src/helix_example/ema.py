@@ -1,9 +1,10 @@
 """A layer: gated exponential moving averages at learned rates."""
 
 import numpy as np
+from pydantic import Field
+
 from helix_core.layers import Layer, LayerConfig, ParamSpec
 from helix_core.layers.init import fan_in
-from pydantic import Field
 
 
 class EMAConfig(LayerConfig):

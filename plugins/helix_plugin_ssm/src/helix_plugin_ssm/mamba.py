@@ -6,10 +6,11 @@ import math
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
+
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, uniform, values
 from helix_core.ops import OpTable
-from pydantic import Field
 
 Array = Any
 
@@ -91,7 +92,13 @@ class Mamba(Layer[MambaConfig]):
         before = state or {"conv": None, "ssm": None}
         uz = F.linear(x, p["in_proj.weight"])
         u, conv = F.causal_conv1d(
-            uz[..., :E], p["conv1d.weight"], p["conv1d.bias"], before["conv"], reset, lengths, activation="silu"
+            uz[..., :E],
+            p["conv1d.weight"],
+            p["conv1d.bias"],
+            before["conv"],
+            reset,
+            lengths,
+            activation="silu",
         )
         dt_bc = F.linear(u, p["x_proj.weight"])
         y, ssm = F.selective_scan(

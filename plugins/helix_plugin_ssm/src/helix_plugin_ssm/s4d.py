@@ -6,10 +6,11 @@ import math
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field, field_validator
+
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, normal, values
 from helix_core.ops import OpTable
-from pydantic import Field, field_validator
 
 Array = Any
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from helix_core.backends import Backend
 from helix_core.ops import Kernel, Op
-from torch import Tensor
 
 if TYPE_CHECKING:
     from helix_core.descriptors import KernelDescriptor
     from helix_core.models import LanguageModel
-
     from helix_plugin_torch.module import HelixModule
 
 

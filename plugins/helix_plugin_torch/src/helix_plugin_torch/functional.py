@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from helix_core.ops import OPS
 from torch import Tensor
 from torch.nn import functional as nn
+
+from helix_core.ops import OPS
 
 linear = nn.linear
 sigmoid = torch.sigmoid

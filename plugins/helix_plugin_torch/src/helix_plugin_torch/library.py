@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from helix_core.ops import Kernel, Op
 from torch import Tensor
+
+from helix_core.ops import Kernel, Op
 
 NAMESPACE = "helix"
 _SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
@@ -94,7 +95,13 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
 
     infer_op = define("", arrays + attrs, n_outputs, infer, infer_fake)
     train_op = define(f"_train_{layout}", arrays + attrs, n_outputs + n_residuals, train, train_fake)
-    backward_op = define(f"_backward_{layout}", grads + arrays + residuals + attrs, len(differentiable), backward, backward_fake)
+    backward_op = define(
+        f"_backward_{layout}",
+        grads + arrays + residuals + attrs,
+        len(differentiable),
+        backward,
+        backward_fake,
+    )
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.attrs = inputs[n_arrays:]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from helix_core.layers import init_params
 from torch import Tensor, nn
+
+from helix_core.layers import init_params
 
 if TYPE_CHECKING:
     from helix_plugin_torch.backend import TorchBackend
