@@ -1,1 +1,1 @@
-"""Numba kernels. Each module has forward, forward_train, backward and residuals; `table` bundles them for the op table."""
+"""Numba kernels, each with forward, forward_train, backward and residuals; `table` bundles them for the op table."""
