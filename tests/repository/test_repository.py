@@ -1,0 +1,113 @@
+"""What holds for the repository as a whole: versions, layout, a thin core, honest documentation."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import helix_core
+
+ROOT = Path(__file__).parents[2]
+PROJECTS = sorted(ROOT.glob("**/pyproject.toml"))
+PROJECTS = [p for p in PROJECTS if not any(part.startswith(".") for part in p.relative_to(ROOT).parts)]
+FRAMEWORKS = {"torch", "numba", "mlx", "jax", "triton", "pyopencl", "scipy"}
+
+
+def project(path):
+    return tomllib.loads(path.read_text())["project"]
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=lambda p: str(p.parent.relative_to(ROOT)))
+def test_one_version_and_the_same_bounds_on_core(path):
+    facts = project(path)
+    assert facts["version"] == helix_core.__version__
+    if facts["name"] != "helix-core":
+        major, minor, _ = facts["version"].split(".")
+        assert f"helix-core>={major}.{minor},<{major}.{int(minor) + 1}" in facts["dependencies"]
+        assert list(facts["entry-points"]) == ["helix.plugins"]
+        assert (path.parent / "src").is_dir()
+        assert (path.parent / "tests").is_dir()
+
+
+def test_the_makefile_installs_every_distribution():
+    makefile = (ROOT / "Makefile").read_text()
+    for path in PROJECTS:
+        folder = path.parent.relative_to(ROOT)
+        assert folder == Path(".") or f"-e {folder}" in makefile
+
+
+def test_core_imports_no_framework():
+    for path in (ROOT / "helix_core").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {n.split(".")[0] for n in names} & FRAMEWORKS, path
+
+
+def test_plugins_import_nothing_heavy():
+    """Every first-party plugin module, imported in a fresh process."""
+    modules = [
+        module for p in PROJECTS for module in project(p).get("entry-points", {}).get("helix.plugins", {}).values()
+    ]
+    heavy = FRAMEWORKS | {"numpy", "pydantic"}
+    code = f"import sys\nfor m in {modules!r}: __import__(m)\nprint(*({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_catalogue_names_what_exists():
+    from helix_core.plugin_system import catalogue, components
+
+    names = {project(p)["name"] for p in PROJECTS}
+    listed = {
+        (kind, name): dist
+        for kind in ("backend", "layer")
+        for name in catalogue.catalogued(kind)
+        if (dist := catalogue.distribution_of(kind, name))
+    }
+    assert listed
+    assert set(listed.values()) <= names
+    for kind, name in listed:
+        assert name in {c.name for c in components(kind)}
+
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```(\w+)?(?: (\S+))?\n(.*?)^```", re.M | re.S)
+
+
+def blocks(path):
+    return [(m[1] or "", m[2] or "", m[3]) for m in FENCE.finditer(path.read_text())]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_code_shown_from_a_file_is_that_files(path):
+    """A block marked with a path (```python plugins/x.py) stands in that file, line for line."""
+    for _, source, text in blocks(path):
+        if source and source != "run":
+            assert text in (ROOT / source).read_text(), f"{source} no longer says:\n{text}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+def test_what_is_marked_to_run_runs(path, tmp_path):
+    """Blocks marked `run`, in order, in one folder; `$ROOT` is the repository."""
+    ours = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{ours}{os.pathsep}{os.environ['PATH']}", "ROOT": str(ROOT)}
+    for language, mark, text in blocks(path):
+        if mark == "run":
+            command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euc", text]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, errors="replace", timeout=280
+            )
+            assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
