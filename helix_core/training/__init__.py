@@ -1,6 +1,6 @@
 """Training: recipes carried out in run folders that survive kills and continue bit by bit."""
 
-from helix_core.training.evaluate import Evaluation, evaluate, gzip_bits_per_byte
+from helix_core.training.evaluation import Evaluation, evaluate, gzip_bits_per_byte
 from helix_core.training.run import resume, train
 from helix_core.training.run_folder import RunFolder
 from helix_core.training.trainer import StepResult, Trainer

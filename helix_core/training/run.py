@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from helix_core.events import Event, emit, subscribe
 from helix_core.generation import Sampling, generate
 from helix_core.recipes import Recipe
 from helix_core.training.checkpoint import load_checkpoint, prune_checkpoints
-from helix_core.training.evaluate import evaluate, gzip_bits_per_byte
+from helix_core.training.evaluation import evaluate, gzip_bits_per_byte
 from helix_core.training.plot import can_plot, plot_losses
 from helix_core.training.progress import Progress
 from helix_core.training.run_folder import JsonLines, RunFolder
@@ -84,6 +85,7 @@ def _run(run: RunFolder, trainer: Trainer, clock: _Clock, *, fresh: bool) -> Run
         if steps is None:
             duration = trainer.recipe.training.duration
             assert duration is not None  # the recipe's validator saw to it
+            print("timing a few steps; kernels are compiled on their first use", file=sys.stderr, flush=True)
             steps = max(1, round(duration / trainer.measure_step()))
             training = trainer.recipe.training.model_copy(update={"steps": steps})
             trainer.recipe = trainer.recipe.model_copy(update={"training": training})

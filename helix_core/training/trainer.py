@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from helix_core.optimizers.base import Optimizer
     from helix_core.schedules.base import Schedule
 
-CALIBRATION_STEPS = 5
+CALIBRATION_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ class Trainer:
         return sum(math.prod(spec.shape) for spec in self.model.params().values())
 
     def measure_step(self) -> float:
-        """Seconds of a typical step, from a few whose results are thrown away."""
+        """Seconds of a typical undisturbed step, from a few whose results are thrown away."""
         times = [self._compute(0)[2].seconds for _ in range(CALIBRATION_STEPS)]
-        return statistics.median(times[1:])
+        # The first steps compile kernels and fill caches; of the others, other programs only ever add to the time.
+        return statistics.quantiles(times[2:], n=4)[0]
 
     def advance(self, total: int) -> StepResult:
         """Take the next of `total` steps.

@@ -1,0 +1,85 @@
+"""Binding: who is chosen, who is refused and why, pins, broken kernels."""
+
+import numpy as np
+import pytest
+
+from helix_core.descriptors import KernelDescriptor
+from helix_core.errors import ComponentNotFound, ComponentUnavailable
+from helix_core.ops import OPS, Facts, bind_ops
+from helix_core.ops.table import REFERENCE
+
+FACTS = Facts("numpy", "cpu", "float32", "infer")
+
+
+def silu(x):
+    return "mine"
+
+
+def kernel(name="k", target="test_op_table:silu", **options):
+    return "p", KernelDescriptor(name=name, op="silu", target=target, summary="", namespace="numpy", **options)
+
+
+def bind(*kernels, facts=FACTS, pins=None):
+    return bind_ops(np, facts, kernels, wrap=lambda op, descriptor, k: k, asarray=np.asarray, pins=pins)
+
+
+def test_without_kernels_every_op_is_its_reference():
+    F = bind()
+    assert {choice.chosen for choice in F.trail.values()} == {REFERENCE}
+    assert set(F.trail) == set(OPS)
+    x = np.array([-1.0, 2.0])
+    assert np.allclose(F.silu(x), x / (1 + np.exp(-x)))
+
+
+def test_the_highest_priority_that_fits_wins_and_ties_go_by_name():
+    F = bind(kernel("low"), kernel("high", priority=5), kernel("other", priority=9, devices=("cuda",)))
+    assert F.trail["silu"].chosen == "p/high"
+    assert F.silu(1) == "mine"
+    assert {r.kernel: r.reason for r in F.trail["silu"].refused} == {"p/other": "runs on cuda, not cpu"}
+    assert bind(kernel("b"), kernel("a")).trail["silu"].chosen == "p/a"
+
+
+@pytest.mark.parametrize(
+    ("options", "facts", "reason"),
+    [
+        ({"dtypes": ("float64",)}, FACTS, "takes float64, not float32"),
+        ({}, Facts("torch", "cpu", "float32", "infer"), "works on numpy arrays, not torch"),
+        ({}, Facts("numpy", "cpu", "float32", "train"), "has no gradient (inference only)"),
+        ({"requires": ("no-such-package>=3",)}, FACTS, "needs no-such-package>=3, not installed"),
+        ({"supports": "test_op_table:never"}, FACTS, "not on a Tuesday"),
+        ({"supports": "test_op_table:absent"}, FACTS, "its supports() failed: AttributeError"),
+    ],
+)
+def test_each_refusal_says_why(options, facts, reason):
+    choice = bind(kernel(**options), facts=facts).trail["silu"]
+    assert choice.chosen == REFERENCE
+    assert choice.reason == "no kernel fits"
+    assert choice.refused[0].reason.startswith(reason)
+
+
+def never(facts):
+    return "not on a Tuesday"
+
+
+def test_a_broken_kernel_warns_and_the_next_one_serves():
+    broken = kernel("broken", target="no_such_module:silu", priority=9)
+    with pytest.warns(RuntimeWarning, match=r"kernel p/broken of op silu is broken: ModuleNotFoundError"):
+        F = bind(broken, kernel("sound"))
+    assert F.trail["silu"].chosen == "p/sound"
+
+
+def test_a_pin_is_exact_and_never_falls_back():
+    assert bind(kernel("a"), kernel("b"), pins={"silu": "p/b"}).trail["silu"].chosen == "p/b"
+    assert bind(kernel("a"), kernel("b"), pins={"silu": "b"}).trail["silu"].chosen == "p/b"
+    assert bind(kernel("a"), pins={"silu": REFERENCE}).trail["silu"].chosen == REFERENCE
+    with pytest.raises(ComponentNotFound, match="'silu' is pinned to kernel 'p/z'"):
+        bind(kernel("a"), pins={"silu": "p/z"})
+    with pytest.raises(ComponentUnavailable, match="takes float64, not float32"):
+        bind(kernel("a", dtypes=("float64",)), kernel("b"), pins={"silu": "p/a"})
+    with pytest.raises(ComponentUnavailable, match="broken: ModuleNotFoundError"):
+        bind(kernel("a", target="no_such_module:silu"), kernel("b"), pins={"silu": "p/a"})
+
+
+def test_an_unknown_op_names_the_known_ones():
+    with pytest.raises(AttributeError, match=r"no op 'rmsnorm'.*rms_norm"):
+        bind().rmsnorm  # noqa: B018
