@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
 import click
 
@@ -78,15 +78,21 @@ def command(
 
 
 def _explain_ops(op: str | None, backend: str, dtype: str, mode: str, as_json: bool) -> None:
-    from helix_core.ops.table import explain_ops
+    from helix_core.errors import ComponentNotFound
+    from helix_core.ops import OPS
+    from helix_core.plugin_system import create
+    from helix_core.suggest import did_you_mean
 
-    rows: list[dict[str, Any]] = explain_ops(backend, dtype, mode, op)
+    if op is not None and op not in OPS:
+        raise ComponentNotFound(f"no op named {op!r}{did_you_mean(op, OPS)}")
+    trail = create("backend", backend).bind(dtype=dtype, mode=mode).trail
+    choices = [trail[op]] if op else list(trail.values())
     if as_json:
-        print_json(rows)
+        print_json([{"summary": OPS[choice.op].summary, **asdict(choice)} for choice in choices])
         return
-    for row in rows:
-        click.echo(f"{row['op']} -> {row['chosen']}  ({row['reason']})")
+    for choice in choices:
+        click.echo(f"{choice.op} -> {choice.chosen}  ({choice.reason})")
         if op:
-            click.echo(f"  {row['summary']}")
-        for refused in row["refused"]:
-            click.echo(f"  refused {refused['kernel']}: {refused['reason']}")
+            click.echo(f"  {OPS[op].summary}")
+        for refused in choice.refused:
+            click.echo(f"  refused {refused.kernel}: {refused.reason}")

@@ -183,33 +183,3 @@ def _refusal(descriptor: KernelDescriptor, facts: Facts) -> str | None:
             return f"its supports() failed: {type(error).__name__}: {error}"
         return verdict
     return None
-
-
-def explain_ops(
-    backend: str = "auto", dtype: str = "float32", mode: str = "train", op: str | None = None
-) -> list[dict[str, Any]]:
-    """How a backend binds its ops, as plain data for `helix explain op`.
-
-    Raises ComponentNotFound for an unknown op or backend.
-    """
-    from helix_core.plugin_system import create
-
-    if op is not None and op not in OPS:
-        from helix_core.suggest import did_you_mean
-
-        raise ComponentNotFound(f"no op named {op!r}{did_you_mean(op, OPS)}")
-    table = create("backend", backend).bind(dtype=dtype, mode=mode)
-    choices = [table.trail[op]] if op else list(table.trail.values())
-    return [
-        {
-            "op": choice.op,
-            "summary": OPS[choice.op].summary,
-            "chosen": choice.chosen,
-            "reason": choice.reason,
-            "refused": [{"kernel": r.kernel, "reason": r.reason} for r in choice.refused],
-        }
-        for choice in choices
-    ]
-
-
-__all__ = ["MODES", "REFERENCE", "Choice", "Facts", "OpTable", "Refusal", "bind_ops", "explain_ops"]
