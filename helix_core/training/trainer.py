@@ -136,9 +136,9 @@ class Trainer:
             reset = self.backend.asarray(batch.reset) if self.recipe.data.reset else None
             arrays = self.backend.asarray(batch.tokens), self.backend.asarray(batch.targets), reset
             part_value, part_grads = self._value_and_grad(self.params, *arrays)
-            value = value + part_value / parts
-            grads = {k: g / parts + grads[k] if part else g / parts for k, g in part_grads.items()}
-        return value, grads
+            value = value + part_value
+            grads = {k: grads[k] + g for k, g in part_grads.items()} if part else part_grads
+        return (value, grads) if parts == 1 else (value / parts, {k: g / parts for k, g in grads.items()})
 
     def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any) -> Any:
         return loss(self.model, self.F, params, tokens, targets, reset=reset)

@@ -65,6 +65,14 @@ class TestCausalConv1d(BaseKernelTests):
             yield Sample(conv_inputs(rng, *shape), {"activation": "silu"}, f"{shape}")
 
 
+class TestRMSNorm(BaseKernelTests):
+    kernel, op, backend = "cpu/rms_norm", "rms_norm", "cpu"
+
+    def samples(self, rng):
+        for shape in ((200, 192), (3, 70, 31), (1, 1, 257), (0, 8), (130, 16)):
+            yield Sample({"x": rng.normal(size=shape), "weight": rng.normal(size=shape[-1])}, label=f"{shape}")
+
+
 def both(op, kernel, arrays, attrs, weights=None, rng=None):
     """Outputs and gradients of the oracle in float64 and of the kernel in float32."""
     exact = [None if (a := arrays.get(n)) is None else torch.from_numpy(np.asarray(a)) for n in op.arrays]

@@ -52,7 +52,7 @@ def check_gradient(backend: Backend, F: OpTable, op: Op, sample: Sample, dtype: 
         expected = _difference(op, sample, name, direction, weights)
         # The sum of the terms' sizes, not of the terms: a projection that happens to cancel proves nothing.
         floor = 1e-2 * sum(float(np.sum(np.abs(w))) for w in weights)
-        scale = max(float(np.sum(np.abs(grad * direction))), abs(expected), floor)
+        scale = max(float(np.sum(np.abs(grad * direction))), abs(expected), floor, 1e-12)
         error = abs(float(np.sum(grad * direction)) - expected) / scale
         label = f"{op.name} [{F.trail[op.name].chosen}, {dtype}] {sample.label}: d/d{name}"
         assert error < TOLERANCE[dtype], f"{label} is off by {error:.1e}"

@@ -42,5 +42,6 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
         for op, summary in (
             ("selective_scan", "Numba, 16 channels per vector, backward by recomputation in chunks"),
             ("causal_conv1d", "Numba, convolution and SiLU in one pass"),
+            ("rms_norm", "Numba, one pass over each row"),
         )
     ]

@@ -136,3 +136,13 @@ def test_odd_state_sizes_are_refused():
 
     with pytest.raises(ConfigError, match="even"):
         create("layer", "s4d", d_model=4, d_state=7)
+
+
+def test_bilinear_real_modes_survive_where_their_decay_is_zero(F):
+    """ΔA = -2 exactly: Ā = 0, whose logarithm is infinite."""
+    layer = create("layer", "s4d", d_model=2, d_state=4, init="real", discretization="bilinear")
+    p = draw(layer)
+    p["A_log"] = np.full_like(p["A_log"], math.log(2.0))
+    p["log_dt"] = np.zeros(2)
+    y, _ = layer.apply(F, p, np.random.default_rng().normal(size=(1, 20, 2)))
+    assert np.isfinite(y).all()

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from helix_core.ops import Kernel
 from helix_plugin_cpu.kernels import causal_conv1d as _conv
+from helix_plugin_cpu.kernels import rms_norm as _norm
 from helix_plugin_cpu.kernels import selective_scan as _scan
 
 
@@ -15,3 +16,4 @@ def _bundle(module: ModuleType) -> Kernel:
 
 selective_scan = _bundle(_scan)
 causal_conv1d = _bundle(_conv)
+rms_norm = _bundle(_norm)

@@ -90,9 +90,10 @@ class Mamba(Layer[MambaConfig]):
         c = self.config
         E, N, R = c.d_inner, c.d_state, c.rank
         before = state or {"conv": None, "ssm": None}
-        uz = F.linear(x, p["in_proj.weight"])
+        # Two products, not one cut in half: the gradient of a slice is a copy of the whole filled up with zeros.
+        z = F.linear(x, p["in_proj.weight"][E:])
         u, conv = F.causal_conv1d(
-            uz[..., :E],
+            F.linear(x, p["in_proj.weight"][:E]),
             p["conv1d.weight"],
             p["conv1d.bias"],
             before["conv"],
@@ -108,7 +109,7 @@ class Mamba(Layer[MambaConfig]):
             dt_bc[..., R : R + N],
             dt_bc[..., R + N :],
             p["D"],
-            uz[..., E:],
+            z,
             p["dt_proj.bias"],
             before["ssm"],
             reset,

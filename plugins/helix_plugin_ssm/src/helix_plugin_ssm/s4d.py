@@ -100,8 +100,9 @@ class S4D(Layer[S4DConfig]):
         else:
             x, y = 0.5 * re, 0.5 * im
             size = (1 - x) * (1 - x) + y * y
-            # |1+z|² / |1-z|² = 1 + 4x/|1-z|², and x < 0.
-            log_re = 0.5 * xp.log1p(4 * x / size)
+            # |1+z|² / |1-z|² = 1 + 4x/|1-z|², and x < 0. Bounded below: a real mode passes Ā = 0 as Δ grows, where
+            # the logarithm would be infinite and Ā⁰ not a number.
+            log_re = 0.5 * xp.log1p(xp.clip(4 * x / size, -1 + 1e-6, None))
             log_im = xp.atan2(y, 1 + x) + xp.atan2(y, 1 - x)
             B_re, B_im = dt * (1 - x) / size, dt * y / size
         if "A_imag" in p:

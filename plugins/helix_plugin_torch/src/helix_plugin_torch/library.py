@@ -55,34 +55,37 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
     def named(values: Sequence[Any]) -> dict[str, Any]:
         return dict(zip(attr_names, values, strict=True))
 
-    def infer(*args: Any) -> tuple[Tensor, ...]:
-        return kernel.forward(*args[:n_arrays], **named(args[n_arrays:]))
-
-    def infer_fake(*args: Any) -> tuple[Tensor, ...]:
+    def empty_outputs(args: Sequence[Any]) -> tuple[Tensor, ...]:
         out = op.shapes(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
         return tuple(args[0].new_empty(shape) for shape in out)
 
-    def train(*args: Any) -> tuple[Tensor, ...]:
-        outputs, saved = kernel.forward_train(*args[:n_arrays], **named(args[n_arrays:]))
-        return (*outputs, *saved)
+    def infer(*args: Any) -> Any:
+        return _bare(kernel.forward(*args[:n_arrays], **named(args[n_arrays:])))
 
-    def train_fake(*args: Any) -> tuple[Tensor, ...]:
+    def infer_fake(*args: Any) -> Any:
+        return _bare(empty_outputs(args))
+
+    def train(*args: Any) -> Any:
+        outputs, saved = kernel.forward_train(*args[:n_arrays], **named(args[n_arrays:]))
+        return _bare((*outputs, *saved))
+
+    def train_fake(*args: Any) -> Any:
         saved = kernel.residuals(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
-        return (*infer_fake(*args), *(args[0].new_empty(shape, dtype=torch.float32) for shape in saved))
+        return _bare((*empty_outputs(args), *(args[0].new_empty(shape, dtype=torch.float32) for shape in saved)))
 
     first_array, first_saved = n_outputs, n_outputs + n_arrays
     first_attr = first_saved + n_residuals
     differentiable = [i for i, name in enumerate(op.arrays) if name not in op.no_grad]
 
-    def backward(*args: Any) -> tuple[Tensor, ...]:
+    def backward(*args: Any) -> Any:
         given = args[first_array:first_saved]
         grads = kernel.backward(args[:n_outputs], given, args[first_saved:first_attr], **named(args[first_attr:]))
         # An operator returns tensors only: an absent gradient travels as an empty one.
-        return tuple(given[0].new_empty(0) if grads[i] is None else grads[i] for i in differentiable)
+        return _bare(tuple(given[0].new_empty(0) if grads[i] is None else grads[i] for i in differentiable))
 
-    def backward_fake(*args: Any) -> tuple[Tensor, ...]:
+    def backward_fake(*args: Any) -> Any:
         given = args[first_array:first_saved]
-        return tuple(given[0].new_empty(0 if given[i] is None else given[i].shape) for i in differentiable)
+        return _bare(tuple(given[0].new_empty(0 if given[i] is None else given[i].shape) for i in differentiable))
 
     def define(suffix: str, parameters: list[str], returns: int, real: Any, fake: Any) -> Any:
         name = f"{label}{suffix}"
@@ -103,16 +106,16 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
         backward_fake,
     )
 
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.attrs = inputs[n_arrays:]
-        ctx.save_for_backward(*inputs[:n_arrays], *output[n_outputs:])
+        ctx.save_for_backward(*inputs[:n_arrays], *_tuple(output)[n_outputs:])
         ctx.set_materialize_grads(False)
 
     def autograd(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
         if all(g is None for g in grad_outputs[:n_outputs]):
             return (None,) * (n_arrays + len(attr_names))
-        found = backward_op(*grad_outputs[:n_outputs], *saved, *ctx.attrs)
+        found = _tuple(backward_op(*grad_outputs[:n_outputs], *saved, *ctx.attrs))
         result: list[Tensor | None] = [None] * (n_arrays + len(attr_names))
         for index, grad in zip(differentiable, found, strict=True):
             result[index] = None if saved[index] is None else grad
@@ -127,9 +130,17 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
         given = (*args, *(None,) * (n_arrays - len(args)))
         values = tuple(attrs.get(name, default) for name, default in zip(attr_names, defaults, strict=True))
         if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in given):
-            result = train_op(*given, *values)[:n_outputs]
-        else:
-            result = infer_op(*given, *values)
-        return result[0] if n_outputs == 1 else result
+            return _bare(_tuple(train_op(*given, *values))[:n_outputs])
+        return infer_op(*given, *values)
 
     return call
+
+
+def _bare(values: tuple[Tensor, ...]) -> Any:
+    """What an operator returns: one tensor is not wrapped."""
+    return values[0] if len(values) == 1 else values
+
+
+def _tuple(values: Any) -> tuple[Tensor, ...]:
+    """What an operator returned, wrapped in any case."""
+    return (values,) if isinstance(values, Tensor) else tuple(values)
