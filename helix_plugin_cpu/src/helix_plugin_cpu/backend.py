@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+# isort: off
+from helix_plugin_cpu import _openmp  # noqa: F401  (before torch)
 from helix_plugin_torch.backend import TorchBackend
+# isort: on
 
 
 class CpuBackend(TorchBackend):

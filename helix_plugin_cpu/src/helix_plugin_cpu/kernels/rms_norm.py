@@ -109,7 +109,14 @@ def _backward_jobs(start, stop, rows, x, weight, dy, inverse, dx, dweight, sourc
             scales[0] = r
             scales[1] = r * r * r * total / np.float32(D)
             row_gradient(
-                p_x, weight.ctypes.data, p_dy, scales.ctypes.data, dx.ctypes.data + at, dweight[job].ctypes.data, whole, 0
+                p_x,
+                weight.ctypes.data,
+                p_dy,
+                scales.ctypes.data,
+                dx.ctypes.data + at,
+                dweight[job].ctypes.data,
+                whole,
+                0,
             )
             for d in range(whole * LANES, D):
                 dx[row, d] = r * dy[row, d] * weight[d] - scales[1] * x[row, d]
