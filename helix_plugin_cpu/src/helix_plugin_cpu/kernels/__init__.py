@@ -1,1 +1,1 @@
-"""Numba kernels, each with forward, forward_train, backward and residuals; `table` bundles them for the op table."""
+"""Numba kernels. An op's module has forward, forward_train, backward and residuals; `table` bundles them."""

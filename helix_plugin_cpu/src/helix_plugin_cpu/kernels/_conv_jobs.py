@@ -1,239 +1,245 @@
-"""The loops around the convolution's tiles: rows, channel groups, runs between resets, tiles, blocks of channels."""
+"""The short convolution: a job is one row of the batch and a few blocks of channels, in tiles of time.
+
+A tile's inputs are copied to a local window with the K-1 inputs before them in front: real ones, carried-over
+ones, or zeros. So the loop over taps knows neither rows' beginnings nor documents.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
-
-from helix_plugin_cpu.kernels._conv_tiles import (
-    make_gather,
-    make_scatter,
-    make_taps,
-    silu,
-    silu_gradient,
-    weight_gradient,
+from helix_plugin_cpu.kernels._blocks import (
+    clear_rows,
+    clear_vectors,
+    copy_vectors,
+    gather_block,
+    last_start,
+    next_start,
+    starts_at,
 )
-from helix_plugin_cpu.kernels._scan_jobs import FLOAT, _clear_rows, _run_end
-from helix_plugin_cpu.kernels._simd import LANES
-from helix_plugin_cpu.kernels._sources import SOURCES
+from helix_plugin_cpu.kernels._jit import inline, kernel
+from helix_plugin_cpu.kernels._math import sigmoid, silu_slope
+from helix_plugin_cpu.kernels._memory import FLOAT, get_int, prefetch, take_job
+from helix_plugin_cpu.kernels._simd import (
+    LANES,
+    VECTOR,
+    Vec,
+    fma,
+    load,
+    load_first,
+    splat,
+    store,
+    store_first,
+)
 
 TILE = 64
 
-gather_full, gather_ragged = make_gather(False), make_gather(True)
-scatter_full, scatter_ragged = make_scatter(False), make_scatter(True)
-taps4, taps_any = make_taps(4, reverse=False), make_taps(None, reverse=False)
-taps4_reverse, taps_any_reverse = make_taps(4, reverse=True), make_taps(None, reverse=True)
+
+def conv_scratch(K: int, group: int) -> int:
+    """Bytes that either kernel needs per thread."""
+    return VECTOR * (group * (3 * K + 1) + 3 * (TILE + 2 * K))
 
 
-@njit(nogil=True, cache=True)
-def _gather(source, stride, target, steps, lanes):
-    if lanes < LANES:
-        gather_ragged(source, stride, target, steps, lanes)
-    else:
-        gather_full(source, stride, target, steps, lanes)
-
-
-@njit(nogil=True, cache=True)
-def _scatter(source, target, stride, steps, lanes):
-    if lanes < LANES:
-        scatter_ragged(source, target, stride, steps, lanes)
-    else:
-        scatter_full(source, target, stride, steps, lanes)
-
-
-@njit(nogil=True, cache=True)
-def _fill_window(window, p_x, x_b, x_t, h0, row, c0, lanes, begin, t, steps, K):
-    """The inputs of steps t-K+1 .. t+steps-1 of a run that begins at `begin`; zeros before a run that is new."""
-    for k in range(K - 1):
-        s = t - (K - 1) + k
+@inline
+def fill_window(
+    window: int, x: int, x_t: int, initial: int, channels: int, begin: int, t: int, steps: int, K: int,
+    lanes: int,
+) -> None:  # fmt: skip
+    """Inputs t-K+1 .. t+steps-1 of a row's block; those before `begin` are of `initial`, or zeros."""
+    for i in range(K - 1 + steps):
+        s = t - (K - 1) + i
         if s >= begin:
-            break
-        for i in range(LANES):
-            # Before the row's first step stands the carried state, unless a document starts there (begin < 0 says no).
-            inside = h0.shape[0] > 0 and i < lanes
-            window[k, i] = h0[row, s + K - 1, c0 + i] if inside else np.float32(0)
-    first = max(begin, t - (K - 1))
-    address = window.ctypes.data + FLOAT * LANES * (first - (t - (K - 1)))
-    _gather(p_x + FLOAT * (row * x_b + first * x_t + c0), x_t, address, t + steps - first, lanes)
-
-
-@njit(nogil=True, cache=True)
-def conv_forward_jobs(
-    start, stop, group, p_x, x_b, x_t, p_w, p_bias, h0, p_y, last, resets, ends, length, channels, K, activate,
-    sources=SOURCES,
-):  # fmt: skip
-    """Forward jobs start..stop-1; job = row * groups + group."""
-    groups = (channels + group - 1) // group
-    nothing = np.empty((0, 0, 0), np.float32)
-    window = np.empty((TILE + K - 1, LANES), np.float32)
-    out = np.empty((TILE, LANES), np.float32)
-    p_window, p_out = window.ctypes.data, out.ctypes.data
-    for job in range(start, stop):
-        row = job // groups
-        first = (job % groups) * group
-        width = min(group, channels - first)
-        end = ends[row]
-        run = 0
-        while run < end:
-            fresh = resets.shape[0] > 0 and resets[row, run] != 0
-            run_end = _run_end(resets, row, run, end)
-            carried = nothing if fresh else h0
-            for t in range(run, run_end, TILE):
-                steps = min(TILE, run_end - t)
-                for block in range((width + LANES - 1) // LANES):
-                    c0 = first + block * LANES
-                    lanes = min(LANES, channels - c0)
-                    _fill_window(window, p_x, x_b, x_t, carried, row, c0, lanes, run, t, steps, K)
-                    p_wb, p_biasb = p_w + FLOAT * LANES * K * (c0 // LANES), p_bias + FLOAT * c0
-                    if K == 4:
-                        taps4(p_window, p_wb, p_biasb, p_out, steps, K)
-                    else:
-                        taps_any(p_window, p_wb, p_biasb, p_out, steps, K)
-                    if activate:
-                        silu(p_out, steps)
-                    _scatter(p_out, p_y + FLOAT * ((row * length + t) * channels + c0), channels, steps, lanes)
-            run = run_end
-        _clear_rows(p_y, row, end, length, channels, first, width)
-        _last_state(last, p_x, x_b, x_t, h0, resets, row, end, first, width, K)
-
-
-@njit(nogil=True, cache=True)
-def _last_state(last, p_x, x_b, x_t, h0, resets, row, end, first, width, K):
-    """The K-1 inputs before `end`, as the document that is open there has seen them."""
-    begin, fresh = _document_start(resets, row, end)
-    for k in range(K - 1):
-        s = end - (K - 1) + k
-        if s >= begin:
-            _copy_floats(p_x + FLOAT * (row * x_b + s * x_t + first), last[row, k, first:].ctypes.data, width)
-        elif not fresh and h0.shape[0]:
-            last[row, k, first : first + width] = h0[row, s + K - 1, first : first + width]
+            prefetch(x + FLOAT * (s + steps) * x_t)
+            value = load_first(x + FLOAT * s * x_t, lanes)
+        elif initial != 0 and s < 0:
+            value = load_first(initial + FLOAT * (K - 1 + s) * channels, lanes)
         else:
-            last[row, k, first : first + width] = 0
+            value = splat(0.0)
+        store(window + VECTOR * i, value)
 
 
-@njit(nogil=True, cache=True)
-def _document_start(resets, row, end):
-    """Where the document that is open at `end` starts, and whether a reset starts it."""
-    if resets.shape[0]:
-        for t in range(end - 1, -1, -1):
-            if resets[row, t]:
-                return t, True
-    return 0, False
+@inline
+def taps(w: int, window: int, K: int, start: Vec) -> Vec:
+    """start + Σ_k w_k window_k."""
+    if K == 4:  # the usual size, unrolled
+        for k in range(4):
+            start = fma(load(w + VECTOR * k), load(window + VECTOR * k), start)
+    else:
+        for k in range(K):
+            start = fma(load(w + VECTOR * k), load(window + VECTOR * k), start)
+    return start
 
 
-@njit(nogil=True, cache=True)
-def _copy_floats(source, target, count):
-    full = count // LANES
-    if full:
-        for i in range(full):
-            _gather(source + FLOAT * LANES * i, 0, target + FLOAT * LANES * i, 1, LANES)
-    left = count - full * LANES
-    if left:
-        at = FLOAT * LANES * full
-        _scatter_part(source + at, target + at, left)
+@inline
+def turned_taps(w: int, owed: int, K: int) -> Vec:
+    """Σ_k w_{K-1-k} owed_k."""
+    total = splat(0.0)
+    for k in range(K):
+        total = fma(load(w + VECTOR * (K - 1 - k)), load(owed + VECTOR * k), total)
+    return total
 
 
-@njit(nogil=True, cache=True)
-def _scatter_part(source, target, lanes):
-    buffer = np.empty((1, LANES), np.float32)
-    gather_ragged(source, 0, buffer.ctypes.data, 1, lanes)
-    scatter_ragged(buffer.ctypes.data, target, 0, 1, lanes)
-
-
-@njit(nogil=True, cache=True)
-def conv_backward_jobs(
-    start, stop, group, p_x, x_b, x_t, p_dy, dy_b, dy_t, p_w, p_bias, h0, dlast, p_dx, dw, dbias, dh0,
-    resets, ends, length, channels, K, activate, sources=SOURCES,
-):  # fmt: skip
-    """Backward jobs start..stop-1: runs and tiles last to first, each keeping what later steps owe to its inputs."""
-    groups = (channels + group - 1) // group
-    nothing = np.empty((0, 0, 0), np.float32)
-    n_blocks = group // LANES
-    window = np.empty((TILE + K - 1, LANES), np.float32)
-    dpre = np.empty((TILE + K - 1, LANES), np.float32)
-    pre, dx = np.empty((TILE, LANES), np.float32), np.empty((TILE, LANES), np.float32)
-    zero = np.zeros(LANES, np.float32)
-    later = np.empty((n_blocks, K, LANES), np.float32)
-    dw_l, db_l = np.empty((n_blocks, K, LANES), np.float32), np.empty((n_blocks, LANES), np.float32)
-    p_window, p_dpre, p_pre, p_dx_l = window.ctypes.data, dpre.ctypes.data, pre.ctypes.data, dx.ctypes.data
-    for job in range(start, stop):
-        row = job // groups
-        first = (job % groups) * group
-        width = min(group, channels - first)
-        end = ends[row]
-        dw_l[:] = 0
-        db_l[:] = 0
-        dh0[row, :, first : first + width] = 0
-        _clear_rows(p_dx, row, end, length, channels, first, width)
-        run_end = end
-        while run_end > 0:
-            run, fresh = _document_start(resets, row, run_end)
-            carried = nothing if fresh else h0
-            later[:] = 0
-            tiles = (run_end - run + TILE - 1) // TILE
-            for tile in range(tiles - 1, -1, -1):
-                t = run + tile * TILE
+@kernel
+def conv_forward_jobs(
+    counter: int, jobs: int, scratch: int,
+    x: int, x_b: int, x_t: int, weight: int, bias: int, initial: int, resets: int, ends: int,
+    y: int, last: int, length: int, channels: int, K: int, group: int, activate: int,
+) -> None:  # fmt: skip
+    """Optional arrays have the address 0."""
+    blocks = (channels + LANES - 1) // LANES
+    groups = (blocks + group - 1) // group
+    w_l = scratch
+    window = w_l + VECTOR * K * group
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            return
+        row, first = job // groups, (job % groups) * group
+        stop = min(blocks, first + group)
+        end = get_int(ends + 8 * row)
+        flags = resets + row * length if resets != 0 else 0
+        for block in range(first, stop):
+            d = block * LANES
+            w = w_l + VECTOR * K * (block - first)
+            gather_block(weight + FLOAT * d * K, K, K, min(LANES, channels - d), 1.0, w)
+        begin = 0
+        while begin < end:  # once per document
+            run_end = next_start(flags, begin, end)
+            fresh = starts_at(flags, begin)
+            for t in range(begin, run_end, TILE):
                 steps = min(TILE, run_end - t)
-                for block in range((width + LANES - 1) // LANES):
-                    c0 = first + block * LANES
-                    lanes = min(LANES, channels - c0)
-                    p_wb, p_biasb = p_w + FLOAT * LANES * K * (c0 // LANES), p_bias + FLOAT * c0
-                    _fill_window(window, p_x, x_b, x_t, carried, row, c0, lanes, run, t, steps, K)
-                    _gather(p_dy + FLOAT * (row * dy_b + t * dy_t + c0), dy_t, p_dpre, steps, lanes)
+                for block in range(first, stop):
+                    d = block * LANES
+                    lanes = min(LANES, channels - d)
+                    carried = 0 if fresh or initial == 0 else initial + FLOAT * (row * (K - 1) * channels + d)
+                    source = x + FLOAT * (row * x_b + d)
+                    fill_window(window, source, x_t, carried, channels, begin, t, steps, K, lanes)
+                    w = w_l + VECTOR * K * (block - first)
+                    bias_v = load_first(bias + FLOAT * d, lanes) if bias != 0 else splat(0.0)
+                    out = y + FLOAT * ((row * length + t) * channels + d)
+                    for i in range(steps):
+                        y_v = taps(w, window + VECTOR * i, K, bias_v)
+                        if activate:
+                            y_v = y_v * sigmoid(y_v)
+                        store_first(out + FLOAT * i * channels, y_v, lanes)
+            begin = run_end
+        d = first * LANES
+        width = min(channels, stop * LANES) - d
+        clear_rows(y + FLOAT * ((row * length + end) * channels + d), channels, length - end, width)
+        begin = last_start(flags, 0, end)
+        fresh = starts_at(flags, begin) and end > 0
+        for block in range(first, stop):
+            d = block * LANES
+            lanes = min(LANES, channels - d)
+            carried = 0 if fresh or initial == 0 else initial + FLOAT * (row * (K - 1) * channels + d)
+            fill_window(window, x + FLOAT * (row * x_b + d), x_t, carried, channels, begin, end, 0, K, lanes)
+            for i in range(K - 1):
+                into = last + FLOAT * ((row * (K - 1) + i) * channels + d)
+                store_first(into, load(window + VECTOR * i), lanes)
+
+
+@inline
+def add_rows(source: int, source_t: int, target: int, target_t: int, rows: int, lanes: int) -> None:
+    for i in range(rows):
+        at = target + FLOAT * i * target_t
+        store_first(at, load_first(at, lanes) + load_first(source + FLOAT * i * source_t, lanes), lanes)
+
+
+@kernel
+def conv_backward_jobs(
+    counter: int, jobs: int, scratch: int,
+    x: int, x_b: int, x_t: int, dy: int, dy_b: int, dy_t: int, weight: int, bias: int, initial: int,
+    dlast: int, resets: int, ends: int, dx: int, dw: int, dbias: int, dinitial: int,
+    length: int, channels: int, K: int, group: int, activate: int,
+) -> None:  # fmt: skip
+    """Tiles from last to first. dw (B, blocks, K, 16) and dbias (B, blocks, 16) are partial sums.
+
+    `owed` holds a tile's gradients in front of the activation, K-1 rows of zeros before them, the next tile's
+    first K-1 rows behind them: the same taps, turned around, give dx, and at the zeros that of `initial`.
+    """
+    blocks = (channels + LANES - 1) // LANES
+    groups = (blocks + group - 1) // group
+    w_l, dw_l = scratch, scratch + VECTOR * K * group
+    later_l = dw_l + VECTOR * K * group
+    dbias_l = later_l + VECTOR * K * group
+    window = dbias_l + VECTOR * group
+    owed = window + VECTOR * (TILE + K)
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            return
+        row, first = job // groups, (job % groups) * group
+        stop = min(blocks, first + group)
+        end = get_int(ends + 8 * row)
+        flags = resets + row * length if resets != 0 else 0
+        clear_vectors(scratch, group * (3 * K + 1))
+        for block in range(first, stop):
+            d = block * LANES
+            w = w_l + VECTOR * K * (block - first)
+            gather_block(weight + FLOAT * d * K, K, K, min(LANES, channels - d), 1.0, w)
+            for i in range(K - 1):
+                into = dinitial + FLOAT * ((row * (K - 1) + i) * channels + d)
+                store_first(into, splat(0.0), min(LANES, channels - d))
+        t_end = end
+        while t_end > 0:
+            begin = last_start(flags, 0, t_end)
+            fresh = starts_at(flags, begin)
+            t = max(begin, (t_end - 1) // TILE * TILE)
+            steps = t_end - t
+            for block in range(first, stop):
+                d = block * LANES
+                lanes = min(LANES, channels - d)
+                w, later = w_l + VECTOR * K * (block - first), later_l + VECTOR * K * (block - first)
+                dw_b, dbias_b = dw_l + VECTOR * K * (block - first), dbias_l + VECTOR * (block - first)
+                carried = 0 if fresh or initial == 0 else initial + FLOAT * (row * (K - 1) * channels + d)
+                source = x + FLOAT * (row * x_b + d)
+                fill_window(window, source, x_t, carried, channels, begin, t, steps, K, lanes)
+                bias_v = load_first(bias + FLOAT * d, lanes) if bias != 0 else splat(0.0)
+                dbias_v = load(dbias_b)
+                clear_vectors(owed, K - 1)
+                behind = owed + VECTOR * (K - 1)
+                for i in range(steps):
+                    p_v = splat(0.0)
+                    if dy != 0:
+                        prefetch(dy + FLOAT * (row * dy_b + (t + i - steps) * dy_t + d))
+                        p_v = load_first(dy + FLOAT * (row * dy_b + (t + i) * dy_t + d), lanes)
                     if activate:
-                        if K == 4:
-                            taps4(p_window, p_wb, p_biasb, p_pre, steps, K)
-                        else:
-                            taps_any(p_window, p_wb, p_biasb, p_pre, steps, K)
-                        silu_gradient(p_pre, p_dpre, steps)
-                    dpre[steps : steps + K - 1] = later[block, : K - 1]
-                    if K == 4:
-                        taps4_reverse(p_dpre, p_wb, zero.ctypes.data, p_dx_l, steps, K)
-                    else:
-                        taps_any_reverse(p_dpre, p_wb, zero.ctypes.data, p_dx_l, steps, K)
-                    weight_gradient(p_window, p_dpre, dw_l[block].ctypes.data, db_l[block].ctypes.data, steps, K)
-                    _scatter(p_dx_l, p_dx + FLOAT * ((row * length + t) * channels + c0), channels, steps, lanes)
-                    later[block, : K - 1] = dpre[: K - 1]
-                    if t == run and not fresh:
-                        # What the first steps owe to the inputs carried in: input -m of step j is tap m + j.
-                        for m in range(1, K):
-                            for j in range(min(steps, K - m)):
-                                w_row = K - 1 - (m + j)
-                                for i in range(lanes):
-                                    dh0[row, K - 1 - m, c0 + i] += dpre[j, i] * _float(
-                                        p_wb + FLOAT * (w_row * LANES + i)
-                                    )
-            run_end = run
-        if dlast.shape[0]:
-            _last_state_gradient(dlast, p_dx, dh0, resets, row, end, length, channels, first, width, K)
-        for d in range(width):
-            dbias[row, first + d] = db_l[d // LANES, d % LANES]
-            for k in range(K):
-                dw[row, first + d, k] = dw_l[d // LANES, k, d % LANES]
-
-
-@njit(nogil=True, cache=True)
-def _last_state_gradient(dlast, p_dx, dh0, resets, row, end, length, channels, first, width, K):
-    begin, fresh = _document_start(resets, row, end)
-    for k in range(K - 1):
-        s = end - (K - 1) + k
-        for d in range(first, first + width):
-            if s >= begin:
-                _add_float(p_dx + FLOAT * ((row * length + s) * channels + d), dlast[row, k, d])
-            elif not fresh:
-                dh0[row, s + K - 1, d] += dlast[row, k, d]
-
-
-@njit(nogil=True, cache=True)
-def _float(address):
-    buffer = np.empty((1, LANES), np.float32)
-    gather_ragged(address, 0, buffer.ctypes.data, 1, 1)
-    return buffer[0, 0]
-
-
-@njit(nogil=True, cache=True)
-def _add_float(address, value):
-    buffer = np.empty((1, LANES), np.float32)
-    gather_ragged(address, 0, buffer.ctypes.data, 1, 1)
-    buffer[0, 0] += value
-    scatter_ragged(buffer.ctypes.data, address, 0, 1, 1)
+                        y_v = taps(w, window + VECTOR * i, K, bias_v)
+                        p_v = p_v * silu_slope(y_v, sigmoid(y_v))
+                    dbias_v = dbias_v + p_v
+                    store(behind + VECTOR * i, p_v)
+                store(dbias_b, dbias_v)
+                copy_vectors(later, behind + VECTOR * steps, K - 1)
+                for k in range(K):
+                    dw_v = load(dw_b + VECTOR * k)
+                    for i in range(steps):
+                        dw_v = fma(load(behind + VECTOR * i), load(window + VECTOR * (i + k)), dw_v)
+                    store(dw_b + VECTOR * k, dw_v)
+                for i in range(steps):
+                    dx_row = dx + FLOAT * ((row * length + t + i) * channels + d)
+                    store_first(dx_row, turned_taps(w, behind + VECTOR * i, K), lanes)
+                if t == 0 and not fresh:
+                    for i in range(K - 1):
+                        into = dinitial + FLOAT * ((row * (K - 1) + i) * channels + d)
+                        store_first(into, turned_taps(w, owed + VECTOR * i, K), lanes)
+                copy_vectors(behind, later, K - 1)
+                if t == begin and fresh:  # nothing is owed to the document before
+                    clear_vectors(later, K - 1)
+            t_end = t
+        d = first * LANES
+        width = min(channels, stop * LANES) - d
+        clear_rows(dx + FLOAT * ((row * length + end) * channels + d), channels, length - end, width)
+        begin = last_start(flags, 0, end)
+        fresh = end > 0 and starts_at(flags, begin)
+        seen = min(K - 1, end - begin)  # of the last state, so many rows are inputs of this call
+        for block in range(first, stop):
+            d = block * LANES
+            lanes = min(LANES, channels - d)
+            if dlast != 0:
+                from_x = dlast + FLOAT * ((row * (K - 1) + K - 1 - seen) * channels + d)
+                into_x = dx + FLOAT * ((row * length + end - seen) * channels + d)
+                add_rows(from_x, channels, into_x, channels, seen, lanes)
+                if not fresh:
+                    from_initial = dlast + FLOAT * (row * (K - 1) * channels + d)
+                    into_initial = dinitial + FLOAT * ((row * (K - 1) + seen) * channels + d)
+                    add_rows(from_initial, channels, into_initial, channels, K - 1 - seen, lanes)
+        copy_vectors(dw_l, dw + (row * blocks + first) * K * VECTOR, (stop - first) * K)
+        copy_vectors(dbias_l, dbias + (row * blocks + first) * VECTOR, stop - first)

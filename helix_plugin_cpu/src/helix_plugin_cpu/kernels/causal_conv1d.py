@@ -1,4 +1,10 @@
-"""Depthwise causal convolution with a fused SiLU on the CPU: forward and backward."""
+"""Depthwise causal convolution over time with a fused SiLU on the CPU: forward and backward.
+
+Rows of x may be strided as long as their last axis has unit stride; any other layout is copied first. Any
+number of taps works; four, as in Mamba, are unrolled.
+
+Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023.
+"""
 
 from __future__ import annotations
 
@@ -7,55 +13,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._conv_jobs import conv_backward_jobs, conv_forward_jobs
-from helix_plugin_cpu.kernels._inputs import dense, flags_and_ends, rows, vector
-from helix_plugin_cpu.kernels._threads import run_jobs
-from helix_plugin_cpu.kernels.selective_scan import blocked
+from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows, strided
+from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
+from helix_plugin_cpu.kernels._conv_jobs import conv_backward_jobs, conv_forward_jobs, conv_scratch
+from helix_plugin_cpu.kernels._simd import LANES
+from helix_plugin_cpu.kernels._threads import launch
 
-GROUP = 64
+NAMES = ("x", "weight", "bias", "initial_state", "reset", "lengths")
+WORK = 16
+"""A step of a channel counts as so many updates of the scan."""
 
-Shape = tuple[int, ...]
 
-
-def residuals(*shapes: Any, activation: str = "none") -> tuple[Shape, ...]:
+def residual_shapes(B: int, L: int, D: int, K: int) -> tuple[Shape, ...]:
     """None: the backward recomputes what is in front of the activation from its inputs."""
     return ()
+
+
+def residuals(x: Shape, weight: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, ...]:
+    """`residual_shapes` from the shapes of the inputs."""
+    return residual_shapes(x[0], x[1], x[2], weight[1])
 
 
 def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, Tensor]:
     """(x, weight, bias, initial_state, reset, lengths) -> y (B, L, D), last_state (B, K-1, D).
 
-    Raises TypeError for arrays that are not float32, ValueError for shapes or activations that do not fit.
+    x (B, L, D); weight (D, K), its last column for the current step; bias (D,); initial_state (B, K-1, D),
+    oldest first; reset (B, L) bool; lengths (B,). From bias on they are optional. `activation` is "none" or
+    "silu". Raises TypeError for arrays that are not float32, ValueError for shapes or activations that do not
+    fit.
     """
-    x, weight, bias, h0, reset, lengths = _check(arrays, activation)
-    assert x is not None
-    assert weight is not None
-    batch, length, channels = x.shape
-    K = weight.shape[1]
+    given = _checked(arrays, activation)
+    batch, length, channels = given["x"].shape
+    K = given["weight"].shape[1]
+    blocks = -(-channels // LANES)
+    group = blocks_per_job(batch, blocks)
+    x = rows(given["x"])
+    weight, bias, initial = (dense(given[name]) for name in ("weight", "bias", "initial_state"))
+    reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
     y, last = torch.empty(batch, length, channels), torch.empty(batch, K - 1, channels)
-    source, w, bias_v, h0_d = rows(x), blocked(weight.detach()), vector(bias, channels), dense(h0)
-    resets, ends = flags_and_ends(reset, lengths, batch, length)
-
-    def job(start: int, stop: int) -> None:
-        conv_forward_jobs(
-            start,
-            stop,
-            GROUP,
-            *source.parts,
-            w.data_ptr(),
-            bias_v.data_ptr(),
-            h0_d.numpy(),
-            y.data_ptr(),
-            last.numpy(),
-            resets,
-            ends,
-            length,
-            channels,
-            K,
-            activation == "silu",
-        )
-
-    run_jobs(job, batch * -(-channels // GROUP), 4 * batch * length * channels)
+    launch(
+        conv_forward_jobs, batch * -(-blocks // group), WORK * given["x"].numel(), conv_scratch(K, group),
+        *strided(x), *(address(a) for a in (weight, bias, initial, reset, ends, y, last)),
+        length, channels, K, group, int(activation == "silu"),
+    )  # fmt: skip
     return y, last
 
 
@@ -71,74 +71,51 @@ def backward(
     *,
     activation: str = "none",
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of y and last_state (either may be None) -> one gradient or None per array."""
-    x, weight, bias, h0, reset, lengths = _check(arrays, activation)
-    assert x is not None
-    assert weight is not None
-    batch, length, channels = x.shape
-    K = weight.shape[1]
-    dy = torch.zeros(batch, length, channels) if grads[0] is None else grads[0]
-    dx = torch.empty(batch, length, channels)
-    dw, dbias = torch.empty(batch, channels, K), torch.empty(batch, channels)
-    dh0 = torch.empty(batch, K - 1, channels)
-    source, upstream = rows(x), rows(dy)
-    w, bias_v, h0_d, dlast = blocked(weight.detach()), vector(bias, channels), dense(h0), dense(grads[1])
-    resets, ends = flags_and_ends(reset, lengths, batch, length)
-
-    def job(start: int, stop: int) -> None:
-        conv_backward_jobs(
-            start,
-            stop,
-            GROUP,
-            *source.parts,
-            *upstream.parts,
-            w.data_ptr(),
-            bias_v.data_ptr(),
-            h0_d.numpy(),
-            dlast.numpy(),
-            dx.data_ptr(),
-            dw.numpy(),
-            dbias.numpy(),
-            dh0.numpy(),
-            resets,
-            ends,
-            length,
-            channels,
-            K,
-            activation == "silu",
-        )
-
-    run_jobs(job, batch * -(-channels // GROUP), 12 * batch * length * channels)
+    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
+    given = _checked(arrays, activation)
+    batch, length, channels = given["x"].shape
+    K = given["weight"].shape[1]
+    blocks = -(-channels // LANES)
+    group = blocks_per_job(batch, blocks)
+    check(
+        "causal_conv1d's backward",
+        {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, K - 1, channels))},
+    )
+    x = rows(given["x"])
+    weight, bias, initial = (dense(given[name]) for name in ("weight", "bias", "initial_state"))
+    dy, dlast = rows(grads[0]), dense(grads[1])
+    reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
+    dx, dinitial = torch.empty(batch, length, channels), torch.empty(batch, K - 1, channels)
+    dw, dbias = torch.empty(batch, blocks, K, LANES), torch.empty(batch, blocks, LANES)
+    launch(
+        conv_backward_jobs, batch * -(-blocks // group), 3 * WORK * given["x"].numel(), conv_scratch(K, group),
+        *strided(x), *strided(dy),
+        *(address(a) for a in (weight, bias, initial, dlast, reset, ends, dx, dw, dbias, dinitial)),
+        length, channels, K, group, int(activation == "silu"),
+    )  # fmt: skip
     return (
         dx,
-        dw.sum(0),
-        None if bias is None else dbias.sum(0),
-        None if h0 is None else dh0,
+        total(dw).transpose(1, 2).reshape(-1, K)[:channels].contiguous(),
+        None if bias is None else total(dbias).reshape(-1)[:channels].clone(),
+        None if initial is None else dinitial,
         None,
         None,
     )
 
 
-def _check(arrays: tuple[Tensor | None, ...], activation: str) -> tuple[Tensor | None, ...]:
-    given = (*arrays, *(None,) * (6 - len(arrays)))
-    x, weight, bias, h0, reset, lengths = given
-    assert x is not None
-    assert weight is not None
+def _checked(arrays: tuple[Tensor | None, ...], activation: str) -> dict[str, Any]:
+    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
+    x, weight = given["x"], given["weight"]
+    if x is None or x.ndim != 3:
+        raise ValueError(f"causal_conv1d: x must be (B, L, D), not {None if x is None else tuple(x.shape)}")
+    if weight is None or weight.ndim != 2 or weight.shape[1] < 1:
+        found = None if weight is None else tuple(weight.shape)
+        raise ValueError(f"causal_conv1d: weight must be (D, K) with K >= 1, not {found}")
     batch, length, channels = x.shape
     K = weight.shape[1]
-    expected = {
-        "weight": (weight, (channels, K)),
-        "bias": (bias, (channels,)),
-        "initial_state": (h0, (batch, K - 1, channels)),
-        "reset": (reset, (batch, length)),
-        "lengths": (lengths, (batch,)),
-    }
-    for name, (array, shape) in expected.items():
-        if array is not None and tuple(array.shape) != shape:
-            raise ValueError(f"causal_conv1d: {name} has shape {tuple(array.shape)}, expected {shape}")
-    for name, array in (("x", x), ("weight", weight), ("bias", bias), ("initial_state", h0)):
-        if array is not None and array.dtype != torch.float32:
-            raise TypeError(f"causal_conv1d: {name} is {array.dtype}; this kernel takes float32")
+    shapes = (x.shape, (channels, K), (channels,), (batch, K - 1, channels), (batch, length), (batch,))
+    expected = {name: (given[name], tuple(shape)) for name, shape in zip(NAMES, shapes, strict=True)}
+    check("causal_conv1d", expected, exempt=("reset", "lengths"))
     if activation not in ("none", "silu"):
-        raise ValueError(f"activation must be 'none' or 'silu', not {activation!r}")
+        raise ValueError(f"causal_conv1d: activation must be 'none' or 'silu', not {activation!r}")
     return given

@@ -1,129 +1,59 @@
-"""Mamba's selective scan on the CPU: forward, and backward by recomputation from a state every TILE steps.
+"""Mamba's selective scan on the CPU: forward, and backward by recomputation from states kept every few steps.
 
-A job is one row of the batch and a group of channels; inside it, time goes in tiles and each tile goes through its
-blocks of sixteen channels, so that rows are read a cache line at a time while they are near. Memory is O(B L D):
-the (B, L, D, N) tensor of states is never built.
+Memory is O(B L D): the (B, L, D, N) tensor of states is never built. Rows of u, delta, B, C, z may be strided
+(halves of a wider tensor, say) as long as their last axis has unit stride; any other layout is copied first.
 
 Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._inputs import dense, flags_and_ends, rows, vector
-from helix_plugin_cpu.kernels._scan_jobs import backward_jobs, forward_jobs
-from helix_plugin_cpu.kernels._scan_tiles import TILE
+from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows, strided
+from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
+from helix_plugin_cpu.kernels._scan_backward import backward_jobs, backward_scratch
+from helix_plugin_cpu.kernels._scan_forward import forward_jobs, forward_scratch, tile_steps
 from helix_plugin_cpu.kernels._simd import LANES
-from helix_plugin_cpu.kernels._threads import run_jobs
+from helix_plugin_cpu.kernels._threads import launch
 
-FORWARD_GROUP = 64
-BACKWARD_JOBS = 8
-
-Shape = tuple[int, ...]
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "reset", "lengths")
 
 
-def residuals(u: Shape, delta: Shape, A: Shape, *rest: Any, delta_softplus: bool = False) -> tuple[Shape, ...]:
-    """The states in front of every tile, in blocks of sixteen channels.
+def residual_shapes(B: int, L: int, D: int, N: int) -> tuple[Shape, ...]:
+    """float32 shapes of the residuals: the states in front of every tile, in blocks of sixteen channels.
 
-    Flat, since a compiler that traces with a symbolic length would tie itself to a number of tiles that is one.
+    One axis: a symbolic number of tiles as an axis of its own would make torch.export tell one tile from more.
     """
-    tiles, blocks = (u[1] + TILE - 1) // TILE, (u[2] + LANES - 1) // LANES
-    return ((u[0] * tiles * blocks * A[1] * LANES,),)
+    tile = tile_steps(N)
+    return ((B * ((L + tile - 1) // tile) * ((D + LANES - 1) // LANES) * N * LANES,),)
+
+
+def residuals(u: Shape, delta: Shape, A: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, ...]:
+    """`residual_shapes` from the shapes of the inputs."""
+    return residual_shapes(u[0], u[1], u[2], A[1])
 
 
 def forward(*arrays: Tensor | None, delta_softplus: bool = False) -> tuple[Tensor, Tensor]:
-    """(u, delta, A, B, C, D, z, delta_bias, initial_state, reset, lengths) -> y (B, L, D), last_state (B, D, N).
+    """The 11 inputs of the op, in its order -> y (B, L, D), last_state (B, D, N).
 
-    Raises TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    u, delta, z (B, L, D); A (D, N); B, C (B, L, N); D, delta_bias (D,); initial_state (B, D, N); reset (B, L)
+    bool; lengths (B,). From D on they are optional. Raises TypeError for arrays that are not float32,
+    ValueError for shapes that do not fit.
     """
-    outputs, _ = _run_forward(arrays, delta_softplus, keep_states=False)
-    return outputs
+    return _forward(_checked(arrays), delta_softplus, None)
 
 
 def forward_train(
     *arrays: Tensor | None, delta_softplus: bool = False
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
-    return _run_forward(arrays, delta_softplus, keep_states=True)
-
-
-def _check(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    given = (*arrays, *(None,) * (11 - len(arrays)))
-    u, delta, A, B, C, D, z, bias, h0, reset, lengths = given
-    assert u is not None
-    assert A is not None
-    batch, length, channels = u.shape
-    N = A.shape[1]
-    expected = {
-        "delta": (delta, (batch, length, channels)),
-        "A": (A, (channels, N)),
-        "B": (B, (batch, length, N)),
-        "C": (C, (batch, length, N)),
-        "D": (D, (channels,)),
-        "z": (z, (batch, length, channels)),
-        "delta_bias": (bias, (channels,)),
-        "initial_state": (h0, (batch, channels, N)),
-        "reset": (reset, (batch, length)),
-        "lengths": (lengths, (batch,)),
-    }
-    for name, (array, shape) in expected.items():
-        if array is not None and tuple(array.shape) != shape:
-            raise ValueError(f"selective_scan: {name} has shape {tuple(array.shape)}, expected {shape}")
-        if array is not None and name not in ("reset", "lengths") and array.dtype != torch.float32:
-            raise TypeError(f"selective_scan: {name} is {array.dtype}; this kernel takes float32")
-    if u.dtype != torch.float32:
-        raise TypeError(f"selective_scan: u is {u.dtype}; this kernel takes float32")
-    return given
-
-
-def _run_forward(
-    arrays: tuple[Tensor | None, ...], delta_softplus: bool, keep_states: bool
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
-    u, delta, A, B, C, D, z, bias, h0, reset, lengths = _check(arrays)
-    assert u is not None
-    assert A is not None
-    batch, length, channels = u.shape
-    N = A.shape[1]
-    y = torch.empty(batch, length, channels)
-    last = torch.empty(batch, channels, N)
-    shapes = residuals(tuple(u.shape), (), tuple(A.shape)) if keep_states else ((0,),)
-    states = torch.empty(shapes[0])
-    A2 = blocked(A.detach() * math.log2(math.e))
-    sources = [rows(a) for a in (u, delta, B, C, z)]
-    D_v, bias_v, h0_d = vector(D, channels), vector(bias, channels), dense(h0)
-    resets, ends = flags_and_ends(reset, lengths, batch, length)
-    addresses = [value for source in sources for value in source.parts]
-
-    def job(start: int, stop: int) -> None:
-        forward_jobs(
-            start,
-            stop,
-            FORWARD_GROUP,
-            *addresses,
-            A2.data_ptr(),
-            D_v.data_ptr(),
-            bias_v.data_ptr(),
-            h0_d.numpy(),
-            y.data_ptr(),
-            last.numpy(),
-            states.data_ptr(),
-            resets,
-            ends,
-            length,
-            channels,
-            N,
-            delta_softplus,
-            keep_states,
-        )
-
-    groups = -(-channels // FORWARD_GROUP)
-    run_jobs(job, batch * groups, batch * length * channels * N)
-    return (y, last), (states,) if keep_states else ()
+    given = _checked(arrays)
+    kept = torch.empty(residuals(given["u"].shape, given["delta"].shape, given["A"].shape)[0])
+    return _forward(given, delta_softplus, kept), (kept,)
 
 
 def backward(
@@ -133,80 +63,86 @@ def backward(
     *,
     delta_softplus: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of y and last_state (either may be None) -> one gradient or None per array."""
-    u, delta, A, B, C, D, z, bias, h0, reset, lengths = _check(arrays)
-    assert u is not None
-    assert A is not None
-    batch, length, channels = u.shape
-    N = A.shape[1]
-    dy = torch.zeros(batch, length, channels) if grads[0] is None else grads[0]
-    # Enough jobs for any common number of threads, few enough that the partial sums of dB and dC stay small; a
-    # function of the shape only, so that results do not depend on the number of threads.
-    groups = max(1, min(-(-BACKWARD_JOBS // max(batch, 1)), -(-channels // FORWARD_GROUP)))
-    group = LANES * -(-channels // (LANES * groups))
-    groups = -(-channels // group)
+    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
+    given = _checked(arrays)
+    batch, length, channels = given["u"].shape
+    states = given["A"].shape[1]
+    blocks = -(-channels // LANES)
+    group, tile = blocks_per_job(batch, blocks), tile_steps(states)
+    groups = -(-blocks // group)
+    check(
+        "selective_scan's backward",
+        {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, channels, states))},
+    )
+    u, delta, B, C, z = (rows(given[name]) for name in ("u", "delta", "B", "C", "z"))
+    A, D, bias = (dense(given[name]) for name in ("A", "D", "delta_bias"))
+    reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
+    dy, dlast = rows(grads[0]), dense(grads[1])
     du, ddelta = torch.empty(batch, length, channels), torch.empty(batch, length, channels)
-    dz = torch.empty(batch, length, channels) if z is not None else torch.empty(0)
-    dA = torch.empty(batch, channels, N)
-    dB, dC = torch.empty(groups, batch, length, N), torch.empty(groups, batch, length, N)
-    dD, dbias = torch.empty(batch, channels), torch.empty(batch, channels)
-    dh0 = torch.empty(batch, channels, N)
-    A1, A2 = blocked(A.detach()), blocked(A.detach() * math.log2(math.e))
-    sources = [rows(a) for a in (u, delta, B, C, z, dy)]
-    D_v, bias_v, dlast = vector(D, channels), vector(bias, channels), dense(grads[1])
-    resets, ends = flags_and_ends(reset, lengths, batch, length)
-    addresses = [value for source in sources for value in source.parts]
-
-    def job(start: int, stop: int) -> None:
-        backward_jobs(
-            start,
-            stop,
-            group,
-            *addresses,
-            A1.data_ptr(),
-            A2.data_ptr(),
-            D_v.data_ptr(),
-            bias_v.data_ptr(),
-            dlast.numpy(),
-            saved[0].data_ptr(),
-            du.data_ptr(),
-            ddelta.data_ptr(),
-            dz.data_ptr(),
-            dA.numpy(),
-            dB.numpy(),
-            dC.numpy(),
-            dD.numpy(),
-            dbias.numpy(),
-            dh0.numpy(),
-            resets,
-            ends,
-            length,
-            channels,
-            N,
-            delta_softplus,
-            z is not None,
-        )
-
-    run_jobs(job, batch * groups, 3 * batch * length * channels * N)
+    dz = None if z is None else torch.empty(batch, length, channels)
+    dinitial = torch.empty(batch, channels, states)
+    dA = torch.empty(batch, blocks, states, LANES)
+    dB, dC = torch.empty(groups, batch, length, states), torch.empty(groups, batch, length, states)
+    dD, dbias = torch.empty(batch, blocks, LANES), torch.empty(batch, blocks, LANES)
+    work = batch * length * channels * states
+    launch(
+        backward_jobs, batch * groups, 3 * work, backward_scratch(states, tile, group),
+        *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z), *strided(dy),
+        *(address(a) for a in (A, D, bias, dlast, reset, ends, saved[0])),
+        *(address(a) for a in (du, ddelta, dz, dA, dB, dC, dD, dbias, dinitial)),
+        batch, length, channels, states, group, tile, int(delta_softplus),
+    )  # fmt: skip
     return (
         du,
         ddelta,
-        dA.sum(0),
-        dB.sum(0),
-        dC.sum(0),
-        None if D is None else dD.sum(0),
-        None if z is None else dz,
-        None if bias is None else dbias.sum(0),
-        None if h0 is None else dh0,
+        total(dA).transpose(1, 2).reshape(-1, states)[:channels].contiguous(),
+        total(dB),
+        total(dC),
+        None if D is None else total(dD).reshape(-1)[:channels].clone(),
+        dz,
+        None if bias is None else total(dbias).reshape(-1)[:channels].clone(),
+        None if given["initial_state"] is None else dinitial,
         None,
         None,
     )
 
 
-def blocked(A: Tensor) -> Tensor:
-    """(D, N) -> (blocks, N, 16), zeros in the lanes beyond D."""
-    channels, N = A.shape
+def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
+    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
+    u, A = given["u"], given["A"]
+    if u is None or u.ndim != 3:
+        raise ValueError(f"selective_scan: u must be (B, L, D), not {None if u is None else tuple(u.shape)}")
+    if A is None or A.ndim != 2:
+        raise ValueError(f"selective_scan: A must be (D, N), not {None if A is None else tuple(A.shape)}")
+    batch, length, channels = u.shape
+    states = A.shape[1]
+    sequence, projection = (batch, length, channels), (batch, length, states)
+    shapes = (
+        sequence, sequence, (channels, states), projection, projection, (channels,), sequence, (channels,),
+        (batch, channels, states), (batch, length), (batch,),
+    )  # fmt: skip
+    for name in ("delta", "B", "C"):
+        if given[name] is None:
+            raise ValueError(f"selective_scan: {name} is missing")
+    expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
+    check("selective_scan", expected, exempt=("reset", "lengths"))
+    return given
+
+
+def _forward(given: dict[str, Any], delta_softplus: bool, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    batch, length, channels = given["u"].shape
+    states = given["A"].shape[1]
     blocks = -(-channels // LANES)
-    padded = torch.zeros(blocks * LANES, N)
-    padded[:channels] = A
-    return padded.view(blocks, LANES, N).transpose(1, 2).contiguous()
+    group, tile = blocks_per_job(batch, blocks), tile_steps(states)
+    u, delta, B, C, z = (rows(given[name]) for name in ("u", "delta", "B", "C", "z"))
+    A, D, bias, initial = (dense(given[name]) for name in ("A", "D", "delta_bias", "initial_state"))
+    reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
+    y, last = torch.empty(batch, length, channels), torch.empty(batch, channels, states)
+    launch(
+        forward_jobs, batch * -(-blocks // group), batch * length * channels * states,
+        forward_scratch(states, tile, group),
+        *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z),
+        *(address(a) for a in (A, D, bias, initial, reset, ends, y, last, kept)),
+        length, channels, states, group, tile, int(delta_softplus),
+    )  # fmt: skip
+    return y, last

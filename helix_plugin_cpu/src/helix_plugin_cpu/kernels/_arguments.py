@@ -1,0 +1,64 @@
+"""Checking torch tensors and turning them into the addresses and strides that kernels take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+def check(op: str, arrays: Mapping[str, tuple[Tensor | None, Shape]], exempt: tuple[str, ...] = ()) -> None:
+    """Every given array is float32 (unless exempt) on the CPU and has its shape.
+
+    Raises TypeError for a dtype, ValueError for a shape or a device.
+    """
+    for name, (array, shape) in arrays.items():
+        if array is None:
+            continue
+        if tuple(array.shape) != shape:
+            raise ValueError(f"{op}: {name} has shape {tuple(array.shape)}, expected {shape}")
+        if array.dtype != torch.float32 and name not in exempt:
+            raise TypeError(
+                f"{op}: {name} is {array.dtype}, and the Numba kernel takes torch.float32 only; "
+                f"cast it with .float() or use the op's reference"
+            )
+        if array.device.type != "cpu":
+            raise ValueError(f"{op}: {name} is on {array.device}, and the Numba kernel runs on the CPU")
+
+
+def rows(array: Tensor | None) -> Tensor | None:
+    """The same values with unit stride in the last axis: without a copy where that is so already."""
+    if array is None:
+        return None
+    array = array.detach().resolve_neg()
+    return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.contiguous()
+
+
+def dense(array: Tensor | None) -> Tensor | None:
+    """The same values, contiguous."""
+    return None if array is None else array.detach().resolve_neg().contiguous()
+
+
+def address(array: Tensor | None) -> int:
+    """Where an array starts; 0 if there is none."""
+    return 0 if array is None else array.data_ptr()
+
+
+def strided(array: Tensor | None) -> tuple[int, int, int]:
+    """Address and strides, in elements, over the first two axes of (B, L, D)."""
+    return (0, 0, 0) if array is None else (array.data_ptr(), array.stride(0), array.stride(1))
+
+
+def flags(reset: Tensor | None) -> Tensor | None:
+    """reset (B, L) as contiguous bytes that are 0 or 1."""
+    return None if reset is None else reset.to(torch.bool).contiguous()
+
+
+def row_ends(lengths: Tensor | None, batch: int, length: int) -> Tensor:
+    """Where every row ends, int64 (B,), within 0..L."""
+    if lengths is None:
+        return torch.full((batch,), length, dtype=torch.int64)
+    return lengths.to(torch.int64).clamp(0, length).contiguous()

@@ -1,0 +1,88 @@
+"""What kernels are made of: instructions that emit LLVM IR, functions inlined into kernels, and kernels.
+
+Kernels run without the GIL and without Python's error checks; their machine code is cached on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core.caching import FunctionCache
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import lower_builtin
+
+F = TypeVar("F", bound=Callable[..., Any])
+Emitter = Callable[..., Any]
+
+
+def _sources() -> str:
+    """A digest of this package's files."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _PackageCache(FunctionCache):
+    """Numba's cache, whose key also covers the helpers that a kernel is made of.
+
+    Numba looks at the file of the kernel only: after a change to another file it would run the old machine
+    code. Its own key already holds the CPU's name and features, so one directory may serve different
+    machines.
+    """
+
+    _digest = _sources()
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), self._digest)
+
+
+def register(name: Any, result: types.Type, signatures: Sequence[Sequence[types.Type]], emit: Emitter) -> None:
+    """Teach Numba that `name`, an operator or a function, applied to such arguments, is what `emit` emits."""
+
+    class Typing(ConcreteTemplate):
+        key = name
+        cases: ClassVar = [signature(result, *arguments) for arguments in signatures]
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[Any]) -> Any:
+        value = emit(builder, *args)
+        return context.get_dummy_value() if value is None else value
+
+    infer_global(name, types.Function(Typing))
+    for arguments in signatures:
+        lower_builtin(name, *arguments)(lower)
+
+
+def instruction(result: types.Type, *arguments: types.Type) -> Callable[[Emitter], Callable[..., Any]]:
+    """Make a function of kernels from `function(builder, *values)`, which emits its code."""
+
+    def decorate(emit: Emitter) -> Callable[..., Any]:
+        @wraps(emit)
+        def function(*args: Any) -> Any:
+            raise TypeError(f"{emit.__name__} exists only in compiled code")
+
+        register(function, result, [arguments], emit)
+        return function
+
+    return decorate
+
+
+def inline(function: F) -> F:
+    """A part of kernels, compiled into each."""
+    return cast(F, njit(nogil=True, error_model="numpy", forceinline=True)(function))
+
+
+def kernel(function: F) -> F:
+    """A function to call from Python with integers: addresses, strides, sizes and flags."""
+    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    # RuntimeError: neither this package, nor NUMBA_CACHE_DIR, nor the user's cache directory is writable.
+    with suppress(RuntimeError):
+        dispatcher._cache = _PackageCache(function)
+    return cast(F, dispatcher)

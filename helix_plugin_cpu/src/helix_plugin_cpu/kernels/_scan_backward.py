@@ -1,0 +1,145 @@
+"""The backward selective scan: a job is one row of the batch and a few blocks of channels, last tiles first.
+
+The states within a tile are computed again from the one that the forward kept in front of it. dB and dC sum
+over channels: each job sums its own, `add_parts` the jobs, always in the same order.
+"""
+
+from __future__ import annotations
+
+from helix_plugin_cpu.kernels._blocks import (
+    clear_rows,
+    clear_vectors,
+    copy_vectors,
+    gather_block,
+    last_start,
+    scatter_block,
+    starts_at,
+)
+from helix_plugin_cpu.kernels._jit import kernel
+from helix_plugin_cpu.kernels._math import LOG2_E
+from helix_plugin_cpu.kernels._memory import FLOAT, get_int, take_job
+from helix_plugin_cpu.kernels._scan_adjoint import (
+    adjoint,
+    finish_adjoint,
+    prepare_adjoint,
+    write_sums,
+)
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR
+
+SKEW = 3
+"""Rows left free behind each local buffer: 4 KB apart, all would compete for the same few lines of L1."""
+
+
+def backward_scratch(states: int, tile: int, group: int) -> int:
+    """Bytes that `backward_jobs` needs per thread."""
+    return VECTOR * (group * (3 * states + 2) + (6 * group + 16) * (tile + SKEW) + 1)
+
+
+@kernel
+def backward_jobs(
+    counter: int, jobs: int, scratch: int,
+    u: int, u_b: int, u_t: int, delta: int, delta_b: int, delta_t: int, B: int, B_b: int, B_t: int,
+    C: int, C_b: int, C_t: int, z: int, z_b: int, z_t: int, dy: int, dy_b: int, dy_t: int,
+    A: int, D: int, bias: int, dlast: int, resets: int, ends: int, kept: int,
+    du: int, ddelta: int, dz: int, dA: int, dB: int, dC: int, dD: int, dbias: int, dinitial: int,
+    batch: int, length: int, channels: int, states: int, group: int, tile: int, soft: int,
+) -> None:  # fmt: skip
+    """dA (B, blocks, N, 16), dB and dC (groups, B, L, N), dD and dbias (B, blocks, 16) are partial sums."""
+    blocks = (channels + LANES - 1) // LANES
+    groups = (blocks + group - 1) // group
+    tiles = (length + tile - 1) // tile
+    size, per_tile = VECTOR * states, VECTOR * (tile + SKEW)
+    a_l, g_l, da_l = scratch, scratch + group * size, scratch + 2 * group * size
+    dskip_l = scratch + 3 * group * size
+    dbias_l = dskip_l + VECTOR * group
+    x_l = dbias_l + VECTOR * group
+    xu_l, gated_l = x_l + group * per_tile, x_l + 2 * group * per_tile
+    dxu_l, dx_l, y_l = x_l + 3 * group * per_tile, x_l + 4 * group * per_tile, x_l + 5 * group * per_tile
+    decay_l = x_l + 6 * group * per_tile
+    before_l, db_l, dc_l = decay_l + 4 * per_tile, decay_l + 8 * per_tile, decay_l + 12 * per_tile
+    buffer = decay_l + 16 * per_tile
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            return
+        row, part = job // groups, job % groups
+        first = part * group
+        stop = min(blocks, first + group)
+        d_first = first * LANES
+        end = get_int(ends + 8 * row)
+        flags = resets + row * length if resets != 0 else 0
+        sums = (part * batch + row) * length
+        out = row * length * channels
+        clear_vectors(scratch, group * (3 * states + 2))
+        for block in range(first, stop):
+            d, at = block * LANES, (block - first) * size
+            lanes = min(LANES, channels - d)
+            gather_block(A + FLOAT * d * states, states, states, lanes, LOG2_E, a_l + at)
+            if dlast != 0:
+                start = dlast + FLOAT * (row * channels + d) * states
+                gather_block(start, states, states, lanes, 1.0, g_l + at)
+        t_end = end
+        while t_end > 0:
+            t = last_start(flags, (t_end - 1) // tile * tile, t_end)
+            steps = t_end - t
+            fresh = starts_at(flags, t)
+            b, c = B + FLOAT * (row * B_b + t * B_t), C + FLOAT * (row * C_b + t * C_t)
+            for block in range(first, stop):
+                d, at = block * LANES, (block - first) * per_tile
+                prepare_adjoint(
+                    delta + FLOAT * (row * delta_b + t * delta_t + d), delta_t,
+                    u + FLOAT * (row * u_b + t * u_t + d), u_t,
+                    z + FLOAT * (row * z_b + t * z_t + d) if z != 0 else 0, z_t,
+                    dy + FLOAT * (row * dy_b + t * dy_t + d) if dy != 0 else 0, dy_t,
+                    bias + FLOAT * d if bias != 0 else 0,
+                    x_l + at, xu_l + at, gated_l + at, dxu_l + at, dx_l + at, y_l + at,
+                    steps, min(LANES, channels - d), soft,
+                )  # fmt: skip
+            n = 0
+            while n < states:
+                width = 4 if n + 4 <= states else 1
+                clear_vectors(db_l, 8 * (tile + SKEW))
+                for block in range(first, stop):
+                    here, at = (block - first) * size + VECTOR * n, (block - first) * per_tile
+                    h = kept + ((row * tiles + t // tile) * blocks + block) * size + VECTOR * n
+                    adjoint(
+                        width, a_l + here, 0 if fresh else h, g_l + here, da_l + here,
+                        b + FLOAT * n, B_t, c + FLOAT * n, C_t,
+                        x_l + at, xu_l + at, gated_l + at, dxu_l + at, dx_l + at, y_l + at,
+                        db_l, dc_l, decay_l, before_l, steps,
+                    )  # fmt: skip
+                into = FLOAT * ((sums + t) * states + n)
+                write_sums(db_l, steps, width, buffer, dB + into, states)
+                write_sums(dc_l, steps, width, buffer, dC + into, states)
+                n += width
+            for block in range(first, stop):
+                d, at, here = block * LANES, (block - first) * per_tile, VECTOR * (block - first)
+                into = FLOAT * (out + t * channels + d)
+                finish_adjoint(
+                    delta + FLOAT * (row * delta_b + t * delta_t + d), delta_t,
+                    u + FLOAT * (row * u_b + t * u_t + d), u_t,
+                    z + FLOAT * (row * z_b + t * z_t + d) if z != 0 else 0, z_t,
+                    dy + FLOAT * (row * dy_b + t * dy_t + d) if dy != 0 else 0, dy_t,
+                    bias + FLOAT * d if bias != 0 else 0, D + FLOAT * d if D != 0 else 0,
+                    x_l + at, gated_l + at, dxu_l + at, dx_l + at, y_l + at,
+                    du + into, ddelta + into, dz + into, channels, dskip_l + here, dbias_l + here,
+                    steps, min(LANES, channels - d), soft,
+                )  # fmt: skip
+            if fresh:  # nothing flows into the document before
+                clear_vectors(g_l, group * states)
+            t_end = t
+        width = min(channels, stop * LANES) - d_first
+        padding = FLOAT * (out + end * channels + d_first)
+        clear_rows(du + padding, channels, length - end, width)
+        clear_rows(ddelta + padding, channels, length - end, width)
+        if z != 0:
+            clear_rows(dz + padding, channels, length - end, width)
+        clear_rows(dB + FLOAT * (sums + end) * states, states, length - end, states)
+        clear_rows(dC + FLOAT * (sums + end) * states, states, length - end, states)
+        copy_vectors(da_l, dA + (row * blocks + first) * size, (stop - first) * states)
+        copy_vectors(dskip_l, dD + (row * blocks + first) * VECTOR, stop - first)
+        copy_vectors(dbias_l, dbias + (row * blocks + first) * VECTOR, stop - first)
+        for block in range(first, stop):
+            d = block * LANES
+            target = dinitial + FLOAT * (row * channels + d) * states
+            scatter_block(g_l + (block - first) * size, states, states, min(LANES, channels - d), target)
