@@ -176,7 +176,8 @@ def test_scan_extremes(what, rng):
     elif what == "zeros":
         arrays = {k: v * 0 for k, v in arrays.items()}
     elif what == "denormals":
-        arrays["u"] = arrays["u"] * 1e-40
+        # What is left is the decaying initial state; slow decays, whose exponents float32 can hold.
+        arrays["u"], arrays["A"] = arrays["u"] * 1e-40, arrays["A"] / 16
     else:
         arrays["u"] = arrays["u"] * 1e15
     expected, found, grads = both(SCAN, table.selective_scan, arrays, {"delta_softplus": True}, rng=rng)
