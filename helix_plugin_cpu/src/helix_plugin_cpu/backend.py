@@ -7,7 +7,11 @@ from typing import Any
 # isort: off
 from helix_plugin_cpu import _openmp  # noqa: F401  (before torch)
 from helix_plugin_torch.backend import TorchBackend
+
 # isort: on
+from helix_plugin_cpu._malloc import keep_freed_memory
+
+keep_freed_memory()
 
 
 class CpuBackend(TorchBackend):

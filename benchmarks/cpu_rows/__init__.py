@@ -1,0 +1,1 @@
+"""The rows of `cpu.py`, a file for each kind of work."""
