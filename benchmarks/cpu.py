@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import click  # noqa: E402
+
 from side_by_side.measure import compare  # noqa: E402
 from side_by_side.report import Result, markdown, met, results  # noqa: E402
 from side_by_side.row import Row  # noqa: E402

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from side_by_side.row import NotHere
-
 from peers import inputs
+from side_by_side.row import NotHere
 
 ORDER = ("u", "delta", "A", "B", "C", "D")
 

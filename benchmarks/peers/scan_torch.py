@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from side_by_side.row import NotHere
 from torch import Tensor
 
 from peers import inputs
+from side_by_side.row import NotHere
 
 ORDER = ("u", "delta", "A", "B", "C", "D")
 Scan = Callable[..., Tensor]

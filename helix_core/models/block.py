@@ -25,11 +25,15 @@ class Norm:
             specs["bias"] = ParamSpec((self.d_model,), constant(0.0), decay=False)
         return specs
 
-    def apply(self, F: OpTable, p: Params, x: Array) -> Array:
-        """(B, L, D) -> (B, L, D)."""
+    def apply(self, F: OpTable, p: Params, x: Array, residual: Array | None = None) -> tuple[Array, Array]:
+        """x, residual (B, L, D) -> the norm of their sum, and the sum; without a residual, of x."""
         if self.kind == "layer_norm":
-            return F.layer_norm(x, p["weight"], p["bias"], eps=self.eps)
-        return F.rms_norm(x, p["weight"], eps=self.eps)
+            x = x if residual is None else x + residual
+            return F.layer_norm(x, p["weight"], p["bias"], eps=self.eps), x
+        if residual is None:
+            return F.rms_norm(x, p["weight"], eps=self.eps), x
+        y, total = F.add_rms_norm(x, residual, p["weight"], eps=self.eps)
+        return y, total
 
 
 class Block:
@@ -54,21 +58,26 @@ class Block:
         F: OpTable,
         p: dict[str, Params],
         x: Array,
+        residual: Array | None,
         *,
         state: State | None,
         reset: Array | None,
         lengths: Array | None,
-    ) -> tuple[Array, State | None]:
-        """x (B, L, D) -> (B, L, D); `p` holds the parameters of each part and of its norm."""
+    ) -> tuple[Array, Array, State | None]:
+        """What the part before wrote, and the stream it is yet to be added to -> the same of the last part.
+
+        All (B, L, D); the first block gets the embeddings and no stream. The addition waits for the next norm, which
+        does both in one pass. `p` holds the parameters of each part and of its norm.
+        """
         after: State = {}
         for part, layer in self.parts.items():
-            y, after[part] = layer.apply(
+            normed, residual = self.norm.apply(F, p[f"{part}_norm"], x, residual)
+            x, after[part] = layer.apply(
                 F,
                 p[part],
-                self.norm.apply(F, p[f"{part}_norm"], x),
+                normed,
                 state=None if state is None else state[part],
                 reset=reset,
                 lengths=lengths,
             )
-            x = x + y
-        return x, None if state is None else after
+        return x, residual, None if state is None else after

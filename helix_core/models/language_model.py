@@ -97,12 +97,14 @@ class LanguageModel:
                 reset = reorder(F.xp, F.xp.logical_and(reset, mask), order)
         p = {part: _pick(names, params) for part, names in self._groups.items()}
         x = F.embedding(tokens, params["embedding.weight"])
-        after = []
+        residual, after = None, []
         for i, block in enumerate(self.blocks):
             before = None if state is None else state["blocks"][i]
-            x, following = block.apply(F, p["blocks"][str(i)], x, state=before, reset=reset, lengths=lengths)
+            x, residual, following = block.apply(
+                F, p["blocks"][str(i)], x, residual, state=before, reset=reset, lengths=lengths
+            )
             after.append(following)
-        x = self.norm.apply(F, p["norm"], x)
+        x, _ = self.norm.apply(F, p["norm"], x, residual)
         logits = F.linear(x, params["embedding.weight" if self.config.tie_embeddings else "head.weight"])
         if order is not None:
             logits = reorder(F.xp, logits, inverse)

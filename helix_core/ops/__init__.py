@@ -3,6 +3,8 @@
 # Importing an op's module defines the op.
 from helix_core.ops import (
     activations,
+    adamw,
+    add_rms_norm,
     causal_conv1d,
     cross_entropy,
     diagonal_ssm,
@@ -13,6 +15,7 @@ from helix_core.ops import (
     long_conv,
     rms_norm,
     selective_scan,
+    swiglu,
 )
 from helix_core.ops.kernel import Kernel
 from helix_core.ops.op import OPS, Op, Sample, define_op
@@ -28,6 +31,8 @@ __all__ = [
     "Refusal",
     "Sample",
     "activations",
+    "adamw",
+    "add_rms_norm",
     "bind_ops",
     "causal_conv1d",
     "cross_entropy",
@@ -40,4 +45,5 @@ __all__ = [
     "long_conv",
     "rms_norm",
     "selective_scan",
+    "swiglu",
 ]

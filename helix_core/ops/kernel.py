@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from helix_core.ops.op import Array, Shape
 
@@ -16,6 +16,7 @@ class Kernel:
     forward_train   `(*arrays, **attrs) -> (outputs tuple, residuals tuple)`
     backward        `(output gradients or None, arrays, residuals, **attrs) -> one gradient or None per array`
     residuals       `(*shapes, **attrs) -> shape of each residual`; arithmetic only, sizes may be symbolic
+    shared          arrays whose gradient is that of another one, {"residual": "x"}; `backward` returns None for them
 
     The namespace's own plugin wraps them for its autodiff system (`torch.library`, `jax.custom_vjp`, ...).
     """
@@ -24,3 +25,4 @@ class Kernel:
     forward_train: Callable[..., tuple[tuple[Array, ...], tuple[Array, ...]]]
     backward: Callable[..., tuple[Array | None, ...]]
     residuals: Callable[..., tuple[Shape, ...]]
+    shared: Mapping[str, str] = field(default_factory=dict)

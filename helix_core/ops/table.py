@@ -167,7 +167,8 @@ def _refusal(descriptor: KernelDescriptor, facts: Facts) -> str | None:
         return f"runs on {', '.join(descriptor.devices)}, not {facts.device}"
     if facts.dtype not in descriptor.dtypes:
         return f"takes {', '.join(descriptor.dtypes)}, not {facts.dtype}"
-    if facts.mode == "train" and descriptor.gradient == "none":
+    differentiable = set(OPS[descriptor.op].arrays) - OPS[descriptor.op].no_grad
+    if facts.mode == "train" and descriptor.gradient == "none" and differentiable:
         return "has no gradient (inference only)"
     from helix_core.plugin_system.requirements import unmet_requirement
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from helix_core.optimizers.base import Array, Optimizer, OptimizerConfig
+
+if TYPE_CHECKING:
+    from helix_core.ops.table import OpTable
 
 
 class AdamWConfig(OptimizerConfig):
@@ -30,10 +32,8 @@ class AdamW(Optimizer[AdamWConfig]):
     slots = ("m", "v")
 
     def step(
-        self, xp: Any, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, step: int
+        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
         c = self.config
-        m = c.beta1 * moments[0] + (1 - c.beta1) * g
-        v = c.beta2 * moments[1] + (1 - c.beta2) * (g * g)
-        unbias1, unbias2 = 1 - c.beta1**step, 1 - c.beta2**step
-        return p - (lr / unbias1) * m / (xp.sqrt(v) / math.sqrt(unbias2) + c.eps), (m, v)
+        p, m, v = F.adamw(p, g, *moments, lr=lr, beta1=c.beta1, beta2=c.beta2, eps=c.eps, weight_decay=decay, step=step)
+        return p, (m, v)

@@ -1,12 +1,15 @@
-"""What an optimizer is: an update rule on dicts of arrays, in the array API alone."""
+"""What an optimizer is: an update rule on dicts of arrays, through the op table or in the array API."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from helix_core.ops.table import OpTable
 
 Array = Any
 Params = dict[str, Array]
@@ -36,19 +39,23 @@ class Optimizer(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
-    def init(self, xp: Any, params: Mapping[str, Array]) -> OptimizerState:
+    def init(self, F: OpTable, params: Mapping[str, Array]) -> OptimizerState:
         """The state before the first step."""
-        return {slot: {name: xp.zeros_like(p) for name, p in params.items()} for slot in self.slots}
+        return {slot: {name: F.xp.zeros_like(p) for name, p in params.items()} for slot in self.slots}
 
     @abstractmethod
     def step(
-        self, xp: Any, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, step: int
+        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
-        """One parameter's new value and moments; `step` counts from 1. Decay is applied by `update`."""
+        """One parameter's new value and moments; `step` counts from 1.
+
+        `decay` is the coefficient λ of decoupled decay, 0 where the parameter has none: p <- (1 - lr λ) p comes on top
+        of the rule (Loshchilov and Hutter, 2019).
+        """
 
     def update(
         self,
-        xp: Any,
+        F: OpTable,
         params: Mapping[str, Array],
         grads: Mapping[str, Array],
         state: OptimizerState,
@@ -58,18 +65,14 @@ class Optimizer(ABC, Generic[ConfigT]):
         decay: frozenset[str] | None = None,
         lr_scale: Mapping[str, float] | None = None,
     ) -> tuple[Params, OptimizerState]:
-        """New parameters and state. `lr` is this step's rate, `decay` names what weight decay applies to (None: all).
-
-        Decoupled decay (Loshchilov and Hutter, 2019): the parameter shrinks by lr * weight_decay before its update.
-        """
+        """New parameters and state. `lr` is this step's rate, `decay` names what decays (None: all)."""
         new_params: Params = {}
         new_state: OptimizerState = {slot: {} for slot in self.slots}
         for name, p in params.items():
             rate = lr * (lr_scale or {}).get(name, 1.0)
-            if self.config.weight_decay and (decay is None or name in decay):
-                p = p * (1.0 - rate * self.config.weight_decay)
+            weight_decay = self.config.weight_decay if decay is None or name in decay else 0.0
             moments = tuple(state[slot][name] for slot in self.slots)
-            new_params[name], moments = self.step(xp, p, grads[name], moments, lr=rate, step=step)
+            new_params[name], moments = self.step(F, p, grads[name], moments, lr=rate, decay=weight_decay, step=step)
             for slot, moment in zip(self.slots, moments, strict=True):
                 new_state[slot][name] = moment
         return new_params, new_state

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from helix_core.optimizers.base import Array, Optimizer, OptimizerConfig
+
+if TYPE_CHECKING:
+    from helix_core.ops.table import OpTable
 
 
 class LionConfig(OptimizerConfig):
@@ -27,9 +30,9 @@ class Lion(Optimizer[LionConfig]):
     slots = ("m",)
 
     def step(
-        self, xp: Any, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, step: int
+        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
         c = self.config
         (m,) = moments
-        direction = xp.sign(c.beta1 * m + (1 - c.beta1) * g)
-        return p - lr * direction, (c.beta2 * m + (1 - c.beta2) * g,)
+        direction = F.xp.sign(c.beta1 * m + (1 - c.beta1) * g)
+        return p * (1 - lr * decay) - lr * direction, (c.beta2 * m + (1 - c.beta2) * g,)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from helix_core.optimizers.base import Array, Optimizer, OptimizerConfig
+
+if TYPE_CHECKING:
+    from helix_core.ops.table import OpTable
 
 
 class SGDConfig(OptimizerConfig):
@@ -27,8 +30,9 @@ class SGD(Optimizer[SGDConfig]):
     slots = ("momentum",)
 
     def step(
-        self, xp: Any, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, step: int
+        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
         mu = self.config.momentum
         buffer = mu * moments[0] + g
-        return p - lr * (g + mu * buffer if self.config.nesterov else buffer), (buffer,)
+        direction = g + mu * buffer if self.config.nesterov else buffer
+        return p * (1 - lr * decay) - lr * direction, (buffer,)

@@ -131,9 +131,9 @@ class ModelCase:
 
     def overfit(self, tokens: np.ndarray, steps: int) -> list[float]:
         """Train on one batch with AdamW; the losses."""
-        case, xp = self.case, self.case.backend.xp
+        case, F = self.case, self.case.backend.bind(mode="infer")
         optimizer = create("optimizer", "core/adamw", weight_decay=0.0)
-        params, state = self.params, optimizer.init(xp, self.params)
+        params, state = self.params, optimizer.init(F, self.params)
         x, y = case.backend.asarray(tokens[:, :-1].copy()), case.backend.asarray(tokens[:, 1:].copy())
         value_and_grad = case.backend.value_and_grad(lambda p: loss(self.model, case.F, p, x, y))
         losses = []
@@ -141,5 +141,5 @@ class ModelCase:
             value, grads = value_and_grad(params)
             losses.append(float(value))
             with case.backend.inference():
-                params, state = optimizer.update(xp, params, grads, state, lr=2e-2, step=step)
+                params, state = optimizer.update(F, params, grads, state, lr=2e-2, step=step)
         return losses

@@ -68,7 +68,7 @@ class Trainer:
         )
         self.step = 0
         self.params = self._to_backend(self.model.init(recipe.seed))
-        self.moments = self.optimizer.init(self.backend.xp, self.params)
+        self.moments = self.optimizer.init(self.F_infer, self.params)
 
     @property
     def bytes_per_step(self) -> int:
@@ -114,7 +114,7 @@ class Trainer:
                         hint="the last checkpoint is kept; lower optimizer.lr or training.clip, or warm up for longer",
                     )
             params, moments = self.optimizer.update(
-                xp,
+                self.F_infer,
                 self.params,
                 grads,
                 self.moments,

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 import torch
-from helix_plugin_cpu.kernels import causal_conv1d as conv
-from helix_plugin_cpu.kernels._conv_jobs import TILE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from helix_plugin_cpu.kernels import causal_conv1d as conv
+from helix_plugin_cpu.kernels._conv_jobs import TILE
 
 NAMES = conv.NAMES
 OPTIONAL = NAMES[2:]

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 import torch
-from helix_plugin_cpu.kernels import selective_scan as scan
-from helix_plugin_cpu.kernels._scan_forward import tile_steps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from helix_plugin_cpu.kernels import selective_scan as scan
+from helix_plugin_cpu.kernels._scan_forward import tile_steps
 
 NAMES = scan.NAMES
 OPTIONAL = NAMES[5:]

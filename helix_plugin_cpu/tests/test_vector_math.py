@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+
 from helix_plugin_cpu.kernels._jit import inline
 from helix_plugin_cpu.kernels._math import exp, exp2, softplus
 from helix_plugin_cpu.kernels._simd import load, store

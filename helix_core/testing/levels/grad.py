@@ -38,6 +38,8 @@ def check_gradient(backend: Backend, F: OpTable, op: Op, sample: Sample, dtype: 
     backend_weights = [backend.asarray(w, dtype) for w in weights]
     arrays = to_backend(backend, sample, dtype)
     wanted = {n: a for n, a in arrays.items() if n not in op.no_grad}
+    if not wanted:
+        return
     fixed = {n: a for n, a in arrays.items() if n in op.no_grad}
 
     def projection(params: dict[str, Any]) -> Any:

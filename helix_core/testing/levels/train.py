@@ -40,10 +40,10 @@ class TrainLevel:
 
 def overfit(backend: Backend, tokens: np.ndarray, steps: int) -> tuple[list[float], dict[str, Any]]:
     """Train the tiny model on one batch with AdamW; the losses and the final parameters."""
-    model, F = TinyModel(), backend.bind(mode="train")
+    model, F, update = TinyModel(), backend.bind(mode="train"), backend.bind(mode="infer")
     optimizer = create("optimizer", "core/adamw", lr=1e-2, weight_decay=0.0)
     params = {k: backend.asarray(v, "float32") for k, v in model.init(0).items()}
-    state = optimizer.init(backend.xp, params)
+    state = optimizer.init(F, params)
     x, y = backend.asarray(tokens[:, :-1].copy()), backend.asarray(tokens[:, 1:].copy())
     value_and_grad = backend.value_and_grad(lambda p: loss(model, F, p, x, y))
     losses = []
@@ -51,7 +51,7 @@ def overfit(backend: Backend, tokens: np.ndarray, steps: int) -> tuple[list[floa
         value, grads = value_and_grad(params)
         losses.append(float(value))
         with backend.inference():
-            params, state = optimizer.update(backend.xp, params, grads, state, lr=1e-2, step=step)
+            params, state = optimizer.update(update, params, grads, state, lr=1e-2, step=step)
     return losses, params
 
 

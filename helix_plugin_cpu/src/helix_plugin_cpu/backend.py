@@ -10,8 +10,10 @@ from helix_plugin_torch.backend import TorchBackend
 
 # isort: on
 from helix_plugin_cpu._malloc import keep_freed_memory
+from helix_plugin_cpu._matmul import prefer_onednn
 
 keep_freed_memory()
+prefer_onednn()
 
 
 class CpuBackend(TorchBackend):

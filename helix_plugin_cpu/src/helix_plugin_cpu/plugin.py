@@ -36,12 +36,17 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             namespace="torch",
             devices=("cpu",),
             dtypes=("float32",),
-            gradient="vjp",
+            gradient="none" if op == "adamw" else "vjp",
             priority=10,
         )
         for op, summary in (
             ("selective_scan", "Numba, 16 channels per vector, backward by recomputation in chunks"),
             ("causal_conv1d", "Numba, convolution and SiLU in one pass"),
             ("rms_norm", "Numba, one pass over each row"),
+            ("add_rms_norm", "Numba, the residual addition in the same pass"),
+            ("swiglu", "Numba, one pass"),
+            ("cross_entropy", "Numba, keeps one number a row for the backward"),
+            ("embedding", "torch's lookup; the table's gradient summed on all threads"),
+            ("adamw", "Numba, one pass over parameter, gradient and moments"),
         )
     ]

@@ -6,6 +6,7 @@ import pytest
 from helix_core import create
 from helix_core.optimizers import clip_by_global_norm
 from helix_core.testing import BaseOptimizerTests
+from helix_core.testing.optimizers import reference_table
 
 
 class TestAdamW(BaseOptimizerTests):
@@ -24,10 +25,11 @@ class TestSGD(BaseOptimizerTests):
 
 
 def trajectory(optimizer, start, gradients, lr):
-    params, state = {"p": start}, None
-    state = optimizer.init(np, params)
+    F = reference_table()
+    params = {"p": start}
+    state = optimizer.init(F, params)
     for step, g in enumerate(gradients, 1):
-        params, state = optimizer.update(np, params, {"p": g}, state, lr=lr, step=step)
+        params, state = optimizer.update(F, params, {"p": g}, state, lr=lr, step=step)
     return params["p"]
 
 

@@ -75,7 +75,7 @@ class Coupled(Optimizer):
 
     slots = ("m",)
 
-    def step(self, xp, p, g, moments, *, lr, step):
+    def step(self, F, p, g, moments, *, lr, decay, step):
         m = 0.9 * moments[0] + g + self.config.weight_decay * p
         return p - lr * m, (m,)
 

@@ -84,6 +84,17 @@ def absolute(b: ir.IRBuilder, x: Value) -> Value:
 
 
 @instruction(f32x16, f32x16)
+def sqrt(b: ir.IRBuilder, x: Value) -> Value:
+    return call(b, "llvm.sqrt.v16f32", FLOATS, x)
+
+
+@instruction(f32x16, f32x16, f32x16)
+def maximum(b: ir.IRBuilder, x: Value, y: Value) -> Value:
+    """The larger; x where either is NaN."""
+    return b.select(b.fcmp_ordered(">", y, x), y, x)
+
+
+@instruction(f32x16, f32x16)
 def positive_part(b: ir.IRBuilder, x: Value) -> Value:
     """max(x, 0); NaN stays."""
     return b.select(b.fcmp_ordered("<", x, constant(0.0)), constant(0.0), x)

@@ -133,6 +133,15 @@ def load_first(b: ir.IRBuilder, address: Value, count: Value) -> Value:
     return value
 
 
+@instruction(f32x16, types.intp, types.intp, types.float64)
+def load_or(b: ir.IRBuilder, address: Value, count: Value, other: Value) -> Value:
+    """`load_first` with another number than zero behind."""
+    return call(
+        b, "llvm.masked.load.v16f32.p0", FLOATS, vector_at(b, address), ir.Constant(I32, 4),
+        first_lanes(b, count), spread(b, b.fptrunc(other, F32)),
+    )  # fmt: skip
+
+
 @instruction(types.void, types.intp, f32x16, types.intp)
 def store_first(b: ir.IRBuilder, address: Value, value: Value, count: Value) -> None:
     """Write the first `count` of sixteen floats."""

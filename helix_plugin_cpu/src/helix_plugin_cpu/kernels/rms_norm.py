@@ -1,5 +1,7 @@
 """RMS normalisation on the CPU: each row is read from memory once, forward and backward.
 
+`add_rms_norm` shares the kernels.
+
 torch composes it of a power, a mean, a root and two products, each a pass over memory of its own.
 Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
 """
@@ -34,8 +36,10 @@ def lane_sum(vector: Vec, scratch: int) -> float:
 
 @kernel
 def forward_jobs(
-    counter: int, jobs: int, scratch: int, x: int, weight: int, eps: float, y: int, inverse: int, rows: int, D: int
-) -> None:
+    counter: int, jobs: int, scratch: int,
+    x: int, residual: int, weight: int, eps: float, y: int, sums: int, inverse: int, rows: int, D: int,
+) -> None:  # fmt: skip
+    """Of x, or of x + residual, which goes to `sums`; both addresses are 0 without a residual."""
     while True:
         job = take_job(counter)
         if job >= jobs:
@@ -45,21 +49,25 @@ def forward_jobs(
             squares = splat(0.0)
             for d in range(0, D, LANES):
                 x_v = load_first(x + at + FLOAT * d, D - d)
+                if residual != 0:
+                    x_v = x_v + load_first(residual + at + FLOAT * d, D - d)
+                    store_first(sums + at + FLOAT * d, x_v, D - d)
                 squares = fma(x_v, x_v, squares)
             scale = 1.0 / np.sqrt(lane_sum(squares, scratch) / D + eps)
             put(inverse + FLOAT * row, np.float32(scale))
             scale_v = splat(scale)
+            normed = sums if residual != 0 else x
             for d in range(0, D, LANES):
-                y_v = load_first(x + at + FLOAT * d, D - d) * scale_v * load_first(weight + FLOAT * d, D - d)
+                y_v = load_first(normed + at + FLOAT * d, D - d) * scale_v * load_first(weight + FLOAT * d, D - d)
                 store_first(y + at + FLOAT * d, y_v, D - d)
 
 
 @kernel
 def backward_jobs(
     counter: int, jobs: int, scratch: int,
-    x: int, weight: int, dy: int, inverse: int, dx: int, dweight: int, rows: int, D: int,
+    x: int, residual: int, weight: int, dy: int, dsum: int, inverse: int, dx: int, dweight: int, rows: int, D: int,
 ) -> None:  # fmt: skip
-    """With r = 1 / rms: dx = r w dy - r³ x mean(x w dy). dweight (jobs, D) are partial sums."""
+    """With r = 1 / rms: dx = r w dy - r³ x mean(x w dy), plus `dsum` if not 0. dweight (jobs, D) are partial sums."""
     while True:
         job = take_job(counter)
         if job >= jobs:
@@ -73,13 +81,21 @@ def backward_jobs(
             for d in range(0, D, LANES):
                 here = FLOAT * d
                 weighted = load_first(weight + here, D - d) * load_first(dy + at + here, D - d)
-                dot = fma(load_first(x + at + here, D - d), weighted, dot)
+                x_v = load_first(x + at + here, D - d)
+                if residual != 0:
+                    x_v = x_v + load_first(residual + at + here, D - d)
+                dot = fma(x_v, weighted, dot)
             r = np.float64(get(inverse + FLOAT * row))
             r_v, k_v = splat(r), splat(r * r * r * lane_sum(dot, scratch) / D)
             for d in range(0, D, LANES):
                 here = FLOAT * d
                 x_v, dy_v = load_first(x + at + here, D - d), load_first(dy + at + here, D - d) * r_v
-                store_first(dx + at + here, dy_v * load_first(weight + here, D - d) - k_v * x_v, D - d)
+                if residual != 0:
+                    x_v = x_v + load_first(residual + at + here, D - d)
+                dx_v = dy_v * load_first(weight + here, D - d) - k_v * x_v
+                if dsum != 0:
+                    dx_v = dx_v + load_first(dsum + at + here, D - d)
+                store_first(dx + at + here, dx_v, D - d)
                 store_first(sums + here, fma(dy_v, x_v, load_first(sums + here, D - d)), D - d)
 
 
@@ -103,7 +119,7 @@ def forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tens
     rows, D = inverse.numel(), x.shape[-1]
     launch(
         forward_jobs, -(-rows // ROWS), x.numel(), VECTOR,
-        address(x), address(weight), float(eps), address(y), address(inverse), rows, D,
+        address(x), 0, address(weight), float(eps), address(y), 0, address(inverse), rows, D,
     )  # fmt: skip
     return (y,), (inverse,)
 
@@ -124,7 +140,7 @@ def backward(
     dx, dweight = torch.empty(x.shape), torch.empty(jobs, D)
     launch(
         backward_jobs, jobs, 2 * x.numel(), VECTOR,
-        *(address(a) for a in (x, weight, dy, saved[0], dx, dweight)), rows, D,
+        *(address(a) for a in (x, None, weight, dy, None, saved[0], dx, dweight)), rows, D,
     )  # fmt: skip
     return dx, total(dweight)
 

@@ -5,15 +5,27 @@ from __future__ import annotations
 from types import ModuleType
 
 from helix_core.ops import Kernel
+from helix_plugin_cpu.kernels import adamw as _adamw
+from helix_plugin_cpu.kernels import add_rms_norm as _add_norm
 from helix_plugin_cpu.kernels import causal_conv1d as _conv
+from helix_plugin_cpu.kernels import cross_entropy as _cross_entropy
+from helix_plugin_cpu.kernels import embedding as _embedding
 from helix_plugin_cpu.kernels import rms_norm as _norm
 from helix_plugin_cpu.kernels import selective_scan as _scan
+from helix_plugin_cpu.kernels import swiglu as _swiglu
 
 
 def _bundle(module: ModuleType) -> Kernel:
-    return Kernel(module.forward, module.forward_train, module.backward, module.residuals)
+    return Kernel(
+        module.forward, module.forward_train, module.backward, module.residuals, getattr(module, "shared", {})
+    )
 
 
 selective_scan = _bundle(_scan)
 causal_conv1d = _bundle(_conv)
 rms_norm = _bundle(_norm)
+add_rms_norm = _bundle(_add_norm)
+cross_entropy = _bundle(_cross_entropy)
+embedding = _bundle(_embedding)
+swiglu = _bundle(_swiglu)
+adamw = _adamw.step

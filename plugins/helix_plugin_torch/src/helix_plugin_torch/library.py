@@ -75,7 +75,8 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
 
     first_array, first_saved = n_outputs, n_outputs + n_arrays
     first_attr = first_saved + n_residuals
-    differentiable = [i for i, name in enumerate(op.arrays) if name not in op.no_grad]
+    differentiable = [i for i, name in enumerate(op.arrays) if name not in op.no_grad and name not in kernel.shared]
+    shared = [(op.arrays.index(name), op.arrays.index(other)) for name, other in kernel.shared.items()]
 
     def backward(*args: Any) -> Any:
         given = args[first_array:first_saved]
@@ -119,6 +120,8 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
         result: list[Tensor | None] = [None] * (n_arrays + len(attr_names))
         for index, grad in zip(differentiable, found, strict=True):
             result[index] = None if saved[index] is None else grad
+        for index, other in shared:
+            result[index] = result[other]
         return tuple(result)
 
     torch.library.register_autograd(

@@ -1,0 +1,129 @@
+"""Cross-entropy on the CPU: what is kept for the backward is one number a row, never a second array of logits.
+
+torch keeps the logarithm of the softmax, as large as the logits themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense
+from helix_plugin_cpu.kernels._jit import kernel
+from helix_plugin_cpu.kernels._math import canonical, exp, maximum
+from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load_first, load_or, splat, store, store_first
+from helix_plugin_cpu.kernels._threads import launch
+
+ROWS = 8
+LOWEST = -3.4e38
+
+
+@kernel
+def forward_jobs(
+    counter: int, jobs: int, scratch: int, logits: int, targets: int, nats: int, log_sums: int, rows: int, V: int
+) -> None:
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            return
+        for row in range(job * ROWS, min((job + 1) * ROWS, rows)):
+            at = logits + FLOAT * row * V
+            most = splat(LOWEST)
+            for v in range(0, V, LANES):
+                most = maximum(most, load_or(at + FLOAT * v, V - v, LOWEST))
+            store(scratch, most)
+            largest = np.float32(LOWEST)
+            for lane in range(LANES):
+                largest = max(largest, get(scratch + FLOAT * lane))
+            sums = splat(0.0)
+            for v in range(0, V, LANES):
+                e = exp(canonical(load_or(at + FLOAT * v, V - v, LOWEST) - largest))
+                store_first(scratch, e, V - v)
+                sums = sums + load_first(scratch, V - v)
+            store(scratch, sums)
+            total = 0.0
+            for lane in range(LANES):
+                total += np.float64(get(scratch + FLOAT * lane))
+            log_sum = np.log(total) + np.float64(largest)
+            put(log_sums + FLOAT * row, np.float32(log_sum))
+            put(nats + FLOAT * row, np.float32(log_sum - np.float64(get(at + FLOAT * get_int(targets + 8 * row)))))
+
+
+@kernel
+def backward_jobs(
+    counter: int, jobs: int, scratch: int,
+    logits: int, targets: int, log_sums: int, dnats: int, dlogits: int, rows: int, V: int,
+) -> None:  # fmt: skip
+    """(softmax - 1 at the target) times the row's gradient."""
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            return
+        for row in range(job * ROWS, min((job + 1) * ROWS, rows)):
+            at, out = logits + FLOAT * row * V, dlogits + FLOAT * row * V
+            log_sum = np.float64(get(log_sums + FLOAT * row))
+            scale = np.float64(get(dnats + FLOAT * row))
+            for v in range(0, V, LANES):
+                p = exp(canonical(load_first(at + FLOAT * v, V - v) - log_sum))
+                store_first(out + FLOAT * v, p * scale, V - v)
+            target = out + FLOAT * get_int(targets + 8 * row)
+            put(target, np.float32(get(target) - scale))
+
+
+def residuals(logits: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
+    """The logarithm of each row's sum of exponentials."""
+    return (tuple(targets),)
+
+
+def forward(*arrays: Tensor | None) -> tuple[Tensor]:
+    """logits (..., V) float32, integer targets (...) -> nats (...).
+
+    Raises IndexError for a target outside 0..V-1, TypeError for logits that are not float32.
+    """
+    return forward_train(*arrays)[0]
+
+
+def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
+    """`forward`, with the residuals that `backward` needs."""
+    logits, targets = _checked(arrays)
+    nats, log_sums = torch.empty(targets.shape), torch.empty(targets.shape)
+    rows, V = targets.numel(), logits.shape[-1]
+    launch(
+        forward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR,
+        *(address(a) for a in (logits, targets, nats, log_sums)), rows, V,
+    )  # fmt: skip
+    return (nats,), (log_sums,)
+
+
+def backward(
+    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
+) -> tuple[Tensor | None, ...]:
+    """The gradient of nats -> that of logits."""
+    logits, targets = _checked(arrays)
+    dnats = dense(torch.zeros(targets.shape) if grads[0] is None else grads[0])
+    check("cross_entropy's backward", {"nats": (dnats, tuple(targets.shape))})
+    dlogits = torch.empty(logits.shape)
+    rows, V = targets.numel(), logits.shape[-1]
+    launch(
+        backward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR,
+        *(address(a) for a in (logits, targets, saved[0], dnats, dlogits)), rows, V,
+    )  # fmt: skip
+    return dlogits, None
+
+
+def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
+    logits, targets = dense(arrays[0]), dense(arrays[1])
+    if logits is None or targets is None:
+        raise ValueError("cross_entropy: logits and targets are needed")
+    V = logits.shape[-1]
+    check("cross_entropy", {"logits": (logits, (*targets.shape, V)), "targets": (targets, targets.shape)}, ("targets",))
+    targets = targets.to(torch.int64)
+    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < V:
+        raise IndexError(
+            f"cross_entropy: targets are {int(targets.min())}..{int(targets.max())}, and there are {V} classes"
+        )
+    return logits, targets
