@@ -22,7 +22,7 @@ def work(shape: list[int], what: str) -> Callable[[], Any]:
         def prefill() -> Any:
             with backend.inference():
                 state = model.init_state(F, shape[0])
-                logits, _ = model.apply(F, params, tokens, state=state)
+                logits, _ = model.apply(F, params, tokens, state=state, last=True)
             return logits[:, -1]
 
         return prefill

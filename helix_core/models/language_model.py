@@ -10,7 +10,7 @@ from helix_core.layers.base import State
 from helix_core.layers.init import ParamSpec, fan_in, init_params, normal
 from helix_core.models.block import Block, Norm
 from helix_core.models.config import ComponentConfig, ModelConfig
-from helix_core.models.padding import pack_left, reorder
+from helix_core.models.padding import last_real, pack_left, reorder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,12 +82,14 @@ class LanguageModel:
         state: State | None = None,
         mask: Array | None = None,
         reset: Array | None = None,
+        last: bool = False,
     ) -> tuple[Array, State | None]:
         """Integer tokens (B, L) -> logits (B, L, V), and the state after them if one was given.
 
         mask (B, L)   True for real tokens; others (padding, anywhere) are as if they were not there, and the
                       logits at their places mean nothing
         reset (B, L)  True where a new document starts in a row of several
+        last          only the logits of each row's last real token, (B, 1, V): all that reading a prompt needs
         """
         order, lengths = None, None
         if mask is not None:
@@ -104,9 +106,11 @@ class LanguageModel:
                 F, p["blocks"][str(i)], x, residual, state=before, reset=reset, lengths=lengths
             )
             after.append(following)
+        if last:
+            x, residual = (last_real(F.xp, part, lengths) for part in (x, residual))
         x, _ = self.norm.apply(F, p["norm"], x, residual)
         logits = F.linear(x, params["embedding.weight" if self.config.tie_embeddings else "head.weight"])
-        if order is not None:
+        if order is not None and not last:
             logits = reorder(F.xp, logits, inverse)
         return logits, None if state is None else {"blocks": after}
 

@@ -23,3 +23,11 @@ def reorder(xp: Any, x: Array, order: Array) -> Array:
     if len(x.shape) == 3:
         order = xp.broadcast_to(order[..., None], (*order.shape, x.shape[2]))
     return xp.take_along_axis(x, order, axis=1)
+
+
+def last_real(xp: Any, x: Array, lengths: Array | None) -> Array:
+    """x (B, L, D), padded on the right -> its last real step (B, 1, D); the first one of a row without any."""
+    if lengths is None:
+        return x[:, -1:]
+    at = xp.maximum(lengths - 1, xp.zeros_like(lengths))[:, None, None]
+    return xp.take_along_axis(x, xp.broadcast_to(at, (x.shape[0], 1, x.shape[2])), axis=1)

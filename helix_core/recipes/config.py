@@ -52,6 +52,11 @@ class TrainingConfig(_Section):
     )
     batch_size: int = Field(16, gt=0, description="rows per micro-batch")
     seq_len: int = Field(256, gt=0, description="bytes per row")
+    chunk: int | None = Field(
+        None,
+        gt=0,
+        description="bytes per chunk of a row: memory stops growing with seq_len, for a third more time; default: none",
+    )
     accumulation: int = Field(1, gt=0, description="micro-batches per optimizer step")
     clip: float | None = Field(1.0, gt=0, description="largest global gradient norm")
     eval_every: int | None = Field(None, gt=0, description="steps between evaluations; default: at the end only")

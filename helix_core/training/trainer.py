@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from helix_core.optimizers.clip import clip_by_global_norm, global_norm
 from helix_core.plugin_system import create, select
 from helix_core.recipes import Recipe
 from helix_core.training.checkpoint import Checkpoint, check_params, save_checkpoint
+from helix_core.training.chunked import chunked_value_and_grad
 from helix_core.tree import tree_items
 
 if TYPE_CHECKING:
@@ -63,9 +65,7 @@ class Trainer:
         specs = self.model.params()
         self._decay = frozenset(name for name, spec in specs.items() if spec.decay)
         self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
-        self._value_and_grad = self.backend.value_and_grad(
-            self.backend.compile(self._loss) if recipe.backend.compile else self._loss
-        )
+        self._value_and_grad = self._gradient()
         self.step = 0
         self.params = self._to_backend(self.model.init(recipe.seed))
         self.moments = self.optimizer.init(self.F_infer, self.params)
@@ -79,6 +79,15 @@ class Trainer:
     def parameters(self) -> int:
         """Number of trained values."""
         return sum(math.prod(spec.shape) for spec in self.model.params().values())
+
+    def _gradient(self) -> Callable[..., tuple[Any, dict[str, Any]]]:
+        """`(params, tokens, targets, reset) -> (loss, gradient by name)`."""
+        chunk = self.recipe.training.chunk
+        if chunk is not None and chunk < self.recipe.training.seq_len:
+            return chunked_value_and_grad(self.backend, self.model, self.F, self.F_infer, chunk)
+        return self.backend.value_and_grad(
+            self.backend.compile(self._loss) if self.recipe.backend.compile else self._loss
+        )
 
     def measure_step(self) -> float:
         """Seconds of a typical undisturbed step, from a few whose results are thrown away."""

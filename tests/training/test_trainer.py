@@ -53,6 +53,26 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(corpus):
         assert float((grad - mean).abs().max()) <= 1e-6 * float(mean.abs().max() + 1e-3)
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 24])
+def test_chunks_change_the_memory_and_not_the_gradient(corpus, chunk):
+    whole, parts = (trainer(corpus, f"training.chunk={c}") for c in (1000, chunk))
+    (value, grads), (chunked_value, chunked) = whole._accumulate(3), parts._accumulate(3)
+    assert float(chunked_value) == pytest.approx(float(value), rel=1e-6)
+    for name, grad in grads.items():
+        assert float((grad - chunked[name]).abs().max()) <= 2e-5 * float(grad.abs().max() + 1e-4), name
+
+
+def test_a_chunk_knows_of_documents_that_begin_within_it(corpus):
+    whole, parts = (
+        trainer(corpus, f"training.chunk={c}", "training.seq_len=200", "data.reset=true") for c in (1000, 60)
+    )
+    batch = whole.batches(0, 0)
+    assert batch.reset[:, 61:].any()
+    grads, chunked = whole._accumulate(0)[1], parts._accumulate(0)[1]
+    for name, grad in grads.items():
+        assert float((grad - chunked[name]).abs().max()) <= 2e-5 * float(grad.abs().max() + 1e-4), name
+
+
 def test_clipping_bounds_the_step(corpus):
     free, clipped = (trainer(corpus, "optimizer.name=sgd", f"training.clip={c}") for c in (1e9, 1e-3))
     moves = []

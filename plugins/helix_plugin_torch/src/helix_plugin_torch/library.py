@@ -57,7 +57,8 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
 
     def empty_outputs(args: Sequence[Any]) -> tuple[Tensor, ...]:
         out = op.shapes(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
-        return tuple(args[0].new_empty(shape) for shape in out)
+        like = _floating(args[:n_arrays])
+        return tuple(like.new_empty(shape) for shape in out)
 
     def infer(*args: Any) -> Any:
         return _bare(kernel.forward(*args[:n_arrays], **named(args[n_arrays:])))
@@ -71,7 +72,12 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
 
     def train_fake(*args: Any) -> Any:
         saved = kernel.residuals(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
-        return _bare((*empty_outputs(args), *(args[0].new_empty(shape, dtype=torch.float32) for shape in saved)))
+        return _bare(
+            (
+                *empty_outputs(args),
+                *(_floating(args[:n_arrays]).new_empty(shape, dtype=torch.float32) for shape in saved),
+            )
+        )
 
     first_array, first_saved = n_outputs, n_outputs + n_arrays
     first_attr = first_saved + n_residuals
@@ -82,11 +88,15 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
         given = args[first_array:first_saved]
         grads = kernel.backward(args[:n_outputs], given, args[first_saved:first_attr], **named(args[first_attr:]))
         # An operator returns tensors only: an absent gradient travels as an empty one.
-        return _bare(tuple(given[0].new_empty(0) if grads[i] is None else grads[i] for i in differentiable))
+        absent = _floating(given)
+        return _bare(tuple(absent.new_empty(0) if grads[i] is None else grads[i] for i in differentiable))
 
     def backward_fake(*args: Any) -> Any:
         given = args[first_array:first_saved]
-        return _bare(tuple(given[0].new_empty(0 if given[i] is None else given[i].shape) for i in differentiable))
+        like = _floating(given)
+        return _bare(
+            tuple(like.new_empty(0) if (a := given[i]) is None else a.new_empty(a.shape) for i in differentiable)
+        )
 
     def define(suffix: str, parameters: list[str], returns: int, real: Any, fake: Any) -> Any:
         name = f"{label}{suffix}"
@@ -137,6 +147,11 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
         return infer_op(*given, *values)
 
     return call
+
+
+def _floating(arrays: Sequence[Tensor | None]) -> Tensor:
+    """The first array that is no index or mask: outputs have its dtype."""
+    return next(a for a in arrays if a is not None and a.is_floating_point())
 
 
 def _bare(values: tuple[Tensor, ...]) -> Any:

@@ -1,0 +1,97 @@
+"""Gradients over sequences longer than memory: the sequence goes through the model in chunks, and comes back in chunks.
+
+A recurrent model's past reaches its future through the state alone. So the forward pass keeps the states between
+chunks and nothing else; the backward pass takes the chunks from last to first, computes each again from the state in
+front of it, and hands the gradient of that state to the chunk before. The gradient is that of the whole sequence,
+nothing is cut off. Memory grows with the chunk, time by one forward pass.
+
+Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, along time instead of depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from helix_core.models import LanguageModel
+from helix_core.tree import tree_items, tree_map
+
+if TYPE_CHECKING:
+    from helix_core.backends.base import Backend
+    from helix_core.ops.table import OpTable
+
+Array = Any
+STATE = "state:"
+
+
+def chunked_value_and_grad(
+    backend: Backend, model: LanguageModel, F: OpTable, F_infer: OpTable, chunk: int
+) -> Callable[..., tuple[Array, dict[str, Array]]]:
+    """`(params, tokens, targets, reset) -> (mean loss, gradient by name)`, with the memory of `chunk` steps.
+
+    tokens, targets (B, L); reset (B, L) or None. Equal to the gradient of `helix_core.models.loss` but for rounding.
+    F is bound for training, F_infer for inference.
+    """
+
+    def part(array: Array | None, start: int) -> Array | None:
+        return None if array is None else array[:, start : start + chunk]
+
+    def step(
+        leaves: Mapping[str, Array], structure: Any, pull: list[Array | None], share: float, *rows: Array | None
+    ) -> Array:
+        """A chunk's share of the loss, plus what its last state adds to the loss of the chunks behind it."""
+        tokens, targets, reset = rows
+        state = _with_leaves(structure, leaves)
+        logits, after = model.apply(F, leaves, tokens, state=state, reset=reset)
+        value = F.xp.mean(F.cross_entropy(logits, targets)) * share
+        for (_, leaf), grad in zip(tree_items(after), pull, strict=True):
+            if grad is not None:
+                value = value + F.xp.sum(leaf * grad)
+        return value
+
+    gradient = backend.value_and_grad(step)
+
+    def run(
+        params: Mapping[str, Array], tokens: Array, targets: Array, reset: Array | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        length = tokens.shape[1]
+        starts = range(0, length, chunk)
+        with backend.inference():
+            states: list[Any] = [model.init_state(F_infer, tokens.shape[0])]
+            value: Array = 0.0
+            for start in starts:
+                logits, after = model.apply(
+                    F_infer, params, part(tokens, start), state=states[-1], reset=part(reset, start)
+                )
+                targets_here = part(targets, start)
+                share = targets_here.shape[1] / length  # type: ignore[union-attr]
+                value = value + F_infer.xp.mean(F_infer.cross_entropy(logits, targets_here)) * share
+                states.append(after)
+        pull: list[Array | None] = [None for _ in tree_items(states.pop())]
+        total: dict[str, Array] = {}
+        for start in reversed(starts):
+            before = states.pop()
+            moving = {f"{STATE}{name}": leaf for name, leaf in tree_items(before) if _floating(F.xp, leaf)}
+            rows = part(tokens, start), part(targets, start), part(reset, start)
+            share = rows[0].shape[1] / length  # type: ignore[union-attr]
+            _, grads = gradient({**params, **moving}, before, pull, share, *rows)
+            pull = [grads.get(f"{STATE}{name}") for name, _ in tree_items(before)]
+            with backend.inference():
+                total = {name: total[name] + grads[name] if total else grads[name] for name in params}
+        return value, total
+
+    return run
+
+
+def _with_leaves(structure: Any, leaves: Mapping[str, Array]) -> Any:
+    """The state of `structure`, with the leaves that gradients flow into taken from `leaves`."""
+    names = iter([name for name, _ in tree_items(structure)])
+
+    def leaf(constant: Array) -> Array:
+        return leaves.get(f"{STATE}{next(names)}", constant)
+
+    return tree_map(leaf, structure)
+
+
+def _floating(xp: Any, leaf: Array) -> bool:
+    return bool(xp.isdtype(leaf.dtype, "real floating"))
