@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helix_core.models import LanguageModel
+from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_core.training.checkpoint import check_params, load_checkpoint
 from helix_core.training.run_folder import RunFolder
@@ -40,5 +41,5 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     checkpoint = load_checkpoint(folder)
     check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     chosen: Backend = create("backend", backend)
-    params = {name: chosen.asarray(array, dtype) for name, array in checkpoint.params.items()}
+    params = {name: chosen.asarray(array, storage(dtype)) for name, array in checkpoint.params.items()}
     return LoadedRun(model, chosen, chosen.bind(dtype=dtype, mode="infer"), params, checkpoint.step)

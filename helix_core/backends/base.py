@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from helix_core.errors import ComponentUnavailable
+from helix_core.ops.half import storage
 from helix_core.ops.table import Facts, OpTable, bind_ops
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Backend(ABC):
             facts,
             kernel_descriptors() if self.use_kernels else (),
             wrap=self.wrap,
-            asarray=lambda array: self.asarray(array, dtype),
+            asarray=lambda array: self.asarray(array, storage(dtype)),
             pins={**kernel_pins(), **(pins or {})} if self.use_kernels else None,
         )
         from helix_core.events import emit

@@ -23,7 +23,13 @@ def _samples(rng: Any) -> Iterator[Sample]:
     yield Sample(still, {"lr": 1e-2, "step": 3}, label="nothing moves")
 
 
-@define_op(shapes=_shapes, samples=_samples, outputs=("p", "m", "v"), no_grad=("p", "g", "m", "v"))
+@define_op(
+    shapes=_shapes,
+    samples=_samples,
+    outputs=("p", "m", "v"),
+    no_grad=("p", "g", "m", "v"),
+    wide=("p", "m", "v"),
+)
 def adamw(
     xp: Any,
     p: Array,

@@ -17,7 +17,7 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample({"logits": rng.normal(size=(*shape, vocab)) * 4, "targets": rng.integers(vocab, size=shape)})
 
 
-@define_op(shapes=_shapes, samples=_samples, no_grad=("targets",))
+@define_op(shapes=_shapes, samples=_samples, no_grad=("targets",), wide=("y",))
 def cross_entropy(xp: Any, logits: Array, targets: Array) -> Array:
     """-log softmax(logits)[target], in nats: (..., V), integer (...) -> (...)."""
     shifted = logits - xp.max(logits, axis=-1, keepdims=True)

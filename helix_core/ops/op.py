@@ -38,6 +38,7 @@ class Op:
     no_grad     array arguments without a gradient (indices, masks)
     shapes      `shapes(*shapes, **attrs)` -> one shape per output; an absent optional array has shape None.
                 Plain arithmetic, so that it also works on symbolic sizes.
+    wide        outputs that stay float32 beside activations in half precision: states, sums, losses
     samples     `samples(rng)` -> inputs of ragged and degenerate sizes, fresh from a NumPy Generator
     """
 
@@ -49,6 +50,7 @@ class Op:
     samples: Callable[[Any], Iterable[Sample]]
     arrays: tuple[str, ...]
     optional: frozenset[str]
+    wide: frozenset[str]
     attrs: Mapping[str, Any]
 
     @property
@@ -72,8 +74,12 @@ def define_op(
     samples: Callable[[Any], Iterable[Sample]],
     outputs: tuple[str, ...] = ("y",),
     no_grad: tuple[str, ...] = (),
+    wide: tuple[str, ...] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make an op of a reference function and add it to `OPS`; the function itself is returned unchanged."""
+    """Make an op of a reference function and add it to `OPS`; the function itself is returned unchanged.
+
+    By default, every output but the first is `wide`.
+    """
 
     def register(reference: Callable[..., Any]) -> Callable[..., Any]:
         parameters = list(inspect.signature(reference).parameters.values())[1:]
@@ -90,6 +96,7 @@ def define_op(
             samples=samples,
             arrays=tuple(p.name for p in arrays),
             optional=frozenset(p.name for p in arrays if p.default is None),
+            wide=frozenset(outputs[1:] if wide is None else wide),
             attrs={p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
         )
         return reference

@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
+from helix_core.ops.half import HALF, between_casts
 from helix_core.ops.op import OPS, Op
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class OpTable:
         self.__dict__.update(bound)
 
     def zeros(self, *shape: int) -> Any:
-        """Zeros in the table's dtype on its device, for states."""
+        """Zeros on the table's device, for states: in its dtype, or float32 beside half precision."""
         import numpy as np
 
         return self.asarray(np.zeros(shape, dtype=np.float32))
@@ -100,7 +101,7 @@ def bind_ops(
     """Bind every op for `facts`: the best kernel that accepts them, else the op's reference.
 
     kernels  pairs of plugin name and descriptor; the highest priority that fits wins, ties go by name
-    asarray  turns a NumPy array into one of the namespace, in the dtype of `facts`
+    asarray  turns a NumPy array into one of the namespace, in the dtype of `facts` (float32 beside half precision)
     wrap     turns a loaded kernel into a callable of the namespace (autodiff registration and the like)
     pins     kernel by op name, exact and never falling back; "core/reference" pins the reference
 
@@ -117,8 +118,26 @@ def bind_ops(
     for op in OPS.values():
         ranked = sorted(by_op.get(op.name, ()), key=lambda pair: (-pair[1].priority, pair[0]))
         pin = (pins or {}).get(op.name)
-        bound[op.name], trail[op.name] = _bind(op, xp, facts, ranked, wrap, pin)
+        bound[op.name], trail[op.name] = _bind_at(op, xp, facts, ranked, wrap, pin)
     return OpTable(xp, facts, bound, trail, asarray)
+
+
+def _bind_at(
+    op: Op, xp: Any, facts: Facts, ranked: list[tuple[str, KernelDescriptor]], wrap: Wrap, pin: str | None
+) -> tuple[Callable[..., Any], Choice]:
+    """`_bind`; in half precision, a kernel that does not name the dtype serves between casts."""
+    if facts.dtype not in HALF:
+        return _bind(op, xp, facts, ranked, wrap, pin)
+    native = [pair for pair in ranked if facts.dtype in pair[1].dtypes]
+    if native and pin is None:
+        function, choice = _bind(op, xp, facts, native, wrap, pin)
+        if choice.chosen != REFERENCE:
+            return function, choice
+    elif pin is not None and any(pin in (name, descriptor.name) for name, descriptor in native):
+        return _bind(op, xp, facts, native, wrap, pin)
+    function, choice = _bind(op, xp, replace(facts, dtype="float32"), ranked, wrap, pin)
+    choice = replace(choice, reason=f"{choice.reason}; in float32, between casts")
+    return between_casts(xp, op, function, facts.dtype), choice
 
 
 def _bind(

@@ -15,6 +15,7 @@ import numpy as np
 from helix_core.data import Batches, Corpus
 from helix_core.errors import CheckpointError, TrainingError
 from helix_core.models import LanguageModel, loss
+from helix_core.ops.half import storage
 from helix_core.optimizers.clip import clip_by_global_norm, global_norm
 from helix_core.plugin_system import create, select
 from helix_core.recipes import Recipe
@@ -180,4 +181,4 @@ class Trainer:
         }
 
     def _to_backend(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        return {name: self.backend.asarray(a, self.recipe.backend.dtype) for name, a in arrays.items()}
+        return {name: self.backend.asarray(a, storage(self.recipe.backend.dtype)) for name, a in arrays.items()}

@@ -38,6 +38,9 @@ class TorchBackend(Backend):
     def xp(self) -> Any:
         return namespace()
 
+    def dtypes(self) -> tuple[str, ...]:
+        return ("float32", "float64", "bfloat16")
+
     def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
         array = np.asarray(array)
         tensor = torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())

@@ -8,10 +8,16 @@ from torch.nn import functional as nn
 
 from helix_core.ops import OPS
 
-linear = nn.linear
 sigmoid = torch.sigmoid
 silu = nn.silu
 softplus = nn.softplus
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., I), weight (O, I), bias (O,) -> (..., O), in the dtype of x."""
+    if x.dtype != weight.dtype:
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    return nn.linear(x, weight, bias)
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -58,7 +58,11 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
     def empty_outputs(args: Sequence[Any]) -> tuple[Tensor, ...]:
         out = op.shapes(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
         like = _floating(args[:n_arrays])
-        return tuple(like.new_empty(shape) for shape in out)
+        wide = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return tuple(
+            like.new_empty(shape, dtype=wide if name in op.wide else like.dtype)
+            for name, shape in zip(op.outputs, out, strict=True)
+        )
 
     def infer(*args: Any) -> Any:
         return _bare(kernel.forward(*args[:n_arrays], **named(args[n_arrays:])))

@@ -24,6 +24,10 @@ OPS = (
     "softplus",
 )
 
+FULL, HALF = ("float32", "float64"), ("bfloat16", "float16")
+IN_HALF = ("gelu", "linear", "sigmoid", "silu", "softmax", "softplus")
+"""What torch computes in half precision on half-precision arrays, accumulating in float32."""
+
 
 @hookimpl
 def helix_kernels() -> Sequence[KernelDescriptor]:
@@ -35,7 +39,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             summary=f"torch's own {op}",
             namespace="torch",
             devices=("cpu", "cuda", "mps", "xpu"),
-            dtypes=("float32", "float64", "bfloat16", "float16"),
+            dtypes=FULL + (HALF if op in IN_HALF else ()),
             gradient="native",
         )
         for op in OPS
