@@ -24,6 +24,10 @@ def helix_backends() -> Sequence[BackendDescriptor]:
     ]
 
 
+STORED_SHORT = ("add_rms_norm", "causal_conv1d", "cross_entropy", "rms_norm", "selective_scan", "swiglu")
+"""Kernels that read and write bfloat16 themselves; the others get float32 between casts."""
+
+
 @hookimpl
 def helix_kernels() -> Sequence[KernelDescriptor]:
     return [
@@ -35,7 +39,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             requires=("numba>=0.61",),
             namespace="torch",
             devices=("cpu",),
-            dtypes=("float32",),
+            dtypes=("float32", "bfloat16") if op in STORED_SHORT else ("float32",),
             gradient="none" if op == "adamw" else "vjp",
             priority=10,
         )

@@ -10,8 +10,18 @@ from torch import Tensor
 Shape = tuple[int, ...]
 
 
-def check(op: str, arrays: Mapping[str, tuple[Tensor | None, Shape]], exempt: tuple[str, ...] = ()) -> None:
-    """Every given array is float32 (unless exempt) on the CPU and has its shape.
+SINGLE = (torch.float32,)
+STORED = (torch.float32, torch.bfloat16)
+"""What kernels whose activations may be stored either way take."""
+
+
+def check(
+    op: str,
+    arrays: Mapping[str, tuple[Tensor | None, Shape]],
+    exempt: tuple[str, ...] = (),
+    dtypes: tuple[torch.dtype, ...] = SINGLE,
+) -> None:
+    """Every given array has one of the dtypes (unless exempt), is on the CPU and has its shape.
 
     Raises TypeError for a dtype, ValueError for a shape or a device.
     """
@@ -20,9 +30,10 @@ def check(op: str, arrays: Mapping[str, tuple[Tensor | None, Shape]], exempt: tu
             continue
         if tuple(array.shape) != shape:
             raise ValueError(f"{op}: {name} has shape {tuple(array.shape)}, expected {shape}")
-        if array.dtype != torch.float32 and name not in exempt:
+        if array.dtype not in dtypes and name not in exempt:
+            taken = " and ".join(map(str, dtypes))
             raise TypeError(
-                f"{op}: {name} is {array.dtype}, and the Numba kernel takes torch.float32 only; "
+                f"{op}: {name} is {array.dtype}, and the Numba kernel takes {taken} only; "
                 f"cast it with .float() or use the op's reference"
             )
         if array.device.type != "cpu":
@@ -35,6 +46,21 @@ def rows(array: Tensor | None) -> Tensor | None:
         return None
     array = array.detach().resolve_neg()
     return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.contiguous()
+
+
+def single(array: Tensor | None) -> Tensor | None:
+    """The same values in float32: for parameters and states, which are small."""
+    return None if array is None else array.detach().float()
+
+
+def stored_like(array: Tensor | None, like: Tensor) -> Tensor | None:
+    """The same values in the dtype of `like`: a copy only where a caller mixes dtypes."""
+    return None if array is None else array.detach().to(like.dtype)
+
+
+def cast_back(grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Each gradient in the dtype of its array."""
+    return tuple(g if g is None or a is None else g.to(a.dtype) for g, a in zip(grads, arrays, strict=False))
 
 
 def dense(array: Tensor | None) -> Tensor | None:

@@ -7,7 +7,6 @@ ones, or zeros. So the loop over taps knows neither rows' beginnings nor documen
 from __future__ import annotations
 
 from helix_plugin_cpu.kernels._blocks import (
-    clear_rows,
     clear_vectors,
     copy_vectors,
     gather_block,
@@ -29,6 +28,7 @@ from helix_plugin_cpu.kernels._simd import (
     store,
     store_first,
 )
+from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, read, size_of, write
 
 TILE = 64
 
@@ -40,15 +40,15 @@ def conv_scratch(K: int, group: int) -> int:
 
 @inline
 def fill_window(
-    window: int, x: int, x_t: int, initial: int, channels: int, begin: int, t: int, steps: int, K: int,
+    kind: float, window: int, x: int, x_t: int, initial: int, channels: int, begin: int, t: int, steps: int, K: int,
     lanes: int,
 ) -> None:  # fmt: skip
     """Inputs t-K+1 .. t+steps-1 of a row's block; those before `begin` are of `initial`, or zeros."""
     for i in range(K - 1 + steps):
         s = t - (K - 1) + i
         if s >= begin:
-            prefetch(x + FLOAT * (s + steps) * x_t)
-            value = load_first(x + FLOAT * s * x_t, lanes)
+            prefetch(x + size_of(kind) * (s + steps) * x_t)
+            value = read(kind, x + size_of(kind) * s * x_t, lanes)
         elif initial != 0 and s < 0:
             value = load_first(initial + FLOAT * (K - 1 + s) * channels, lanes)
         else:
@@ -79,11 +79,12 @@ def turned_taps(w: int, owed: int, K: int) -> Vec:
 
 @kernel
 def conv_forward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     x: int, x_b: int, x_t: int, weight: int, bias: int, initial: int, resets: int, ends: int,
     y: int, last: int, length: int, channels: int, K: int, group: int, activate: int,
 ) -> None:  # fmt: skip
-    """Optional arrays have the address 0."""
+    """Optional arrays have the address 0. x and y are stored as `kind` says, everything else as float32."""
+    wide = size_of(kind)
     blocks = (channels + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     w_l = scratch
@@ -110,42 +111,43 @@ def conv_forward_jobs(
                     d = block * LANES
                     lanes = min(LANES, channels - d)
                     carried = 0 if fresh or initial == 0 else initial + FLOAT * (row * (K - 1) * channels + d)
-                    source = x + FLOAT * (row * x_b + d)
-                    fill_window(window, source, x_t, carried, channels, begin, t, steps, K, lanes)
+                    source = x + wide * (row * x_b + d)
+                    fill_window(kind, window, source, x_t, carried, channels, begin, t, steps, K, lanes)
                     w = w_l + VECTOR * K * (block - first)
                     bias_v = load_first(bias + FLOAT * d, lanes) if bias != 0 else splat(0.0)
-                    out = y + FLOAT * ((row * length + t) * channels + d)
+                    out = y + wide * ((row * length + t) * channels + d)
                     for i in range(steps):
                         y_v = taps(w, window + VECTOR * i, K, bias_v)
                         if activate:
                             y_v = y_v * sigmoid(y_v)
-                        store_first(out + FLOAT * i * channels, y_v, lanes)
+                        write(kind, out + wide * i * channels, y_v, lanes)
             begin = run_end
         d = first * LANES
         width = min(channels, stop * LANES) - d
-        clear_rows(y + FLOAT * ((row * length + end) * channels + d), channels, length - end, width)
+        clear_stored(kind, y + wide * ((row * length + end) * channels + d), channels, length - end, width)
         begin = last_start(flags, 0, end)
         fresh = starts_at(flags, begin) and end > 0
         for block in range(first, stop):
             d = block * LANES
             lanes = min(LANES, channels - d)
             carried = 0 if fresh or initial == 0 else initial + FLOAT * (row * (K - 1) * channels + d)
-            fill_window(window, x + FLOAT * (row * x_b + d), x_t, carried, channels, begin, end, 0, K, lanes)
+            fill_window(kind, window, x + wide * (row * x_b + d), x_t, carried, channels, begin, end, 0, K, lanes)
             for i in range(K - 1):
                 into = last + FLOAT * ((row * (K - 1) + i) * channels + d)
                 store_first(into, load(window + VECTOR * i), lanes)
 
 
 @inline
-def add_rows(source: int, source_t: int, target: int, target_t: int, rows: int, lanes: int) -> None:
+def add_rows(kind: float, source: int, source_t: int, target: int, target_t: int, rows: int, lanes: int) -> None:
+    """float32 rows at `source` to rows at `target` that are stored as `kind` says."""
     for i in range(rows):
-        at = target + FLOAT * i * target_t
-        store_first(at, load_first(at, lanes) + load_first(source + FLOAT * i * source_t, lanes), lanes)
+        at = target + size_of(kind) * i * target_t
+        write(kind, at, read(kind, at, lanes) + load_first(source + FLOAT * i * source_t, lanes), lanes)
 
 
 @kernel
 def conv_backward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     x: int, x_b: int, x_t: int, dy: int, dy_b: int, dy_t: int, weight: int, bias: int, initial: int,
     dlast: int, resets: int, ends: int, dx: int, dw: int, dbias: int, dinitial: int,
     length: int, channels: int, K: int, group: int, activate: int,
@@ -154,7 +156,9 @@ def conv_backward_jobs(
 
     `owed` holds a tile's gradients in front of the activation, K-1 rows of zeros before them, the next tile's
     first K-1 rows behind them: the same taps, turned around, give dx, and at the zeros that of `initial`.
+    x, dy and dx are stored as `kind` says, everything else as float32.
     """
+    wide = size_of(kind)
     blocks = (channels + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     w_l, dw_l = scratch, scratch + VECTOR * K * group
@@ -190,8 +194,8 @@ def conv_backward_jobs(
                 w, later = w_l + VECTOR * K * (block - first), later_l + VECTOR * K * (block - first)
                 dw_b, dbias_b = dw_l + VECTOR * K * (block - first), dbias_l + VECTOR * (block - first)
                 carried = 0 if fresh or initial == 0 else initial + FLOAT * (row * (K - 1) * channels + d)
-                source = x + FLOAT * (row * x_b + d)
-                fill_window(window, source, x_t, carried, channels, begin, t, steps, K, lanes)
+                source = x + wide * (row * x_b + d)
+                fill_window(kind, window, source, x_t, carried, channels, begin, t, steps, K, lanes)
                 bias_v = load_first(bias + FLOAT * d, lanes) if bias != 0 else splat(0.0)
                 dbias_v = load(dbias_b)
                 clear_vectors(owed, K - 1)
@@ -199,8 +203,8 @@ def conv_backward_jobs(
                 for i in range(steps):
                     p_v = splat(0.0)
                     if dy != 0:
-                        prefetch(dy + FLOAT * (row * dy_b + (t + i - steps) * dy_t + d))
-                        p_v = load_first(dy + FLOAT * (row * dy_b + (t + i) * dy_t + d), lanes)
+                        prefetch(dy + wide * (row * dy_b + (t + i - steps) * dy_t + d))
+                        p_v = read(kind, dy + wide * (row * dy_b + (t + i) * dy_t + d), lanes)
                     if activate:
                         y_v = taps(w, window + VECTOR * i, K, bias_v)
                         p_v = p_v * silu_slope(y_v, sigmoid(y_v))
@@ -214,8 +218,8 @@ def conv_backward_jobs(
                         dw_v = fma(load(behind + VECTOR * i), load(window + VECTOR * (i + k)), dw_v)
                     store(dw_b + VECTOR * k, dw_v)
                 for i in range(steps):
-                    dx_row = dx + FLOAT * ((row * length + t + i) * channels + d)
-                    store_first(dx_row, turned_taps(w, behind + VECTOR * i, K), lanes)
+                    dx_row = dx + wide * ((row * length + t + i) * channels + d)
+                    write(kind, dx_row, turned_taps(w, behind + VECTOR * i, K), lanes)
                 if t == 0 and not fresh:
                     for i in range(K - 1):
                         into = dinitial + FLOAT * ((row * (K - 1) + i) * channels + d)
@@ -226,7 +230,7 @@ def conv_backward_jobs(
             t_end = t
         d = first * LANES
         width = min(channels, stop * LANES) - d
-        clear_rows(dx + FLOAT * ((row * length + end) * channels + d), channels, length - end, width)
+        clear_stored(kind, dx + wide * ((row * length + end) * channels + d), channels, length - end, width)
         begin = last_start(flags, 0, end)
         fresh = end > 0 and starts_at(flags, begin)
         seen = min(K - 1, end - begin)  # of the last state, so many rows are inputs of this call
@@ -235,11 +239,11 @@ def conv_backward_jobs(
             lanes = min(LANES, channels - d)
             if dlast != 0:
                 from_x = dlast + FLOAT * ((row * (K - 1) + K - 1 - seen) * channels + d)
-                into_x = dx + FLOAT * ((row * length + end - seen) * channels + d)
-                add_rows(from_x, channels, into_x, channels, seen, lanes)
+                into_x = dx + wide * ((row * length + end - seen) * channels + d)
+                add_rows(kind, from_x, channels, into_x, channels, seen, lanes)
                 if not fresh:
                     from_initial = dlast + FLOAT * (row * (K - 1) * channels + d)
                     into_initial = dinitial + FLOAT * ((row * (K - 1) + seen) * channels + d)
-                    add_rows(from_initial, channels, into_initial, channels, K - 1 - seen, lanes)
+                    add_rows(FLOAT32, from_initial, channels, into_initial, channels, K - 1 - seen, lanes)
         copy_vectors(dw_l, dw + (row * blocks + first) * K * VECTOR, (stop - first) * K)
         copy_vectors(dbias_l, dbias + (row * blocks + first) * VECTOR, stop - first)

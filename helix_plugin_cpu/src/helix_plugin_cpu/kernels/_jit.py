@@ -44,20 +44,27 @@ class _PackageCache(FunctionCache):
         return (*super()._index_key(sig, codegen), self._digest)
 
 
-def register(name: Any, result: types.Type, signatures: Sequence[Sequence[types.Type]], emit: Emitter) -> None:
-    """Teach Numba that `name`, an operator or a function, applied to such arguments, is what `emit` emits."""
+def _lowering(emit: Emitter) -> Callable[..., Any]:
+    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[Any]) -> Any:
+        value = emit(builder, *args)
+        return context.get_dummy_value() if value is None else value
+
+    return lower
+
+
+def register(name: Any, result: types.Type, signatures: Sequence[Sequence[types.Type]], emit: Emitter | None) -> None:
+    """Teach Numba that `name`, an operator or a function, applied to such arguments, is what `emit` emits.
+
+    Without `emit`, only that it may be applied to them.
+    """
 
     class Typing(ConcreteTemplate):
         key = name
         cases: ClassVar = [signature(result, *arguments) for arguments in signatures]
 
-    def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: Sequence[Any]) -> Any:
-        value = emit(builder, *args)
-        return context.get_dummy_value() if value is None else value
-
     infer_global(name, types.Function(Typing))
-    for arguments in signatures:
-        lower_builtin(name, *arguments)(lower)
+    for arguments in signatures if emit else ():
+        lower_builtin(name, *arguments)(_lowering(emit))
 
 
 def instruction(result: types.Type, *arguments: types.Type) -> Callable[[Emitter], Callable[..., Any]]:
@@ -72,6 +79,19 @@ def instruction(result: types.Type, *arguments: types.Type) -> Callable[[Emitter
         return function
 
     return decorate
+
+
+def overloaded(name: str, result: types.Type, *cases: tuple[Sequence[types.Type], Emitter]) -> Callable[..., Any]:
+    """An instruction whose code depends on its arguments' types."""
+
+    def function(*args: Any) -> Any:
+        raise TypeError(f"{name} exists only in compiled code")
+
+    function.__name__ = name
+    register(function, result, [arguments for arguments, _ in cases], None)
+    for arguments, emit in cases:
+        lower_builtin(function, *arguments)(_lowering(emit))
+    return function
 
 
 def inline(function: F) -> F:

@@ -18,33 +18,33 @@ from helix_plugin_cpu.kernels._simd import (
     load_first,
     splat,
     store,
-    store_first,
     sum_lanes,
 )
+from helix_plugin_cpu.kernels._storage import read, size_of, write
 
 
 @inline
 def prepare_adjoint(
-    delta: int, delta_t: int, u: int, u_t: int, z: int, z_t: int, dy: int, dy_t: int, bias: int,
+    kind: float, delta: int, delta_t: int, u: int, u_t: int, z: int, z_t: int, dy: int, dy_t: int, bias: int,
     x: int, xu: int, gated: int, dxu: int, dx: int, y: int, steps: int, lanes: int, soft: int,
 ) -> None:  # fmt: skip
     """x = Δ, xu = Δ u, gated = dy silu(z), and zeros in dxu, dx and y, for a tile of a block."""
     bias_v = load_first(bias, lanes) if bias != 0 else splat(0.0)
     for t in range(steps):
         # The next tile to come is the one in front.
-        prefetch(delta + FLOAT * (t - steps) * delta_t)
-        prefetch(u + FLOAT * (t - steps) * u_t)
-        x_v = load_first(delta + FLOAT * t * delta_t, lanes) + bias_v
+        prefetch(delta + size_of(kind) * (t - steps) * delta_t)
+        prefetch(u + size_of(kind) * (t - steps) * u_t)
+        x_v = read(kind, delta + size_of(kind) * t * delta_t, lanes) + bias_v
         x_v = canonical(softplus(x_v) if soft else x_v)
         store(x + VECTOR * t, x_v)
-        store(xu + VECTOR * t, x_v * load_first(u + FLOAT * t * u_t, lanes))
+        store(xu + VECTOR * t, x_v * read(kind, u + size_of(kind) * t * u_t, lanes))
         dy_v = splat(0.0)
         if dy != 0:
-            prefetch(dy + FLOAT * (t - steps) * dy_t)
-            dy_v = load_first(dy + FLOAT * t * dy_t, lanes)
+            prefetch(dy + size_of(kind) * (t - steps) * dy_t)
+            dy_v = read(kind, dy + size_of(kind) * t * dy_t, lanes)
         if z != 0:
-            prefetch(z + FLOAT * (t - steps) * z_t)
-            z_v = load_first(z + FLOAT * t * z_t, lanes)
+            prefetch(z + size_of(kind) * (t - steps) * z_t)
+            z_v = read(kind, z + size_of(kind) * t * z_t, lanes)
             dy_v = dy_v * (z_v * sigmoid(z_v))
         store(gated + VECTOR * t, dy_v)
         store(dxu + VECTOR * t, splat(0.0))
@@ -205,7 +205,7 @@ def write_sums(source: int, steps: int, width: int, buffer: int, target: int, ta
 
 @inline
 def finish_adjoint(
-    delta: int, delta_t: int, u: int, u_t: int, z: int, z_t: int, dy: int, dy_t: int, bias: int, skip: int,
+    kind: float, delta: int, delta_t: int, u: int, u_t: int, z: int, z_t: int, dy: int, dy_t: int, bias: int, skip: int,
     x: int, gated: int, dxu: int, dx: int, y: int, du: int, ddelta: int, dz: int, out_t: int,
     dskip: int, dbias: int, steps: int, lanes: int, soft: int,
 ) -> None:  # fmt: skip
@@ -215,21 +215,21 @@ def finish_adjoint(
     dskip_v, dbias_v = load(dskip), load(dbias)
     for t in range(steps):
         at = VECTOR * t
-        u_v, dxu_v, gated_v = load_first(u + FLOAT * t * u_t, lanes), load(dxu + at), load(gated + at)
-        store_first(du + FLOAT * t * out_t, fma(dxu_v, load(x + at), skip_v * gated_v), lanes)
+        u_v, dxu_v, gated_v = read(kind, u + size_of(kind) * t * u_t, lanes), load(dxu + at), load(gated + at)
+        write(kind, du + size_of(kind) * t * out_t, fma(dxu_v, load(x + at), skip_v * gated_v), lanes)
         dskip_v = fma(gated_v, u_v, dskip_v)
         # `a` holds A log2 e, of which dx is a multiple.
         ddelta_v = fma(dxu_v, u_v, load(dx + at) * LN_2)
         if soft:
-            ddelta_v = ddelta_v * sigmoid(load_first(delta + FLOAT * t * delta_t, lanes) + bias_v)
+            ddelta_v = ddelta_v * sigmoid(read(kind, delta + size_of(kind) * t * delta_t, lanes) + bias_v)
         dbias_v = dbias_v + ddelta_v
-        store_first(ddelta + FLOAT * t * out_t, ddelta_v, lanes)
+        write(kind, ddelta + size_of(kind) * t * out_t, ddelta_v, lanes)
         if z != 0:
             dz_v = splat(0.0)
             if dy != 0:
-                z_v = load_first(z + FLOAT * t * z_t, lanes)
-                dz_v = load_first(dy + FLOAT * t * dy_t, lanes) * silu_slope(z_v, sigmoid(z_v))
+                z_v = read(kind, z + size_of(kind) * t * z_t, lanes)
+                dz_v = read(kind, dy + size_of(kind) * t * dy_t, lanes) * silu_slope(z_v, sigmoid(z_v))
                 dz_v = dz_v * fma(skip_v, u_v, load(y + at))
-            store_first(dz + FLOAT * t * out_t, dz_v, lanes)
+            write(kind, dz + size_of(kind) * t * out_t, dz_v, lanes)
     store(dskip, dskip_v)
     store(dbias, dbias_v)

@@ -25,6 +25,7 @@ from helix_plugin_cpu.kernels._scan_adjoint import (
     write_sums,
 )
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
+from helix_plugin_cpu.kernels._storage import clear_stored, size_of
 
 SKEW = 3
 """Rows left free behind each local buffer: 4 KB apart, all would compete for the same few lines of L1."""
@@ -37,14 +38,18 @@ def backward_scratch(states: int, tile: int, group: int) -> int:
 
 @kernel
 def backward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     u: int, u_b: int, u_t: int, delta: int, delta_b: int, delta_t: int, B: int, B_b: int, B_t: int,
     C: int, C_b: int, C_t: int, z: int, z_b: int, z_t: int, dy: int, dy_b: int, dy_t: int,
     A: int, D: int, bias: int, dlast: int, resets: int, ends: int, kept: int,
     du: int, ddelta: int, dz: int, dA: int, dB: int, dC: int, dD: int, dbias: int, dinitial: int,
     batch: int, length: int, channels: int, states: int, group: int, tile: int, soft: int,
 ) -> None:  # fmt: skip
-    """dA (B, blocks, N, 16), dB and dC (groups, B, L, N), dD and dbias (B, blocks, 16) are partial sums."""
+    """dA (B, blocks, N, 16), dB and dC (groups, B, L, N), dD and dbias (B, blocks, 16) are partial sums.
+
+    u, delta, z, dy, du, ddelta and dz are stored as `kind` says, everything else as float32.
+    """
+    wide = size_of(kind)
     blocks = (channels + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     tiles = (length + tile - 1) // tile
@@ -87,10 +92,10 @@ def backward_jobs(
             for block in range(first, stop):
                 d, at = block * LANES, (block - first) * per_tile
                 prepare_adjoint(
-                    delta + FLOAT * (row * delta_b + t * delta_t + d), delta_t,
-                    u + FLOAT * (row * u_b + t * u_t + d), u_t,
-                    z + FLOAT * (row * z_b + t * z_t + d) if z != 0 else 0, z_t,
-                    dy + FLOAT * (row * dy_b + t * dy_t + d) if dy != 0 else 0, dy_t,
+                    kind, delta + wide * (row * delta_b + t * delta_t + d), delta_t,
+                    u + wide * (row * u_b + t * u_t + d), u_t,
+                    z + wide * (row * z_b + t * z_t + d) if z != 0 else 0, z_t,
+                    dy + wide * (row * dy_b + t * dy_t + d) if dy != 0 else 0, dy_t,
                     bias + FLOAT * d if bias != 0 else 0,
                     x_l + at, xu_l + at, gated_l + at, dxu_l + at, dx_l + at, y_l + at,
                     steps, min(LANES, channels - d), soft,
@@ -114,12 +119,12 @@ def backward_jobs(
                 n += width
             for block in range(first, stop):
                 d, at, here = block * LANES, (block - first) * per_tile, VECTOR * (block - first)
-                into = FLOAT * (out + t * channels + d)
+                into = wide * (out + t * channels + d)
                 finish_adjoint(
-                    delta + FLOAT * (row * delta_b + t * delta_t + d), delta_t,
-                    u + FLOAT * (row * u_b + t * u_t + d), u_t,
-                    z + FLOAT * (row * z_b + t * z_t + d) if z != 0 else 0, z_t,
-                    dy + FLOAT * (row * dy_b + t * dy_t + d) if dy != 0 else 0, dy_t,
+                    kind, delta + wide * (row * delta_b + t * delta_t + d), delta_t,
+                    u + wide * (row * u_b + t * u_t + d), u_t,
+                    z + wide * (row * z_b + t * z_t + d) if z != 0 else 0, z_t,
+                    dy + wide * (row * dy_b + t * dy_t + d) if dy != 0 else 0, dy_t,
                     bias + FLOAT * d if bias != 0 else 0, D + FLOAT * d if D != 0 else 0,
                     x_l + at, gated_l + at, dxu_l + at, dx_l + at, y_l + at,
                     du + into, ddelta + into, dz + into, channels, dskip_l + here, dbias_l + here,
@@ -129,11 +134,11 @@ def backward_jobs(
                 clear_vectors(g_l, group * states)
             t_end = t
         width = min(channels, stop * LANES) - d_first
-        padding = FLOAT * (out + end * channels + d_first)
-        clear_rows(du + padding, channels, length - end, width)
-        clear_rows(ddelta + padding, channels, length - end, width)
+        padding = wide * (out + end * channels + d_first)
+        clear_stored(kind, du + padding, channels, length - end, width)
+        clear_stored(kind, ddelta + padding, channels, length - end, width)
         if z != 0:
-            clear_rows(dz + padding, channels, length - end, width)
+            clear_stored(kind, dz + padding, channels, length - end, width)
         clear_rows(dB + FLOAT * (sums + end) * states, states, length - end, states)
         clear_rows(dC + FLOAT * (sums + end) * states, states, length - end, states)
         copy_vectors(da_l, dA + (row * blocks + first) * size, (stop - first) * states)

@@ -8,7 +8,6 @@ four exponentials at once hide each other's latency.
 from __future__ import annotations
 
 from helix_plugin_cpu.kernels._blocks import (
-    clear_rows,
     clear_vectors,
     copy_vectors,
     gather_block,
@@ -28,8 +27,8 @@ from helix_plugin_cpu.kernels._simd import (
     load_first,
     splat,
     store,
-    store_first,
 )
+from helix_plugin_cpu.kernels._storage import clear_stored, read, size_of, write
 
 TILE = 32
 """Steps per tile, for up to 64 states."""
@@ -47,15 +46,15 @@ def forward_scratch(states: int, tile: int, group: int) -> int:
 
 @inline
 def prepare(
-    delta: int, delta_t: int, u: int, u_t: int, bias: int, skip: int, x: int, xu: int, y: int,
+    kind: float, delta: int, delta_t: int, u: int, u_t: int, bias: int, skip: int, x: int, xu: int, y: int,
     steps: int, lanes: int, soft: int,
 ) -> None:  # fmt: skip
     """x = Δ, xu = Δ u and y = D u for a tile of a block; bias and skip are addresses or 0."""
     bias_v = load_first(bias, lanes) if bias != 0 else splat(0.0)
     skip_v = load_first(skip, lanes) if skip != 0 else splat(0.0)
     for t in range(steps):
-        u_v = load_first(u + FLOAT * t * u_t, lanes)
-        x_v = load_first(delta + FLOAT * t * delta_t, lanes) + bias_v
+        u_v = read(kind, u + size_of(kind) * t * u_t, lanes)
+        x_v = read(kind, delta + size_of(kind) * t * delta_t, lanes) + bias_v
         x_v = canonical(softplus(x_v) if soft else x_v)
         store(x + VECTOR * t, x_v)
         store(xu + VECTOR * t, x_v * u_v)
@@ -75,7 +74,7 @@ def scan4(
     a0, a1, a2, a3 = load(a), load(a + VECTOR), load(a + 2 * VECTOR), load(a + 3 * VECTOR)
     h0, h1, h2, h3 = load(h), load(h + VECTOR), load(h + 2 * VECTOR), load(h + 3 * VECTOR)
     for t in range(steps):
-        prefetch(ahead + FLOAT * t * ahead_t)
+        prefetch(ahead + t * ahead_t)
         x_v, xu_v, y_v = load(x + VECTOR * t), load(xu + VECTOR * t), load(y + VECTOR * t)
         h0 = fma(h0, exp2(x_v * a0), xu_v * broadcast(b))
         h1 = fma(h1, exp2(x_v * a1), xu_v * broadcast(b + FLOAT))
@@ -107,25 +106,29 @@ def scan1(a: int, h: int, b: int, b_t: int, c: int, c_t: int, x: int, xu: int, y
 
 
 @inline
-def finish(y: int, z: int, z_t: int, out: int, out_t: int, steps: int, lanes: int) -> None:
+def finish(kind: float, y: int, z: int, z_t: int, out: int, out_t: int, steps: int, lanes: int) -> None:
     """Gate y with silu(z), unless z is 0, and write it out."""
     for t in range(steps):
         y_v = load(y + VECTOR * t)
         if z != 0:
-            z_v = load_first(z + FLOAT * t * z_t, lanes)
+            z_v = read(kind, z + size_of(kind) * t * z_t, lanes)
             y_v = y_v * (z_v * sigmoid(z_v))
-        store_first(out + FLOAT * t * out_t, y_v, lanes)
+        write(kind, out + size_of(kind) * t * out_t, y_v, lanes)
 
 
 @kernel
 def forward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     u: int, u_b: int, u_t: int, delta: int, delta_b: int, delta_t: int, B: int, B_b: int, B_t: int,
     C: int, C_b: int, C_t: int, z: int, z_b: int, z_t: int,
     A: int, D: int, bias: int, initial: int, resets: int, ends: int, y: int, last: int, kept: int,
     length: int, channels: int, states: int, group: int, tile: int, soft: int,
 ) -> None:  # fmt: skip
-    """Optional arrays have the address 0. `kept` takes the states in front of every tile."""
+    """Optional arrays have the address 0. `kept` takes the states in front of every tile.
+
+    u, delta, z and y are stored as `kind` says, everything else as float32.
+    """
+    wide = size_of(kind)
     blocks = (channels + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     tiles = (length + tile - 1) // tile
@@ -162,17 +165,17 @@ def forward_jobs(
                 if starts_at(flags, t):
                     clear_vectors(h_l + at, states)
                 delta_row, u_row = (
-                    delta + FLOAT * (row * delta_b + t * delta_t + d),
-                    u + FLOAT * (row * u_b + t * u_t + d),
+                    delta + wide * (row * delta_b + t * delta_t + d),
+                    u + wide * (row * u_b + t * u_t + d),
                 )
-                out = y + FLOAT * ((row * length + t) * channels + d)
-                z_row = z + FLOAT * (row * z_b + t * z_t + d) if z != 0 else 0
+                out = y + wide * ((row * length + t) * channels + d)
+                z_row = z + wide * (row * z_b + t * z_t + d) if z != 0 else 0
                 ahead = (
                     (delta_row, delta_t), (u_row, u_t), (z_row, z_t) if z != 0 else (u_row, u_t),
                     (out, channels),
                 )  # fmt: skip
                 prepare(
-                    delta_row, delta_t, u_row, u_t, bias + FLOAT * d if bias != 0 else 0,
+                    kind, delta_row, delta_t, u_row, u_t, bias + FLOAT * d if bias != 0 else 0,
                     D + FLOAT * d if D != 0 else 0, x_l, xu_l, y_l, steps, lanes, soft,
                 )  # fmt: skip
                 b, c = B + FLOAT * (row * B_b + t * B_t), C + FLOAT * (row * C_b + t * C_t)
@@ -181,18 +184,18 @@ def forward_jobs(
                     next_row, next_t = ahead[n // 4 % 4]
                     scan4(
                         a_l + here, h_l + here, b + FLOAT * n, B_t, c + FLOAT * n, C_t, x_l, xu_l, y_l, steps,
-                        next_row + FLOAT * tile * next_t, next_t,
+                        next_row + wide * tile * next_t, wide * next_t,
                     )  # fmt: skip
                 for n in range(states - states % 4, states):
                     here = at + VECTOR * n
                     scan1(
                         a_l + here, h_l + here, b + FLOAT * n, B_t, c + FLOAT * n, C_t, x_l, xu_l, y_l, steps
                     )  # fmt: skip
-                finish(y_l, z_row, z_t, out, channels, steps, lanes)
+                finish(kind, y_l, z_row, z_t, out, channels, steps, lanes)
             t = t_end
         d = first * LANES
         width = min(channels, stop * LANES) - d
-        clear_rows(y + FLOAT * ((row * length + end) * channels + d), channels, length - end, width)
+        clear_stored(kind, y + wide * ((row * length + end) * channels + d), channels, length - end, width)
         for block in range(first, stop):
             d, at = block * LANES, (block - first) * size
             target = last + FLOAT * (row * channels + d) * states

@@ -25,7 +25,7 @@ LANES = 16
 VECTOR = 4 * LANES
 """Bytes of a vector."""
 
-F32, I8, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+F32, I8, I16, I32, I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 
 Value = Any  # of LLVM, while code is emitted
@@ -113,9 +113,7 @@ def store(b: ir.IRBuilder, address: Value, value: Value) -> None:
     b.store(value, vector_at(b, address)).align = 4
 
 
-@instruction(f32x16, types.intp, types.intp)
-def load_first(b: ir.IRBuilder, address: Value, count: Value) -> Value:
-    """The first `count` of sixteen floats, zeros behind them; memory behind them is not touched."""
+def emit_load_first(b: ir.IRBuilder, address: Value, count: Value) -> Value:
     with b.if_else(b.icmp_signed(">=", count, ir.Constant(I64, LANES))) as (whole, part):
         with whole:
             full = b.load(vector_at(b, address))
@@ -133,18 +131,19 @@ def load_first(b: ir.IRBuilder, address: Value, count: Value) -> Value:
     return value
 
 
-@instruction(f32x16, types.intp, types.intp, types.float64)
-def load_or(b: ir.IRBuilder, address: Value, count: Value, other: Value) -> Value:
-    """`load_first` with another number than zero behind."""
-    return call(
-        b, "llvm.masked.load.v16f32.p0", FLOATS, vector_at(b, address), ir.Constant(I32, 4),
-        first_lanes(b, count), spread(b, b.fptrunc(other, F32)),
-    )  # fmt: skip
+@instruction(f32x16, types.intp, types.intp)
+def load_first(b: ir.IRBuilder, address: Value, count: Value) -> Value:
+    """The first `count` of sixteen floats, zeros behind them; memory behind them is not touched."""
+    return emit_load_first(b, address, count)
 
 
-@instruction(types.void, types.intp, f32x16, types.intp)
-def store_first(b: ir.IRBuilder, address: Value, value: Value, count: Value) -> None:
-    """Write the first `count` of sixteen floats."""
+@instruction(f32x16, f32x16, types.intp, types.float64)
+def keep_first(b: ir.IRBuilder, vector: Value, count: Value, other: Value) -> Value:
+    """The first `count` lanes, another number in those behind."""
+    return b.select(first_lanes(b, count), vector, spread(b, b.fptrunc(other, F32)))
+
+
+def emit_store_first(b: ir.IRBuilder, address: Value, value: Value, count: Value) -> None:
     with b.if_else(b.icmp_signed(">=", count, ir.Constant(I64, LANES))) as (whole, part):
         with whole:
             b.store(value, vector_at(b, address)).align = 4
@@ -153,6 +152,12 @@ def store_first(b: ir.IRBuilder, address: Value, value: Value, count: Value) -> 
                 b, "llvm.masked.store.v16f32.p0", ir.VoidType(), value, vector_at(b, address),
                 ir.Constant(I32, 4), first_lanes(b, count),
             )  # fmt: skip
+
+
+@instruction(types.void, types.intp, f32x16, types.intp)
+def store_first(b: ir.IRBuilder, address: Value, value: Value, count: Value) -> None:
+    """Write the first `count` of sixteen floats."""
+    emit_store_first(b, address, value, count)
 
 
 @instruction(f32x16, types.intp)

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, single, stored_like
 from helix_plugin_cpu.kernels._blocks import total
 from helix_plugin_cpu.kernels._simd import VECTOR
+from helix_plugin_cpu.kernels._storage import FLOAT32, kind
 from helix_plugin_cpu.kernels._threads import launch
 from helix_plugin_cpu.kernels.rms_norm import ROWS, backward_jobs, forward_jobs
 from helix_plugin_cpu.kernels.rms_norm import residuals as norm_residuals
 
-shared = {"residual": "x"}
-"""The gradient of one is the gradient of the other."""
+shared = {"x": "residual"}
+"""The gradient of one is the gradient of the other, and the stream's is the one to keep in float32."""
 
 
 def residuals(x: Shape, residual: Shape, weight: Shape, **attrs: Any) -> tuple[Shape, ...]:
@@ -24,18 +25,19 @@ def residuals(x: Shape, residual: Shape, weight: Shape, **attrs: Any) -> tuple[S
 
 
 def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """x, residual (..., D), weight (D,) -> normed sum, sum. Raises TypeError for arrays that are not float32."""
+    """x, residual (..., D), weight (D,) -> normed sum in the dtype of x, sum in float32. Raises TypeError for dtypes
+    other than float32 and bfloat16."""
     return forward_train(*arrays, eps=eps)[0]
 
 
 def forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     x, residual, weight = _checked(arrays)
-    y, added = torch.empty(x.shape), torch.empty(x.shape)
+    y, added = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape)
     inverse = torch.empty(residuals(x.shape, residual.shape, weight.shape)[0])
     rows, D = inverse.numel(), x.shape[-1]
     launch(
-        forward_jobs, -(-rows // ROWS), x.numel(), VECTOR,
+        forward_jobs, -(-rows // ROWS), x.numel(), VECTOR, kind(x),
         address(x), address(residual), address(weight), float(eps), address(y), address(added), address(inverse),
         rows, D,
     )  # fmt: skip
@@ -49,25 +51,26 @@ def backward(
     *,
     eps: float = 1e-5,
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of y and the sum (either may be None) -> gradients of x (and the residual) and of weight."""
+    """The gradients of y and the sum (either may be None) -> gradients of the residual (and x) and of weight."""
     x, residual, weight = _checked(arrays)
-    dy = dense(torch.zeros(x.shape) if grads[0] is None else grads[0])
-    dsum = dense(grads[1])
-    check("add_rms_norm's backward", {"y": (dy, tuple(x.shape)), "sum": (dsum, tuple(x.shape))})
+    dy = dense(torch.zeros_like(x) if grads[0] is None else stored_like(grads[0], x))
+    dsum = dense(single(grads[1]))
+    check("add_rms_norm's backward", {"y": (dy, tuple(x.shape)), "sum": (dsum, tuple(x.shape))}, dtypes=STORED)
     rows, D = saved[0].numel(), x.shape[-1]
     jobs = -(-rows // ROWS)
     dx, dweight = torch.empty(x.shape), torch.empty(jobs, D)
     launch(
-        backward_jobs, jobs, 2 * x.numel(), VECTOR,
+        backward_jobs, jobs, 2 * x.numel(), VECTOR, kind(x, dy), FLOAT32,
         *(address(a) for a in (x, residual, weight, dy, dsum, saved[0], dx, dweight)), rows, D,
     )  # fmt: skip
-    return dx, None, total(dweight)
+    return None, dx.to(arrays[1].dtype), total(dweight).to(arrays[2].dtype)  # type: ignore[union-attr]
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    x, residual, weight = (dense(array) for array in arrays)
+    x, residual, weight = dense(arrays[0]), dense(single(arrays[1])), dense(single(arrays[2]))
     if x is None or residual is None or weight is None:
         raise ValueError("add_rms_norm: x, residual and weight are needed")
     shape = tuple(x.shape)
-    check("add_rms_norm", {"x": (x, shape), "residual": (residual, shape), "weight": (weight, shape[-1:])})
+    given = {"x": (x, shape), "residual": (residual, shape), "weight": (weight, shape[-1:])}
+    check("add_rms_norm", given, dtypes=STORED)
     return x, residual, weight

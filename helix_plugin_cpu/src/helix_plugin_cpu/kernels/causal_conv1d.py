@@ -13,10 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows, strided
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    cast_back,
+    check,
+    dense,
+    flags,
+    row_ends,
+    rows,
+    single,
+    stored_like,
+    strided,
+)
 from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
 from helix_plugin_cpu.kernels._conv_jobs import conv_backward_jobs, conv_forward_jobs, conv_scratch
 from helix_plugin_cpu.kernels._simd import LANES
+from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
 
 NAMES = ("x", "weight", "bias", "initial_state", "reset", "lengths")
@@ -39,8 +53,8 @@ def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, T
 
     x (B, L, D); weight (D, K), its last column for the current step; bias (D,); initial_state (B, K-1, D),
     oldest first; reset (B, L) bool; lengths (B,). From bias on they are optional. `activation` is "none" or
-    "silu". Raises TypeError for arrays that are not float32, ValueError for shapes or activations that do not
-    fit.
+    "silu". x is float32 or bfloat16, the rest float32. Raises TypeError for other dtypes, ValueError for
+    shapes or activations that do not fit.
     """
     given = _checked(arrays, activation)
     batch, length, channels = given["x"].shape
@@ -48,11 +62,11 @@ def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, T
     blocks = -(-channels // LANES)
     group = blocks_per_job(batch, blocks)
     x = rows(given["x"])
-    weight, bias, initial = (dense(given[name]) for name in ("weight", "bias", "initial_state"))
+    weight, bias, initial = (dense(single(given[name])) for name in ("weight", "bias", "initial_state"))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(batch, length, channels), torch.empty(batch, K - 1, channels)
+    y, last = torch.empty(x.shape, dtype=x.dtype), torch.empty(batch, K - 1, channels)
     launch(
-        conv_forward_jobs, batch * -(-blocks // group), WORK * given["x"].numel(), conv_scratch(K, group),
+        conv_forward_jobs, batch * -(-blocks // group), WORK * given["x"].numel(), conv_scratch(K, group), kind(x),
         *strided(x), *(address(a) for a in (weight, bias, initial, reset, ends, y, last)),
         length, channels, K, group, int(activation == "silu"),
     )  # fmt: skip
@@ -80,20 +94,21 @@ def backward(
     check(
         "causal_conv1d's backward",
         {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, K - 1, channels))},
+        dtypes=STORED,
     )
     x = rows(given["x"])
-    weight, bias, initial = (dense(given[name]) for name in ("weight", "bias", "initial_state"))
-    dy, dlast = rows(grads[0]), dense(grads[1])
+    weight, bias, initial = (dense(single(given[name])) for name in ("weight", "bias", "initial_state"))
+    dy, dlast = rows(stored_like(grads[0], x)), dense(single(grads[1]))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    dx, dinitial = torch.empty(batch, length, channels), torch.empty(batch, K - 1, channels)
+    dx, dinitial = torch.empty(x.shape, dtype=x.dtype), torch.empty(batch, K - 1, channels)
     dw, dbias = torch.empty(batch, blocks, K, LANES), torch.empty(batch, blocks, LANES)
     launch(
         conv_backward_jobs, batch * -(-blocks // group), 3 * WORK * given["x"].numel(), conv_scratch(K, group),
-        *strided(x), *strided(dy),
+        kind(x, dy), *strided(x), *strided(dy),
         *(address(a) for a in (weight, bias, initial, dlast, reset, ends, dx, dw, dbias, dinitial)),
         length, channels, K, group, int(activation == "silu"),
     )  # fmt: skip
-    return (
+    grads = (
         dx,
         total(dw).transpose(1, 2).reshape(-1, K)[:channels].contiguous(),
         None if bias is None else total(dbias).reshape(-1)[:channels].clone(),
@@ -101,6 +116,7 @@ def backward(
         None,
         None,
     )
+    return cast_back(grads, tuple(given.values()))
 
 
 def _checked(arrays: tuple[Tensor | None, ...], activation: str) -> dict[str, Any]:
@@ -115,7 +131,7 @@ def _checked(arrays: tuple[Tensor | None, ...], activation: str) -> dict[str, An
     K = weight.shape[1]
     shapes = (x.shape, (channels, K), (channels,), (batch, K - 1, channels), (batch, length), (batch,))
     expected = {name: (given[name], tuple(shape)) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("causal_conv1d", expected, exempt=("reset", "lengths"))
+    check("causal_conv1d", expected, exempt=("reset", "lengths"), dtypes=STORED)
     if activation not in ("none", "silu"):
         raise ValueError(f"causal_conv1d: activation must be 'none' or 'silu', not {activation!r}")
     return given

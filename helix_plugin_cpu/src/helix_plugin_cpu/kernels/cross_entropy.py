@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import canonical, exp, maximum
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
-from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load_first, load_or, splat, store, store_first
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR, keep_first, splat, store
+from helix_plugin_cpu.kernels._storage import kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
 
 ROWS = 8
@@ -24,54 +25,59 @@ LOWEST = -3.4e38
 
 @kernel
 def forward_jobs(
-    counter: int, jobs: int, scratch: int, logits: int, targets: int, nats: int, log_sums: int, rows: int, V: int
-) -> None:
+    counter: int, jobs: int, scratch: int, kind: float,
+    logits: int, targets: int, nats: int, log_sums: int, rows: int, V: int,
+) -> None:  # fmt: skip
+    """Logits are stored as `kind` says."""
+    wide = size_of(kind)
     while True:
         job = take_job(counter)
         if job >= jobs:
             return
         for row in range(job * ROWS, min((job + 1) * ROWS, rows)):
-            at = logits + FLOAT * row * V
+            at = logits + wide * row * V
             most = splat(LOWEST)
             for v in range(0, V, LANES):
-                most = maximum(most, load_or(at + FLOAT * v, V - v, LOWEST))
+                most = maximum(most, keep_first(read(kind, at + wide * v, V - v), V - v, LOWEST))
             store(scratch, most)
             largest = np.float32(LOWEST)
             for lane in range(LANES):
                 largest = max(largest, get(scratch + FLOAT * lane))
             sums = splat(0.0)
             for v in range(0, V, LANES):
-                e = exp(canonical(load_or(at + FLOAT * v, V - v, LOWEST) - largest))
-                store_first(scratch, e, V - v)
-                sums = sums + load_first(scratch, V - v)
+                e = exp(canonical(read(kind, at + wide * v, V - v) - largest))
+                sums = sums + keep_first(e, V - v, 0.0)
             store(scratch, sums)
             total = 0.0
             for lane in range(LANES):
                 total += np.float64(get(scratch + FLOAT * lane))
             log_sum = np.log(total) + np.float64(largest)
             put(log_sums + FLOAT * row, np.float32(log_sum))
-            put(nats + FLOAT * row, np.float32(log_sum - np.float64(get(at + FLOAT * get_int(targets + 8 * row)))))
+            store(scratch, read(kind, at + wide * get_int(targets + 8 * row), 1))
+            put(nats + FLOAT * row, np.float32(log_sum - np.float64(get(scratch))))
 
 
 @kernel
 def backward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     logits: int, targets: int, log_sums: int, dnats: int, dlogits: int, rows: int, V: int,
 ) -> None:  # fmt: skip
     """(softmax - 1 at the target) times the row's gradient."""
+    wide = size_of(kind)
     while True:
         job = take_job(counter)
         if job >= jobs:
             return
         for row in range(job * ROWS, min((job + 1) * ROWS, rows)):
-            at, out = logits + FLOAT * row * V, dlogits + FLOAT * row * V
+            at, out = logits + wide * row * V, dlogits + wide * row * V
             log_sum = np.float64(get(log_sums + FLOAT * row))
             scale = np.float64(get(dnats + FLOAT * row))
             for v in range(0, V, LANES):
-                p = exp(canonical(load_first(at + FLOAT * v, V - v) - log_sum))
-                store_first(out + FLOAT * v, p * scale, V - v)
-            target = out + FLOAT * get_int(targets + 8 * row)
-            put(target, np.float32(get(target) - scale))
+                p = exp(canonical(read(kind, at + wide * v, V - v) - log_sum))
+                write(kind, out + wide * v, p * scale, V - v)
+            target = wide * get_int(targets + 8 * row)
+            p = exp(canonical(read(kind, at + target, 1) - log_sum))
+            write(kind, out + target, (p - 1.0) * scale, 1)
 
 
 def residuals(logits: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
@@ -80,9 +86,9 @@ def residuals(logits: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
 
 
 def forward(*arrays: Tensor | None) -> tuple[Tensor]:
-    """logits (..., V) float32, integer targets (...) -> nats (...).
+    """logits (..., V) float32 or bfloat16, integer targets (...) -> nats (...) float32.
 
-    Raises IndexError for a target outside 0..V-1, TypeError for logits that are not float32.
+    Raises IndexError for a target outside 0..V-1, TypeError for other logits.
     """
     return forward_train(*arrays)[0]
 
@@ -93,7 +99,7 @@ def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor, 
     nats, log_sums = torch.empty(targets.shape), torch.empty(targets.shape)
     rows, V = targets.numel(), logits.shape[-1]
     launch(
-        forward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR,
+        forward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR, kind(logits),
         *(address(a) for a in (logits, targets, nats, log_sums)), rows, V,
     )  # fmt: skip
     return (nats,), (log_sums,)
@@ -106,10 +112,10 @@ def backward(
     logits, targets = _checked(arrays)
     dnats = dense(torch.zeros(targets.shape) if grads[0] is None else grads[0])
     check("cross_entropy's backward", {"nats": (dnats, tuple(targets.shape))})
-    dlogits = torch.empty(logits.shape)
+    dlogits = torch.empty(logits.shape, dtype=logits.dtype)
     rows, V = targets.numel(), logits.shape[-1]
     launch(
-        backward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR,
+        backward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR, kind(logits),
         *(address(a) for a in (logits, targets, saved[0], dnats, dlogits)), rows, V,
     )  # fmt: skip
     return dlogits, None
@@ -120,7 +126,8 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
     if logits is None or targets is None:
         raise ValueError("cross_entropy: logits and targets are needed")
     V = logits.shape[-1]
-    check("cross_entropy", {"logits": (logits, (*targets.shape, V)), "targets": (targets, targets.shape)}, ("targets",))
+    shapes = {"logits": (logits, (*targets.shape, V)), "targets": (targets, tuple(targets.shape))}
+    check("cross_entropy", shapes, exempt=("targets",), dtypes=STORED)
     targets = targets.to(torch.int64)
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < V:
         raise IndexError(

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, single, stored_like
 from helix_plugin_cpu.kernels._blocks import total
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, Vec, fma, load_first, splat, store, store_first
+from helix_plugin_cpu.kernels._storage import kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
 
 ROWS = 64
@@ -36,38 +37,46 @@ def lane_sum(vector: Vec, scratch: int) -> float:
 
 @kernel
 def forward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     x: int, residual: int, weight: int, eps: float, y: int, sums: int, inverse: int, rows: int, D: int,
 ) -> None:  # fmt: skip
-    """Of x, or of x + residual, which goes to `sums`; both addresses are 0 without a residual."""
+    """Of x, or of x + residual, which goes to `sums`; both addresses are 0 without a residual.
+
+    x and y are stored as `kind` says, everything else as float32.
+    """
+    wide = size_of(kind)
     while True:
         job = take_job(counter)
         if job >= jobs:
             return
         for row in range(job * ROWS, min((job + 1) * ROWS, rows)):
-            at = FLOAT * row * D
             squares = splat(0.0)
             for d in range(0, D, LANES):
-                x_v = load_first(x + at + FLOAT * d, D - d)
+                at = row * D + d
+                x_v = read(kind, x + wide * at, D - d)
                 if residual != 0:
-                    x_v = x_v + load_first(residual + at + FLOAT * d, D - d)
-                    store_first(sums + at + FLOAT * d, x_v, D - d)
+                    x_v = x_v + load_first(residual + FLOAT * at, D - d)
+                    store_first(sums + FLOAT * at, x_v, D - d)
                 squares = fma(x_v, x_v, squares)
             scale = 1.0 / np.sqrt(lane_sum(squares, scratch) / D + eps)
             put(inverse + FLOAT * row, np.float32(scale))
             scale_v = splat(scale)
-            normed = sums if residual != 0 else x
             for d in range(0, D, LANES):
-                y_v = load_first(normed + at + FLOAT * d, D - d) * scale_v * load_first(weight + FLOAT * d, D - d)
-                store_first(y + at + FLOAT * d, y_v, D - d)
+                at = row * D + d
+                x_v = load_first(sums + FLOAT * at, D - d) if residual != 0 else read(kind, x + wide * at, D - d)
+                write(kind, y + wide * at, x_v * scale_v * load_first(weight + FLOAT * d, D - d), D - d)
 
 
 @kernel
 def backward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float, dx_kind: float,
     x: int, residual: int, weight: int, dy: int, dsum: int, inverse: int, dx: int, dweight: int, rows: int, D: int,
 ) -> None:  # fmt: skip
-    """With r = 1 / rms: dx = r w dy - r³ x mean(x w dy), plus `dsum` if not 0. dweight (jobs, D) are partial sums."""
+    """With r = 1 / rms: dx = r w dy - r³ x mean(x w dy), plus `dsum` if not 0. dweight (jobs, D) are partial sums.
+
+    x and dy are stored as `kind` says, dx as `dx_kind` says, everything else as float32.
+    """
+    wide = size_of(kind)
     while True:
         job = take_job(counter)
         if job >= jobs:
@@ -76,27 +85,25 @@ def backward_jobs(
         for d in range(0, D, LANES):
             store_first(sums + FLOAT * d, splat(0.0), D - d)
         for row in range(job * ROWS, min((job + 1) * ROWS, rows)):
-            at = FLOAT * row * D
             dot = splat(0.0)
             for d in range(0, D, LANES):
-                here = FLOAT * d
-                weighted = load_first(weight + here, D - d) * load_first(dy + at + here, D - d)
-                x_v = load_first(x + at + here, D - d)
+                at = row * D + d
+                x_v = read(kind, x + wide * at, D - d)
                 if residual != 0:
-                    x_v = x_v + load_first(residual + at + here, D - d)
-                dot = fma(x_v, weighted, dot)
+                    x_v = x_v + load_first(residual + FLOAT * at, D - d)
+                dot = fma(x_v, load_first(weight + FLOAT * d, D - d) * read(kind, dy + wide * at, D - d), dot)
             r = np.float64(get(inverse + FLOAT * row))
             r_v, k_v = splat(r), splat(r * r * r * lane_sum(dot, scratch) / D)
             for d in range(0, D, LANES):
-                here = FLOAT * d
-                x_v, dy_v = load_first(x + at + here, D - d), load_first(dy + at + here, D - d) * r_v
+                at = row * D + d
+                x_v, dy_v = read(kind, x + wide * at, D - d), read(kind, dy + wide * at, D - d) * r_v
                 if residual != 0:
-                    x_v = x_v + load_first(residual + at + here, D - d)
-                dx_v = dy_v * load_first(weight + here, D - d) - k_v * x_v
+                    x_v = x_v + load_first(residual + FLOAT * at, D - d)
+                dx_v = dy_v * load_first(weight + FLOAT * d, D - d) - k_v * x_v
                 if dsum != 0:
-                    dx_v = dx_v + load_first(dsum + at + here, D - d)
-                store_first(dx + at + here, dx_v, D - d)
-                store_first(sums + here, fma(dy_v, x_v, load_first(sums + here, D - d)), D - d)
+                    dx_v = dx_v + load_first(dsum + FLOAT * at, D - d)
+                write(dx_kind, dx + size_of(dx_kind) * at, dx_v, D - d)
+                store_first(sums + FLOAT * d, fma(dy_v, x_v, load_first(sums + FLOAT * d, D - d)), D - d)
 
 
 def residuals(x: Shape, weight: Shape, **attrs: Any) -> tuple[Shape, ...]:
@@ -108,17 +115,17 @@ def residuals(x: Shape, weight: Shape, **attrs: Any) -> tuple[Shape, ...]:
 
 
 def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor]:
-    """x (..., D), weight (D,) -> (..., D). Raises TypeError for arrays that are not float32."""
+    """x (..., D) float32 or bfloat16, weight (D,) -> (..., D). Raises TypeError for other dtypes."""
     return forward_train(*arrays, eps=eps)[0]
 
 
 def forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     x, weight = _checked(arrays)
-    y, inverse = torch.empty(x.shape), torch.empty(residuals(x.shape, weight.shape)[0])
+    y, inverse = torch.empty(x.shape, dtype=x.dtype), torch.empty(residuals(x.shape, weight.shape)[0])
     rows, D = inverse.numel(), x.shape[-1]
     launch(
-        forward_jobs, -(-rows // ROWS), x.numel(), VECTOR,
+        forward_jobs, -(-rows // ROWS), x.numel(), VECTOR, kind(x),
         address(x), 0, address(weight), float(eps), address(y), 0, address(inverse), rows, D,
     )  # fmt: skip
     return (y,), (inverse,)
@@ -133,21 +140,21 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of y -> gradients of x and weight."""
     x, weight = _checked(arrays)
-    dy = dense(torch.zeros(x.shape) if grads[0] is None else grads[0])
-    check("rms_norm's backward", {"y": (dy, tuple(x.shape))})
+    dy = dense(torch.zeros_like(x) if grads[0] is None else stored_like(grads[0], x))
+    check("rms_norm's backward", {"y": (dy, tuple(x.shape))}, dtypes=STORED)
     rows, D = saved[0].numel(), x.shape[-1]
     jobs = -(-rows // ROWS)
-    dx, dweight = torch.empty(x.shape), torch.empty(jobs, D)
+    dx, dweight = torch.empty(x.shape, dtype=x.dtype), torch.empty(jobs, D)
     launch(
-        backward_jobs, jobs, 2 * x.numel(), VECTOR,
+        backward_jobs, jobs, 2 * x.numel(), VECTOR, kind(x, dy), kind(x),
         *(address(a) for a in (x, None, weight, dy, None, saved[0], dx, dweight)), rows, D,
     )  # fmt: skip
-    return dx, total(dweight)
+    return dx, total(dweight).to(arrays[1].dtype)  # type: ignore[union-attr]
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
-    x, weight = dense(arrays[0]), dense(arrays[1])
+    x, weight = dense(arrays[0]), dense(single(arrays[1]))
     if x is None or weight is None:
         raise ValueError("rms_norm: x and weight are needed")
-    check("rms_norm", {"x": (x, tuple(x.shape)), "weight": (weight, (x.shape[-1],))})
+    check("rms_norm", {"x": (x, tuple(x.shape)), "weight": (weight, (x.shape[-1],))}, dtypes=STORED)
     return x, weight

@@ -13,11 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows, strided
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    cast_back,
+    check,
+    dense,
+    flags,
+    row_ends,
+    rows,
+    single,
+    stored_like,
+    strided,
+)
 from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
 from helix_plugin_cpu.kernels._scan_backward import backward_jobs, backward_scratch
 from helix_plugin_cpu.kernels._scan_forward import forward_jobs, forward_scratch, tile_steps
 from helix_plugin_cpu.kernels._simd import LANES
+from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "reset", "lengths")
@@ -41,8 +55,8 @@ def forward(*arrays: Tensor | None, delta_softplus: bool = False) -> tuple[Tenso
     """The 11 inputs of the op, in its order -> y (B, L, D), last_state (B, D, N).
 
     u, delta, z (B, L, D); A (D, N); B, C (B, L, N); D, delta_bias (D,); initial_state (B, D, N); reset (B, L)
-    bool; lengths (B,). From D on they are optional. Raises TypeError for arrays that are not float32,
-    ValueError for shapes that do not fit.
+    bool; lengths (B,). From D on they are optional. Activations are float32 or bfloat16,
+    the rest float32. Raises TypeError for other dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), delta_softplus, None)
 
@@ -73,26 +87,27 @@ def backward(
     check(
         "selective_scan's backward",
         {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, channels, states))},
+        dtypes=STORED,
     )
-    u, delta, B, C, z = (rows(given[name]) for name in ("u", "delta", "B", "C", "z"))
-    A, D, bias = (dense(given[name]) for name in ("A", "D", "delta_bias"))
+    u, delta, z = (rows(stored_like(given[name], given["u"])) for name in ("u", "delta", "z"))
+    B, C = (rows(single(given[name])) for name in ("B", "C"))
+    A, D, bias = (dense(single(given[name])) for name in ("A", "D", "delta_bias"))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    dy, dlast = rows(grads[0]), dense(grads[1])
-    du, ddelta = torch.empty(batch, length, channels), torch.empty(batch, length, channels)
-    dz = None if z is None else torch.empty(batch, length, channels)
+    dy, dlast = rows(stored_like(grads[0], u)), dense(single(grads[1]))
+    du, ddelta, dz = (None if a is None else torch.empty(a.shape, dtype=a.dtype) for a in (u, delta, z))
     dinitial = torch.empty(batch, channels, states)
     dA = torch.empty(batch, blocks, states, LANES)
     dB, dC = torch.empty(groups, batch, length, states), torch.empty(groups, batch, length, states)
     dD, dbias = torch.empty(batch, blocks, LANES), torch.empty(batch, blocks, LANES)
     work = batch * length * channels * states
     launch(
-        backward_jobs, batch * groups, 3 * work, backward_scratch(states, tile, group),
+        backward_jobs, batch * groups, 3 * work, backward_scratch(states, tile, group), kind(u, delta, z, dy),
         *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z), *strided(dy),
         *(address(a) for a in (A, D, bias, dlast, reset, ends, saved[0])),
         *(address(a) for a in (du, ddelta, dz, dA, dB, dC, dD, dbias, dinitial)),
         batch, length, channels, states, group, tile, int(delta_softplus),
     )  # fmt: skip
-    return (
+    grads = (
         du,
         ddelta,
         total(dA).transpose(1, 2).reshape(-1, states)[:channels].contiguous(),
@@ -105,6 +120,7 @@ def backward(
         None,
         None,
     )
+    return cast_back(grads, tuple(given.values()))
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
@@ -125,7 +141,7 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
         if given[name] is None:
             raise ValueError(f"selective_scan: {name} is missing")
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("selective_scan", expected, exempt=("reset", "lengths"))
+    check("selective_scan", expected, exempt=("reset", "lengths"), dtypes=STORED)
     return given
 
 
@@ -134,13 +150,14 @@ def _forward(given: dict[str, Any], delta_softplus: bool, kept: Tensor | None) -
     states = given["A"].shape[1]
     blocks = -(-channels // LANES)
     group, tile = blocks_per_job(batch, blocks), tile_steps(states)
-    u, delta, B, C, z = (rows(given[name]) for name in ("u", "delta", "B", "C", "z"))
-    A, D, bias, initial = (dense(given[name]) for name in ("A", "D", "delta_bias", "initial_state"))
+    u, delta, z = (rows(stored_like(given[name], given["u"])) for name in ("u", "delta", "z"))
+    B, C = (rows(single(given[name])) for name in ("B", "C"))
+    A, D, bias, initial = (dense(single(given[name])) for name in ("A", "D", "delta_bias", "initial_state"))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(batch, length, channels), torch.empty(batch, channels, states)
+    y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(batch, channels, states)
     launch(
         forward_jobs, batch * -(-blocks // group), batch * length * channels * states,
-        forward_scratch(states, tile, group),
+        forward_scratch(states, tile, group), kind(u, delta, z),
         *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z),
         *(address(a) for a in (A, D, bias, initial, reset, ends, y, last, kept)),
         length, channels, states, group, tile, int(delta_softplus),

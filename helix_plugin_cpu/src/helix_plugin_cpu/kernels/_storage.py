@@ -1,0 +1,124 @@
+"""Rows of activations in memory, as float32 or bfloat16; arithmetic is in float32 either way.
+
+How they are stored is a kernel's argument, and told by its type: a float stands for float32, an integer for bfloat16.
+So each of the two is compiled when it is first used, without a branch in its loops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from llvmlite import ir
+from numba import types
+
+from helix_plugin_cpu.kernels._jit import inline, overloaded
+from helix_plugin_cpu.kernels._simd import (
+    FLOATS,
+    I16,
+    I32,
+    I64,
+    INTS,
+    LANES,
+    Value,
+    call,
+    constant,
+    emit_load_first,
+    emit_store_first,
+    f32x16,
+    first_lanes,
+    integers,
+    splat,
+)
+
+FLOAT32, BFLOAT16 = 4.0, 2
+SHORTS = ir.VectorType(I16, LANES)
+WHOLE, SHORT = types.float64, types.int64
+
+
+def kind(*arrays: torch.Tensor | None) -> float | int:
+    """How arrays of one dtype are stored. Raises TypeError if theirs is not one of the two, or differs."""
+    dtypes = {array.dtype for array in arrays if array is not None}
+    if dtypes == {torch.float32}:
+        return FLOAT32
+    if dtypes == {torch.bfloat16}:
+        return BFLOAT16
+    raise TypeError(f"activations must be all float32 or all bfloat16, not {', '.join(sorted(map(str, dtypes)))}")
+
+
+def _shorts_at(b: ir.IRBuilder, address: Value) -> Value:
+    return b.inttoptr(address, SHORTS.as_pointer())
+
+
+def _load_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, count: Value) -> Value:
+    with b.if_else(b.icmp_signed(">=", count, ir.Constant(I64, LANES))) as (whole, part):
+        with whole:
+            full = b.load(_shorts_at(b, address))
+            full.align = 2
+            full_block = b.block
+        with part:
+            some = call(
+                b, "llvm.masked.load.v16i16.p0", SHORTS, _shorts_at(b, address), ir.Constant(I32, 2),
+                first_lanes(b, count), ir.Constant(SHORTS, [0] * LANES),
+            )  # fmt: skip
+            some_block = b.block
+    value = b.phi(SHORTS)
+    value.add_incoming(full, full_block)
+    value.add_incoming(some, some_block)
+    return b.bitcast(b.shl(b.zext(value, INTS), integers([16] * LANES)), FLOATS)
+
+
+def _store_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, value: Value, count: Value) -> None:
+    bits = b.bitcast(value, INTS)
+    # To the nearest, ties to even; the carry of a NaN could turn it into something else.
+    odd = b.and_(b.lshr(bits, integers([16] * LANES)), integers([1] * LANES))
+    rounded = b.add(b.add(bits, integers([0x7FFF] * LANES)), odd)
+    rounded = b.select(b.fcmp_ordered("ord", value, value), rounded, b.bitcast(constant(math.nan), INTS))
+    shorts = b.trunc(b.lshr(rounded, integers([16] * LANES)), SHORTS)
+    with b.if_else(b.icmp_signed(">=", count, ir.Constant(I64, LANES))) as (whole, part):
+        with whole:
+            b.store(shorts, _shorts_at(b, address)).align = 2
+        with part:
+            call(
+                b, "llvm.masked.store.v16i16.p0", ir.VoidType(), shorts, _shorts_at(b, address),
+                ir.Constant(I32, 2), first_lanes(b, count),
+            )  # fmt: skip
+
+
+def _whole(emit: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda b, _kind, *rest: emit(b, *rest)
+
+
+size_of = overloaded(
+    "size_of",
+    types.intp,
+    ((WHOLE,), lambda b, _kind: ir.Constant(I64, 4)),
+    ((SHORT,), lambda b, _kind: ir.Constant(I64, 2)),
+)
+"""size_of(kind): bytes of an element."""
+
+read = overloaded(
+    "read",
+    f32x16,
+    ((WHOLE, types.intp, types.intp), _whole(emit_load_first)),
+    ((SHORT, types.intp, types.intp), _load_bfloat16),
+)
+"""read(kind, address, count): the first `count` of sixteen elements, zeros behind them."""
+
+write = overloaded(
+    "write",
+    types.void,
+    ((WHOLE, types.intp, f32x16, types.intp), _whole(emit_store_first)),
+    ((SHORT, types.intp, f32x16, types.intp), _store_bfloat16),
+)
+"""write(kind, address, vector, count): its first `count` elements; in bfloat16, rounded to the nearest."""
+
+
+@inline
+def clear_stored(kind: float, target: int, row: int, rows: int, width: int) -> None:
+    """Write zeros to `width` elements in each of several rows, `row` elements apart."""
+    for t in range(rows):
+        for d in range(0, width, LANES):
+            write(kind, target + size_of(kind) * (t * row + d), splat(0.0), width - d)
