@@ -45,20 +45,32 @@ def linear_attention(
     if reset is not None:
         starts = reset if valid is None else xp.logical_and(reset, valid)
         document = xp.cumulative_sum(xp.astype(starts, xp.int64), axis=1)
-    q, k, v, log_decay = (xp.permute_dims(a, (0, 2, 1, 3)) for a in (q, k, v, log_decay))
     # A decay for each key needs a number for each pair of steps and key: shorter chunks.
-    chunk = 64 if log_decay.shape[3] == 1 else 16
+    chunk = min(length, 64 if log_decay.shape[3] == 1 else 16)
+    # Cut by `unstack`, whose gradient is a stack: that of a slice is a copy of the whole, for every chunk.
+    cut = [_chunks(xp, xp.permute_dims(a, (0, 2, 1, 3)), chunk) for a in (q, k, v, log_decay)]
     before = zeros(xp, (batch,), document)
     parts = []
-    for t in range(0, length, chunk):
-        now = slice(t, min(t + chunk, length))
-        y, S = _chunk(
-            xp, q[:, :, now, :], k[:, :, now, :], v[:, :, now, :], log_decay[:, :, now, :], S, document[:, now], before
-        )
-        before = document[:, now.stop - 1]
+    for i, (q, k, v, log_decay) in enumerate(zip(*cut, strict=True)):
+        now = document[:, i * chunk : (i + 1) * chunk]
+        if now.shape[1] < chunk:
+            last = now[:, -1:] + zeros(xp, (batch, chunk - now.shape[1]), now)
+            now = xp.concat([now, last], axis=1)
+        y, S = _chunk(xp, q, k, v, log_decay, S, now, before)
+        before = now[:, -1]
         parts.append(y)
-    y = xp.permute_dims(xp.concat(parts, axis=2), (0, 2, 1, 3))
+    y = xp.permute_dims(xp.concat(parts, axis=2)[:, :, :length, :], (0, 2, 1, 3))
     return y, S
+
+
+def _chunks(xp: Any, a: Array, chunk: int) -> tuple[Array, ...]:
+    """(B, H, L, D) -> arrays (B, H, chunk, D), the last one filled up with zeros: they leave the state as it is."""
+    B, H, L, D = a.shape
+    count = -(-L // chunk)
+    if count * chunk > L:
+        a = xp.concat([a, zeros(xp, (B, H, count * chunk - L, D), a)], axis=2)
+    found: tuple[Array, ...] = xp.unstack(xp.reshape(a, (B, H, count, chunk, D)), axis=2)
+    return found
 
 
 def _chunk(
