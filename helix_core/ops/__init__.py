@@ -9,12 +9,14 @@ from helix_core.ops import (
     cross_entropy,
     diagonal_ssm,
     embedding,
+    gated_linear_attention,
     layer_norm,
     linear,
     linear_scan,
     long_conv,
     rms_norm,
     selective_scan,
+    ssd,
     swiglu,
 )
 from helix_core.ops.kernel import Kernel
@@ -39,11 +41,13 @@ __all__ = [
     "define_op",
     "diagonal_ssm",
     "embedding",
+    "gated_linear_attention",
     "layer_norm",
     "linear",
     "linear_scan",
     "long_conv",
     "rms_norm",
     "selective_scan",
+    "ssd",
     "swiglu",
 ]

@@ -9,7 +9,10 @@ from __future__ import annotations
 _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cpu/cpu"): "helix-plugin-cpu",
     ("layer", "ssm/mamba"): "helix-plugin-ssm",
+    ("layer", "ssm/mamba2"): "helix-plugin-ssm",
     ("layer", "ssm/s4d"): "helix-plugin-ssm",
+    ("layer", "ssm/retnet"): "helix-plugin-ssm",
+    ("layer", "ssm/gla"): "helix-plugin-ssm",
 }
 
 

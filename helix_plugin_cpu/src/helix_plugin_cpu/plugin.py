@@ -45,6 +45,8 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
         )
         for op, summary in (
             ("selective_scan", "Numba, 16 channels per vector, backward by recomputation in chunks"),
+            ("ssd", "Numba, chunks as matrix products within the cache, backward by recomputation"),
+            ("gated_linear_attention", "Numba, chunks as matrix products within the cache, backward by recomputation"),
             ("causal_conv1d", "Numba, convolution and SiLU in one pass"),
             ("rms_norm", "Numba, one pass over each row"),
             ("add_rms_norm", "Numba, the residual addition in the same pass"),

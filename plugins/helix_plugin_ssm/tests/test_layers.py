@@ -1,4 +1,4 @@
-"""The layer kit on Mamba and S4D."""
+"""The layer kit on every layer of this plugin."""
 
 from helix_core.testing import BaseLayerTests
 
@@ -24,4 +24,27 @@ class TestS4D(BaseLayerTests):
             (5, "inv", "bilinear"),
             (4, "real", "bilinear"),
         )
+    )
+
+
+class TestMamba2(BaseLayerTests):
+    layer = "mamba2"
+    configs = (
+        {"d_model": 8, "d_state": 16, "head_dim": 4, "n_groups": 2},
+        {"d_model": 6, "d_state": 3, "head_dim": 3, "d_conv": 1, "expand": 1, "time_step_limit": (0.01, 0.05)},
+        {"d_model": 10, "d_state": 1, "head_dim": 20},
+    )
+
+
+class TestRetNet(BaseLayerTests):
+    layer = "retnet"
+    configs = ({"d_model": 8, "n_heads": 2}, {"d_model": 6, "expand": 1.0}, {"d_model": 12, "n_heads": 3})
+
+
+class TestGLA(BaseLayerTests):
+    layer = "gla"
+    configs = (
+        {"d_model": 8, "n_heads": 2},
+        {"d_model": 5, "n_heads": 1, "expand_k": 1.0, "expand_v": 2.0, "gate_rank": 3},
+        {"d_model": 12, "n_heads": 3, "temperature": 4.0},
     )

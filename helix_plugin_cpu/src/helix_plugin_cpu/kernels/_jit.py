@@ -99,6 +99,19 @@ def inline(function: F) -> F:
     return cast(F, njit(nogil=True, error_model="numpy", forceinline=True)(function))
 
 
+def function(body: F) -> F:
+    """A part of kernels that is called, for what is large and used in many places."""
+    dispatcher = njit(nogil=True, error_model="numpy")(body)
+    resolve = dispatcher.get_call_template
+
+    def as_variables(args: Sequence[types.Type], kws: Any) -> Any:
+        # Numba would compile it anew for every constant that it is called with.
+        return resolve([types.unliteral(a) for a in args], kws)
+
+    dispatcher.get_call_template = as_variables
+    return cast(F, dispatcher)
+
+
 def kernel(function: F) -> F:
     """A function to call from Python with integers: addresses, strides, sizes and flags."""
     dispatcher = njit(nogil=True, error_model="numpy")(function)

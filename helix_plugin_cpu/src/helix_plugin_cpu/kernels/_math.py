@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 from llvmlite import ir
+from numba import types
 
 from helix_plugin_cpu.kernels._jit import inline, instruction
 from helix_plugin_cpu.kernels._simd import (
+    F32,
     FLOATS,
     INTS,
     LANES,
@@ -21,6 +23,7 @@ from helix_plugin_cpu.kernels._simd import (
     integers,
     multiply_add,
     splat,
+    spread,
 )
 
 LOG2_E = math.log2(math.e)
@@ -104,6 +107,14 @@ def positive_part(b: ir.IRBuilder, x: Value) -> Value:
 def canonical(b: ir.IRBuilder, x: Value) -> Value:
     """x, with one and the same NaN for every NaN."""
     return b.select(b.fcmp_ordered("ord", x, x), x, constant(math.nan))
+
+
+@instruction(f32x16, f32x16, types.float64, types.float64)
+def bounded(b: ir.IRBuilder, x: Value, low: Value, high: Value) -> Value:
+    """x between low and high. NaN stays."""
+    below, above = spread(b, b.fptrunc(low, F32)), spread(b, b.fptrunc(high, F32))
+    x = b.select(b.fcmp_ordered("<", x, below), below, x)
+    return b.select(b.fcmp_ordered(">", x, above), above, x)
 
 
 @inline

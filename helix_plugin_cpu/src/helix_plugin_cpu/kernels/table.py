@@ -10,8 +10,10 @@ from helix_plugin_cpu.kernels import add_rms_norm as _add_norm
 from helix_plugin_cpu.kernels import causal_conv1d as _conv
 from helix_plugin_cpu.kernels import cross_entropy as _cross_entropy
 from helix_plugin_cpu.kernels import embedding as _embedding
+from helix_plugin_cpu.kernels import gated_linear_attention as _gla
 from helix_plugin_cpu.kernels import rms_norm as _norm
 from helix_plugin_cpu.kernels import selective_scan as _scan
+from helix_plugin_cpu.kernels import ssd as _ssd
 from helix_plugin_cpu.kernels import swiglu as _swiglu
 
 
@@ -24,6 +26,8 @@ def _bundle(module: ModuleType) -> Kernel:
 selective_scan = _bundle(_scan)
 causal_conv1d = _bundle(_conv)
 rms_norm = _bundle(_norm)
+gated_linear_attention = _bundle(_gla)
+ssd = _bundle(_ssd)
 add_rms_norm = _bundle(_add_norm)
 cross_entropy = _bundle(_cross_entropy)
 embedding = _bundle(_embedding)

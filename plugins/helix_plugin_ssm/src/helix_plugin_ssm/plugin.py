@@ -27,4 +27,25 @@ def helix_layers() -> Sequence[LayerDescriptor]:
             summary="diagonal state-space block, time-invariant (Gu, Gupta, Goel and Ré, 2022)",
             provides=("recurrent",),
         ),
+        LayerDescriptor(
+            name="mamba2",
+            target="helix_plugin_ssm.mamba2:Mamba2",
+            config="helix_plugin_ssm.mamba2:Mamba2Config",
+            summary="state-space duality block (Dao and Gu, 2024)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="retnet",
+            target="helix_plugin_ssm.retnet:RetNet",
+            config="helix_plugin_ssm.retnet:RetNetConfig",
+            summary="multi-scale retention (Sun et al., 2023)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="gla",
+            target="helix_plugin_ssm.gla:GLA",
+            config="helix_plugin_ssm.gla:GLAConfig",
+            summary="gated linear attention (Yang et al., 2023)",
+            provides=("recurrent",),
+        ),
     ]

@@ -1,0 +1,99 @@
+"""Linear attention with a decaying state, in chunks: what the references of its ops share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helix_core.ops._array import valid_steps, zeros
+
+Array = Any
+
+FORGOTTEN = -1e4
+"""A log-decay below it is held here: exp is 0 all the same, and sums of it stay exact."""
+
+
+def linear_attention(
+    xp: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    log_decay: Array,
+    initial_state: Array | None,
+    reset: Array | None,
+    lengths: Array | None,
+) -> tuple[Array, Array]:
+    """S_t = diag(exp(log_decay_t)) S_{t-1} + k_t v_tᵀ,  y_t = S_tᵀ q_t: the recurrence, many steps at a time.
+
+    q, k (B, L, H, K), v (B, L, H, V), log_decay broadcastable to (B, L, H, K) -> y (B, L, H, V), S (B, H, K, V).
+    Within a chunk every pair of steps has its decay, a sum of log_decay over the steps between, never a difference
+    of two large sums: so it is as exact as the recurrence for any decay, and in float32 too.
+    """
+    batch, length, heads, keys = q.shape
+    values = v.shape[3]
+    S = zeros(xp, (batch, heads, keys, values), v) if initial_state is None else initial_state
+    if length == 0:
+        return xp.zeros_like(v), S
+    log_decay = xp.clip(log_decay, FORGOTTEN, None)
+    log_decay = xp.broadcast_to(log_decay, (log_decay.shape[0], length, heads, log_decay.shape[3]))
+    document = xp.zeros((batch, length), dtype=xp.int64, device=q.device)
+    valid = None
+    if lengths is not None:
+        valid = valid_steps(xp, length, lengths)
+        here = valid[:, :, None, None]
+        q, k, v = (xp.where(here, a, xp.zeros_like(a)) for a in (q, k, v))
+        log_decay = xp.where(here, log_decay, xp.zeros_like(log_decay))
+    if reset is not None:
+        starts = reset if valid is None else xp.logical_and(reset, valid)
+        document = xp.cumulative_sum(xp.astype(starts, xp.int64), axis=1)
+    # A decay for each key needs a number for each pair of steps and key: shorter chunks.
+    chunk = min(length, 64 if log_decay.shape[3] == 1 else 16)
+    # Cut by `unstack`, whose gradient is a stack: that of a slice is a copy of the whole, for every chunk.
+    cut = [_chunks(xp, xp.permute_dims(a, (0, 2, 1, 3)), chunk) for a in (q, k, v, log_decay)]
+    before = zeros(xp, (batch,), document)
+    parts = []
+    for i, (q, k, v, log_decay) in enumerate(zip(*cut, strict=True)):
+        now = document[:, i * chunk : (i + 1) * chunk]
+        if now.shape[1] < chunk:
+            last = now[:, -1:] + zeros(xp, (batch, chunk - now.shape[1]), now)
+            now = xp.concat([now, last], axis=1)
+        y, S = _chunk(xp, q, k, v, log_decay, S, now, before)
+        before = now[:, -1]
+        parts.append(y)
+    y = xp.permute_dims(xp.concat(parts, axis=2)[:, :, :length, :], (0, 2, 1, 3))
+    return y, S
+
+
+def _chunks(xp: Any, a: Array, chunk: int) -> tuple[Array, ...]:
+    """(B, H, L, D) -> arrays (B, H, chunk, D), the last one filled up with zeros: they leave the state as it is."""
+    B, H, L, D = a.shape
+    count = -(-L // chunk)
+    if count * chunk > L:
+        a = xp.concat([a, zeros(xp, (B, H, count * chunk - L, D), a)], axis=2)
+    found: tuple[Array, ...] = xp.unstack(xp.reshape(a, (B, H, count, chunk, D)), axis=2)
+    return found
+
+
+def _chunk(
+    xp: Any, q: Array, k: Array, v: Array, log_decay: Array, S: Array, document: Array, before: Array
+) -> tuple[Array, Array]:
+    """q, k, v, log_decay (B, H, T, ...), the documents of its steps (B, T) and of the state before it (B,)."""
+    steps = q.shape[2]
+    order = xp.arange(steps, device=q.device)
+    earlier = order[:, None] > order[None, :]
+    # gap[t, s] = Σ log_decay over s < i <= t, one sum for each s.
+    terms = xp.where(earlier[..., None], log_decay[:, :, :, None, :], zeros(xp, (), log_decay))
+    gap = xp.exp(xp.cumulative_sum(terms, axis=2))
+    sees = xp.logical_not(order[:, None] < order[None, :])
+    sees = xp.logical_and(sees, document[:, :, None] == document[:, None, :])[:, None, :, :, None]
+    gap = xp.where(sees, gap, xp.zeros_like(gap))
+    if log_decay.shape[3] == 1:
+        scores = xp.matmul(q, xp.matrix_transpose(k)) * gap[..., 0]
+    else:
+        scores = xp.sum(q[:, :, :, None, :] * (k[:, :, None, :, :] * gap), axis=-1)
+    since = xp.exp(xp.cumulative_sum(log_decay, axis=2))
+    carried = (document == before[:, None])[:, None, :, None]
+    since = xp.where(carried, since, xp.zeros_like(since))
+    y = xp.matmul(scores, v) + xp.matmul(q * since, S)
+    to_end = k * gap[:, :, -1, :, :]
+    S = xp.matrix_transpose(since[:, :, -1:, :]) * S + xp.matmul(xp.matrix_transpose(to_end), v)
+    return y, S

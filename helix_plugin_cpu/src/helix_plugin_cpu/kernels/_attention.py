@@ -1,0 +1,170 @@
+"""Linear attention with a decaying state, for the ops that are that: addresses, sizes and buffers of its kernels."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from helix_plugin_cpu.kernels._arguments import Shape, address, dense, flags, row_ends, rows
+from helix_plugin_cpu.kernels._attention_backward import backward_jobs, backward_scratch
+from helix_plugin_cpu.kernels._attention_chunk import round_up
+from helix_plugin_cpu.kernels._attention_forward import forward_jobs, forward_scratch
+from helix_plugin_cpu.kernels._attention_parts import EACH_HEAD, EACH_KEY, SSD
+from helix_plugin_cpu.kernels._attention_step import step_jobs, step_scratch
+from helix_plugin_cpu.kernels._blocks import ENOUGH_JOBS, total
+from helix_plugin_cpu.kernels._threads import launch
+
+CHUNK = {EACH_HEAD: 32, SSD: 32, EACH_KEY: 16}
+"""Steps that meet in one product. With a decay for each key a pair of them costs a pass over the keys."""
+
+
+class Plan(NamedTuple):
+    """Sizes that follow from the shapes alone, never from the thread count: results must not depend on it."""
+
+    batch: int
+    length: int
+    heads: int
+    groups: int
+    keys: int
+    values: int
+    kind: int
+
+    @property
+    def chunk(self) -> int:
+        return CHUNK[self.kind]
+
+    @property
+    def span(self) -> int:
+        """Steps between states that are kept for the backward pass: so many that they are twice v at most."""
+        return max(self.chunk, -(-self.keys // 2 // self.chunk) * self.chunk)
+
+    @property
+    def share(self) -> int:
+        """Heads of a job: those of one group share q kᵀ, as long as there are jobs enough."""
+        together = self.heads // self.groups
+        for share in (4, 3, 2):
+            if together % share == 0 and self.batch * self.heads // share >= ENOUGH_JOBS:
+                return share
+        return 1
+
+    @property
+    def jobs(self) -> int:
+        return self.batch * self.heads // self.share
+
+    @property
+    def kept(self) -> Shape:
+        """The states in front of every span, padded, on one axis: see `selective_scan.residual_shapes`."""
+        spans = (self.length + self.span - 1) // self.span
+        return (self.batch * spans * self.heads * round_up(self.keys) * round_up(self.values),)
+
+    @property
+    def work(self) -> int:
+        return self.batch * self.length * self.heads * self.values * (2 * self.keys + self.chunk) // 8
+
+
+class Inputs(NamedTuple):
+    """The tensors of a call as the kernels read them. g is dt for SSD."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    A: Tensor | None
+    bias: Tensor | None
+    D: Tensor | None
+    initial: Tensor | None
+    reset: Tensor | None
+    lengths: Tensor | None
+    soft: bool = False
+    low: float = 0.0
+    high: float = math.inf
+    scale: float = 1.0
+
+
+def headed(array: Tensor) -> tuple[int, int, int, int]:
+    """Address and strides, in elements, over the first three axes of (B, L, H, ...); 0 along axes of length 1."""
+    (b, t, h), (b_step, t_step, h_step) = array.shape[:3], array.stride()[:3]
+    return array.data_ptr(), b_step if b > 1 else 0, t_step if t > 1 else 0, h_step if h > 1 else 0
+
+
+def ends(lengths: Tensor | None, plan: Plan) -> Tensor | None:
+    """Where rows end, or None if all are full."""
+    return None if lengths is None else row_ends(lengths, plan.batch, plan.length)
+
+
+def unit(array: Tensor) -> Tensor:
+    """The same values, the last axis with unit stride."""
+    found = rows(array)
+    assert found is not None
+    return found
+
+
+def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    """y (B, L, H, V) and the last state (B, H, K, V); `kept` takes what `backward` needs."""
+    y = torch.empty(plan.batch, plan.length, plan.heads, plan.values)
+    last = torch.empty(plan.batch, plan.heads, plan.keys, plan.values)
+    q, k, v = unit(given.q), unit(given.k), unit(given.v)
+    g = unit(given.g) if plan.kind == EACH_KEY else given.g.detach().resolve_neg()
+    A, bias, D, initial = (dense(a) for a in (given.A, given.bias, given.D, given.initial))
+    reset, stops = flags(given.reset), ends(given.lengths, plan)
+    if plan.length == 1 and kept is None:
+        launch(
+            step_jobs, plan.batch * plan.heads, last.numel(), step_scratch(plan.keys, plan.values),
+            *headed(q), *headed(k), *headed(v), *headed(g),
+            *(address(a) for a in (A, bias, D, initial, reset, stops, y, last)),
+            plan.heads, plan.groups, plan.keys, plan.values,
+            plan.kind, int(given.soft), float(given.low), float(given.high), float(given.scale),
+        )  # fmt: skip
+        return y, last
+    launch(
+        forward_jobs, plan.jobs, plan.work,
+        forward_scratch(plan.keys, plan.values, plan.chunk, plan.share),
+        *headed(q), *headed(k), *headed(v), *headed(g),
+        *(address(a) for a in (A, bias, D, initial, reset, stops, y, last, kept)),
+        plan.length, plan.heads, plan.groups, plan.share, plan.keys, plan.values,
+        plan.kind, plan.chunk, plan.span, int(given.soft), float(given.low), float(given.high), float(given.scale),
+    )  # fmt: skip
+    return y, last
+
+
+class Gradients(NamedTuple):
+    """What `backward` returns, by the names of `Inputs`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    A: Tensor | None
+    bias: Tensor | None
+    D: Tensor | None
+    initial: Tensor
+
+
+def backward(plan: Plan, given: Inputs, kept: Tensor, dy: Tensor | None, dlast: Tensor | None) -> Gradients:
+    """Gradients of y and the last state -> of the inputs. That of g has the full (B, L, H, ...)."""
+    B, L, H, G = plan.batch, plan.length, plan.heads, plan.groups
+    each_key = plan.kind == EACH_KEY
+    dy = torch.zeros(B, L, H, plan.values) if dy is None else unit(dy)
+    q, k, v = unit(given.q), unit(given.k), unit(given.v)
+    g = unit(given.g) if each_key else given.g.detach().resolve_neg()
+    A, bias, D, dlast = (dense(a) for a in (given.A, given.bias, given.D, dlast))
+    reset, stops = flags(given.reset), ends(given.lengths, plan)
+    parts = H // G // plan.share
+    dq, dk = torch.empty(parts, B, L, G, plan.keys), torch.empty(parts, B, L, G, plan.keys)
+    dv, dinitial = torch.empty(B, L, H, plan.values), torch.empty(B, H, plan.keys, plan.values)
+    dg = torch.empty(B, L, H, plan.keys) if each_key else torch.empty(B, L, H)
+    dA, dbias, dD = (torch.empty(B, H) if plan.kind == SSD else None for _ in range(3))
+    launch(
+        backward_jobs, plan.jobs, 3 * plan.work,
+        backward_scratch(plan.keys, plan.values, plan.chunk, plan.share, plan.span),
+        *headed(q), *headed(k), *headed(v), *headed(g), *headed(dy),
+        *(address(a) for a in (A, bias, D, dlast, reset, stops, kept)),
+        *(address(a) for a in (dq, dk, dv, dg, dA, dbias, dD, dinitial)),
+        B, L, H, G, plan.share, plan.keys, plan.values,
+        plan.kind, plan.chunk, plan.span, int(given.soft), float(given.low), float(given.high), float(given.scale),
+    )  # fmt: skip
+    dA, dbias, dD = (None if a is None else total(a) for a in (dA, dbias, dD))
+    return Gradients(total(dq), total(dk), dv, dg, dA, dbias, dD, dinitial)

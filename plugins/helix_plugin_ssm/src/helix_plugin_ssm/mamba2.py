@@ -1,0 +1,158 @@
+"""Mamba-2: a state-space block whose decay is one number per head, so that it is computed by matrix products."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
+from helix_core.layers.init import constant, fan_in, uniform
+from helix_core.ops import OpTable
+
+Array = Any
+
+
+class Mamba2Config(LayerConfig):
+    """Options of the Mamba-2 block; the defaults are the paper's."""
+
+    d_state: int = Field(128, gt=0, description="states per channel, N")
+    d_conv: int = Field(4, gt=0, description="taps of the short convolution, K")
+    expand: int = Field(2, gt=0, description="inner width over d_model, E = expand * d_model")
+    head_dim: int = Field(64, gt=0, description="channels of a head, P; there are H = E / P heads")
+    n_groups: int = Field(1, gt=0, description="groups of heads that share B and C, G")
+    A_min: float = Field(1.0, gt=0, description="smallest initial -A")
+    A_max: float = Field(16.0, gt=0, description="largest initial -A")
+    dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
+    dt_max: float = Field(0.1, gt=0, description="largest initial step size")
+    dt_init_floor: float = Field(1e-4, gt=0, description="floor of the initial step sizes")
+    time_step_limit: tuple[float, float] = Field((0.0, math.inf), description="bounds of the step size at any time")
+    norm_eps: float = Field(1e-5, gt=0, description="epsilon of the gated norm")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Mamba2Config:
+        if self.d_inner % self.head_dim:
+            raise ValueError(f"head_dim must divide expand * d_model = {self.d_inner}")
+        if self.n_heads % self.n_groups:
+            raise ValueError(f"n_groups must divide the number of heads, {self.n_heads}")
+        if not 0 <= self.time_step_limit[0] <= self.time_step_limit[1]:
+            raise ValueError("time_step_limit must be (low, high) with 0 <= low <= high")
+        return self
+
+    @property
+    def d_inner(self) -> int:
+        return self.expand * self.d_model
+
+    @property
+    def n_heads(self) -> int:
+        return self.d_inner // self.head_dim
+
+
+class Mamba2(Layer[Mamba2Config]):
+    """in_proj -> causal depthwise conv + SiLU -> state-space duality -> gated RMS norm -> out_proj.
+
+        [z; x; B; C; dt] = W_in u
+        [x; B; C] = silu(conv([x; B; C]))
+        Δ   = softplus(dt + b_dt), within time_step_limit
+        S_t = exp(Δ_t A) S_{t-1} + Δ_t B_t x_tᵀ,   A = -exp(A_log), one number for each head of P channels
+        y_t = S_tᵀ C_t + D x_t
+        out = W_out rms_norm(y silu(z)), the norm over the channels of each group
+
+    State: conv (B, K-1, E) and conv_bc (B, K-1, 2GN), the last inputs of the convolution; ssm (B, H, N, P), S.
+    Source: Dao and Gu, Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State
+    Space Duality, 2024. Parameter names and order are those of the authors' code and of Hugging Face.
+    """
+
+    def params(self) -> dict[str, ParamSpec]:
+        c = self.config
+        E, N, G, H, K, D = c.d_inner, c.d_state, c.n_groups, c.n_heads, c.d_conv, c.d_model
+        mixed = E + 2 * G * N
+        return {
+            "in_proj.weight": ParamSpec((E + mixed + H, D), fan_in()),
+            "conv1d.weight": ParamSpec((mixed, K), uniform(1 / math.sqrt(K))),
+            "conv1d.bias": ParamSpec((mixed,), uniform(1 / math.sqrt(K)), decay=False),
+            "dt_bias": ParamSpec((H,), self._initial_dt_bias, decay=False),
+            "A_log": ParamSpec((H,), self._initial_A_log, decay=False),
+            "D": ParamSpec((H,), constant(1.0), decay=False),
+            "norm.weight": ParamSpec((E,), constant(1.0), decay=False),
+            "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
+        }
+
+    def _initial_dt_bias(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """softplus⁻¹ of step sizes that are log-uniform between dt_min and dt_max."""
+        c = self.config
+        dt = np.exp(rng.uniform(math.log(c.dt_min), math.log(c.dt_max), shape)).clip(min=c.dt_init_floor)
+        return dt + np.log(-np.expm1(-dt))
+
+    def _initial_A_log(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return np.log(rng.uniform(self.config.A_min, self.config.A_max, shape))
+
+    def init_state(self, F: OpTable, batch: int) -> State:
+        c = self.config
+        return {
+            "conv": F.zeros(batch, c.d_conv - 1, c.d_inner),
+            "conv_bc": F.zeros(batch, c.d_conv - 1, 2 * c.n_groups * c.d_state),
+            "ssm": F.zeros(batch, c.n_heads, c.d_state, c.head_dim),
+        }
+
+    def apply(
+        self,
+        F: OpTable,
+        p: Params,
+        x: Array,
+        *,
+        state: State | None = None,
+        reset: Array | None = None,
+        lengths: Array | None = None,
+    ) -> tuple[Array, State | None]:
+        c = self.config
+        E, N, G = c.d_inner, c.d_state, c.n_groups
+        mixed = E + 2 * G * N
+        batch, length, _ = x.shape
+        before = state or {"conv": None, "conv_bc": None, "ssm": None}
+        weight, taps, bias = p["in_proj.weight"], p["conv1d.weight"], p["conv1d.bias"]
+        # Products and convolutions of their own for z, x, [B; C] and dt: the gradient of a slice of something as long
+        # as the sequence is a copy of the whole filled up with zeros.
+        z = F.linear(x, weight[:E])
+        dt = F.linear(x, weight[E + mixed :])
+        u, conv = F.causal_conv1d(
+            F.linear(x, weight[E : 2 * E]), taps[:E], bias[:E], before["conv"], reset, lengths, activation="silu"
+        )
+        bc, conv_bc = F.causal_conv1d(
+            F.linear(x, weight[2 * E : E + mixed]),
+            taps[E:],
+            bias[E:],
+            before["conv_bc"],
+            reset,
+            lengths,
+            activation="silu",
+        )
+        low, high = c.time_step_limit
+        y, ssm = F.ssd(
+            F.xp.reshape(u, (batch, length, c.n_heads, c.head_dim)),
+            dt,
+            -F.xp.exp(p["A_log"]),
+            F.xp.reshape(bc[..., : G * N], (batch, length, G, N)),
+            F.xp.reshape(bc[..., G * N :], (batch, length, G, N)),
+            p["D"],
+            p["dt_bias"],
+            before["ssm"],
+            reset,
+            lengths,
+            dt_softplus=True,
+            dt_min=low,
+            dt_max=high,
+        )
+        y = self._norm(F, F.xp.reshape(y, (batch, length, E)) * F.silu(z), p["norm.weight"])
+        y = F.linear(y, p["out_proj.weight"])
+        return y, None if state is None else {"conv": conv, "conv_bc": conv_bc, "ssm": ssm}
+
+    def _norm(self, F: OpTable, x: Array, weight: Array) -> Array:
+        """RMS norm of each group of (B, L, E)."""
+        G, eps = self.config.n_groups, self.config.norm_eps
+        if G == 1:
+            return F.rms_norm(x, weight, eps=eps)
+        groups = F.xp.reshape(x, (*x.shape[:2], G, x.shape[2] // G))
+        return F.xp.reshape(F.rms_norm(groups, F.asarray(np.ones(groups.shape[3])), eps=eps), x.shape) * weight
