@@ -42,6 +42,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
         for op, summary in (
             ("selective_scan", "Numba, 16 channels per vector, backward by recomputation in chunks"),
             ("causal_conv1d", "Numba, convolution and SiLU in one pass"),
+            ("long_conv", "Numba, Fourier transforms across 16 channels, in place and without padding"),
             ("rms_norm", "Numba, one pass over each row"),
             ("add_rms_norm", "Numba, the residual addition in the same pass"),
             ("swiglu", "Numba, one pass"),

@@ -74,9 +74,18 @@ def instruction(result: types.Type, *arguments: types.Type) -> Callable[[Emitter
     return decorate
 
 
+# Never called from Python, so without the wrappers for it, which take as long to compile as a small function.
+_INSIDE = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 def inline(function: F) -> F:
     """A part of kernels, compiled into each."""
-    return cast(F, njit(nogil=True, error_model="numpy", forceinline=True)(function))
+    return cast(F, njit(**_INSIDE, forceinline=True)(function))
+
+
+def part(function: F) -> F:
+    """A part of kernels, compiled once for each and called."""
+    return cast(F, njit(**_INSIDE)(function))
 
 
 def kernel(function: F) -> F:

@@ -10,6 +10,7 @@ from helix_plugin_cpu.kernels import add_rms_norm as _add_norm
 from helix_plugin_cpu.kernels import causal_conv1d as _conv
 from helix_plugin_cpu.kernels import cross_entropy as _cross_entropy
 from helix_plugin_cpu.kernels import embedding as _embedding
+from helix_plugin_cpu.kernels import long_conv as _long
 from helix_plugin_cpu.kernels import rms_norm as _norm
 from helix_plugin_cpu.kernels import selective_scan as _scan
 from helix_plugin_cpu.kernels import swiglu as _swiglu
@@ -29,3 +30,4 @@ cross_entropy = _bundle(_cross_entropy)
 embedding = _bundle(_embedding)
 swiglu = _bundle(_swiglu)
 adamw = _adamw.step
+long_conv = _bundle(_long)
