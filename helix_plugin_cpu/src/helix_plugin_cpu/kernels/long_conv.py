@@ -71,7 +71,7 @@ def backward(
         u, filter, pre, post, state, dy = (_widened(a) for a in (u, filter, pre, post, state, dy))
     v, v_gate, dc, gate = rows(u), rows(pre), rows(dy), rows(post)
     if state is not None:
-        v = torch.cat([dense(state), v if v_gate is None else v * v_gate], 1)
+        v = torch.cat([state.detach(), v if v_gate is None else v * v_gate], 1)
         dc = torch.cat([torch.zeros(batch, before, dc.shape[2]), dc if gate is None else dc * gate], 1)
         v_gate = gate = None
     assert v is not None
@@ -110,12 +110,12 @@ def _forward(arrays: tuple[Tensor | None, ...], keep: bool) -> tuple[Tensor, Ten
         u, filter, pre, post, state = (_widened(a) for a in (u, filter, pre, post, state))
     v, v_gate, gate = rows(u), rows(pre), rows(post)
     before = 0 if state is None else state.shape[1]
-    if state is not None:
-        v, v_gate = torch.cat([dense(state), v if v_gate is None else v * v_gate], 1), None
     assert v is not None
     if state is not None and length <= DIRECT:
-        y, kept = _direct(given, v, filter, gate, keep)
+        y, kept = _direct(given, v if v_gate is None else v * v_gate, state, filter, gate, keep)
     else:
+        if state is not None:
+            v, v_gate = torch.cat([state.detach(), v if v_gate is None else v * v_gate], 1), None
         y = torch.zeros(v.shape) if given["lengths"] is not None or before else torch.empty(v.shape)
         kept = torch.zeros_like(y) if keep and gate is not None and not before else None
         for shape, segments in _plans(given, length + before):
@@ -133,19 +133,18 @@ def _forward(arrays: tuple[Tensor | None, ...], keep: bool) -> tuple[Tensor, Ten
 
 
 def _direct(
-    given: dict[str, Any], history: Tensor, filter: Tensor, post: Tensor | None, keep: bool
+    given: dict[str, Any], v: Tensor, state: Tensor, filter: Tensor, post: Tensor | None, keep: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The last steps of `history` (B, S + L, D)."""
-    batch, length, _ = given["u"].shape
-    channels = history.shape[2]
-    groups = -(-channels // LANES)
-    filter_, post = dense(filter), dense(post)
+    """A few steps after a state, as sums of products."""
+    batch, length, channels = v.shape
+    before, groups = state.shape[1], -(-channels // LANES)
+    v_, state_, filter_, post = dense(v), dense(state), dense(filter), dense(post)
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
     y = torch.empty(batch, length, channels)
     kept = torch.empty_like(y) if keep and post is not None else None
     launch(
-        direct_jobs, batch * groups, batch * length * min(filter.shape[0], history.shape[1]) * channels, 0,
-        address(history), history.shape[1] - length, address(filter_), filter.shape[0],
+        direct_jobs, batch * groups, batch * length * min(filter.shape[0], before + length) * channels, 0,
+        address(v_), address(state_), before, address(filter_), filter.shape[0],
         address(reset), address(ends), address(post), address(kept), address(y), length, channels, groups,
     )  # fmt: skip
     return y, kept
