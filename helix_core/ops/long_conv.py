@@ -5,25 +5,105 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from helix_core.ops._array import valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
-def _shapes(u: Shape, filter: Shape) -> tuple[Shape, ...]:
+def _shapes(
+    u: Shape,
+    filter: Shape,
+    pre: Shape | None,
+    post: Shape | None,
+    initial_state: Shape | None,
+    reset: Shape | None,
+    lengths: Shape | None,
+) -> tuple[Shape, ...]:
     return (u,)
 
 
 def _samples(rng: Any) -> Iterator[Sample]:
-    for (B, L, D), taps in (((2, 9, 5), 9), ((1, 1, 1), 1), ((3, 33, 7), 33), ((2, 20, 3), 6)):
-        yield Sample({"u": rng.normal(size=(B, L, D)), "filter": rng.normal(size=(taps, D))})
+    for (B, L, D), taps, before in (
+        ((2, 9, 5), 9, 3), ((1, 1, 1), 1, 1), ((3, 33, 17), 40, 7), ((2, 20, 3), 6, 30), ((2, 130, 16), 130, 1),
+    ):  # fmt: skip
+        plain = {"u": rng.normal(size=(B, L, D)), "filter": rng.normal(size=(taps, D))}
+        yield Sample(plain)
+        gates = {"pre": rng.normal(size=(B, L, D)), "post": rng.normal(size=(B, L, D))}
+        yield Sample(plain | gates, label="gates")
+        state = {"initial_state": rng.normal(size=(B, before, D))}
+        yield Sample(plain | state, label="state")
+        ragged = {"reset": rng.random((B, L)) < 0.2, "lengths": rng.integers(L + 1, size=B)}
+        yield Sample(plain | gates | ragged, label="reset and padding")
+        yield Sample(plain | gates | state | ragged, label="everything")
 
 
-@define_op(shapes=_shapes, samples=_samples)
-def long_conv(xp: Any, u: Array, filter: Array) -> Array:
-    """y_t = Σ_{s<=t} filter_s u_{t-s} for every channel: u (B, L, D), filter (K, D), K <= L -> (B, L, D).
+@define_op(shapes=_shapes, samples=_samples, no_grad=("reset", "lengths"))
+def long_conv(
+    xp: Any,
+    u: Array,
+    filter: Array,
+    pre: Array | None = None,
+    post: Array | None = None,
+    initial_state: Array | None = None,
+    reset: Array | None = None,
+    lengths: Array | None = None,
+) -> Array:
+    """y_t = post_t Σ_{s<=t} filter_s v_{t-s} with v = pre * u, for every channel: u (B, L, D) -> y (B, L, D).
 
-    Computed with FFTs of length L + K - 1 or more, so that nothing wraps around: O(L log L).
+    filter (K, D), of any length; pre, post (B, L, D) are gates, 1 where absent. A skip y_t += D u_t is a number added
+    to filter_0. initial_state (B, S, D) holds the values of v before the first step, oldest first.
+    reset (B, L) is True where a new document starts: nothing before such a step, initial_state included, is seen at or
+    after it. lengths (B,): steps at or beyond a row's length are padding, and their y is 0.
+
+    Computed with FFTs: O(L log L), and O(L log² L) with documents.
     """
     length = u.shape[1]
+    v = u if pre is None else u * pre
+    valid = None if lengths is None else valid_steps(xp, length, lengths)[..., None]
+    if valid is not None:
+        v = xp.where(valid, v, xp.zeros_like(v))
+    document = None
+    if reset is not None:
+        document = xp.cumulative_sum(xp.astype(reset, xp.int64), axis=1)
+    if initial_state is not None:
+        v = xp.concat([initial_state, v], axis=1)
+        if document is not None:
+            document = xp.concat([zeros(xp, initial_state.shape[:2], document), document], axis=1)
+    y = _convolve(xp, v, filter) if document is None else _convolve_documents(xp, v, filter, document)
+    y = y[:, y.shape[1] - length :, :]
+    if post is not None:
+        y = y * post
+    return y if valid is None else xp.where(valid, y, xp.zeros_like(y))
+
+
+def _convolve(xp: Any, v: Array, filter: Array) -> Array:
+    """With transforms of length L + K - 1 or more, so that nothing wraps around."""
+    length = v.shape[1]
+    filter = filter[:length, :]
     n = 1 << (length + filter.shape[0] - 2).bit_length()
-    spectrum = xp.fft.rfft(u, n=n, axis=1) * xp.fft.rfft(filter, n=n, axis=0)
+    spectrum = xp.fft.rfft(v, n=n, axis=1) * xp.fft.rfft(filter, n=n, axis=0)
     return xp.fft.irfft(spectrum, n=n, axis=1)[:, :length, :]
+
+
+def _convolve_documents(xp: Any, v: Array, filter: Array, document: Array) -> Array:
+    """Convolve every document alone; document (B, L) numbers them. Halves are split again and again: what the left half
+    of a block adds to its right half is one convolution, of the document in which the right half begins.
+    """
+    B, length, D = v.shape
+    n = 1 << (length - 1).bit_length()
+    v = xp.concat([v, zeros(xp, (B, n - length, D), v)], axis=1)
+    document = xp.concat([document, zeros(xp, (B, n - length), document) - 1], axis=1)
+    filter = xp.concat([filter[:n, :], zeros(xp, (max(n - filter.shape[0], 0), D), filter)], axis=0)
+    y = v * filter[0, :]
+    half = 1
+    while half < n:
+        blocks = n // (2 * half)
+        numbers = xp.reshape(document, (B, blocks, 2 * half))
+        same = (numbers == numbers[:, :, half : half + 1])[..., None]
+        left = xp.reshape(v, (B, blocks, 2 * half, D))[:, :, :half, :]
+        left = xp.where(same[:, :, :half, :], left, xp.zeros_like(left))
+        spectrum = xp.fft.rfft(left, n=2 * half, axis=2) * xp.fft.rfft(filter[: 2 * half, :], n=2 * half, axis=0)
+        right = xp.fft.irfft(spectrum, n=2 * half, axis=2)[:, :, half:, :]
+        right = xp.where(same[:, :, half:, :], right, xp.zeros_like(right))
+        y = y + xp.reshape(xp.concat([xp.zeros_like(left), right], axis=2), (B, n, D))
+        half *= 2
+    return y[:, :length, :]

@@ -7,13 +7,13 @@ import torch
 from helix_core import create
 from helix_core.models import LanguageModel, ModelConfig, loss
 from helix_core.ops import OPS
-from helix_plugin_cpu.kernels._jit import inline
+from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._storage import BFLOAT16, FLOAT32, read, size_of, write
 
 NATIVE = ("add_rms_norm", "causal_conv1d", "cross_entropy", "rms_norm", "selective_scan", "swiglu")
 
 
-@inline
+@kernel
 def copy(source_kind, source, target_kind, target, count):
     for i in range(0, count, 16):
         vector = read(source_kind, source + size_of(source_kind) * i, count - i)

@@ -48,6 +48,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             ("ssd", "Numba, chunks as matrix products within the cache, backward by recomputation"),
             ("gated_linear_attention", "Numba, chunks as matrix products within the cache, backward by recomputation"),
             ("causal_conv1d", "Numba, convolution and SiLU in one pass"),
+            ("long_conv", "Numba, Fourier transforms across 16 channels, in place and without padding"),
             ("rms_norm", "Numba, one pass over each row"),
             ("add_rms_norm", "Numba, the residual addition in the same pass"),
             ("swiglu", "Numba, one pass"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from helix_plugin_cpu.kernels._attention_parts import padded
-from helix_plugin_cpu.kernels._jit import function
+from helix_plugin_cpu.kernels._jit import part
 from helix_plugin_cpu.kernels._math import sigmoid, softplus
 from helix_plugin_cpu.kernels._matmul import ADD, SCALE, ZERO, multiply, transpose
 from helix_plugin_cpu.kernels._memory import FLOAT, get, put
@@ -23,7 +23,7 @@ from helix_plugin_cpu.kernels._simd import (
 )
 
 
-@function
+@part
 def adjoint_products(
     state: int, dstate: int, qs: int, ks: int, v: int, dy: int, scores: int, chunk: int, total: int, steps: int,
     keys: int, values: int, turned_v: int, turned_s: int, dqs: int, dks: int, dv: int, dscores: int, dtotal: int,
@@ -66,7 +66,7 @@ def adjoint_products(
             store(dstate + FLOAT * i, splat(0.0))
 
 
-@function
+@part
 def fold(d: int, x: int, factors: int, rows: int, wide: int, total: int, sums: int, dots: int) -> None:
     """total += factor d for each row; dots[t] = Σ_n d x of a row."""
     for t in range(rows):
@@ -81,7 +81,7 @@ def fold(d: int, x: int, factors: int, rows: int, wide: int, total: int, sums: i
         store(dots + FLOAT * t, sum_lanes(sums + VECTOR * t))
 
 
-@function
+@part
 def fold_scores(
     dscores: int, scores: int, gaps: int, rows: int, chunk: int, dproducts: int, sums: int, later: int, earlier: int
 ) -> None:
@@ -106,7 +106,7 @@ def fold_scores(
         store(later + FLOAT * t, sum_lanes(sums + VECTOR * t))
 
 
-@function
+@part
 def log_decay_gradient(
     later: int, earlier: int, since: int, until: int, dtotal: int, steps: int, keys: int, target: int
 ) -> None:
@@ -129,7 +129,7 @@ def log_decay_gradient(
         put(target + at, np.float32(behind + leaving + through))
 
 
-@function
+@part
 def fold_products(dproducts: int, chunk: int, q: int, k: int, rows: int, wide: int, dq: int, dk: int) -> None:
     """dq += dproducts k, dk += dproductsᵀ q."""
     for i in range(0, rows, LANES):
@@ -139,7 +139,7 @@ def fold_products(dproducts: int, chunk: int, q: int, k: int, rows: int, wide: i
         multiply(dk + here, wide, LANES, wide, mine, 1, chunk, q + here, wide, rows - i, ADD, 0)
 
 
-@function
+@part
 def fold_keys(
     q: int, k: int, decay: int, since: int, until: int, ks: int, dqs: int, dks: int, dscores: int, chunk: int,
     dtotal: int, steps: int, wide: int, dq: int, dk: int, dg: int,
@@ -178,7 +178,7 @@ def fold_keys(
             store(dk + here, fma(self_v, q_v, fma(load(until + here), load(dks + here), load(dk + here))))
 
 
-@function
+@part
 def finish_ssd(
     x: int, x_t: int, dy: int, dv: int, weight: int, dlog: int, dt: int, dt_t: int, rate: float, bias: float,
     skip: float, soft: int, low: float, high: float, steps: int, values: int, sums: int, dx: int, dx_t: int,

@@ -18,7 +18,7 @@ from helix_plugin_cpu.kernels._attention_parts import (
     scale_each,
     scale_rows,
 )
-from helix_plugin_cpu.kernels._jit import function, inline
+from helix_plugin_cpu.kernels._jit import inline, part
 from helix_plugin_cpu.kernels._memory import FLOAT, put
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, splat, store
 
@@ -65,7 +65,7 @@ def by_value(work: int, chunk: int, K: int, V: int) -> tuple[int, int, int, int,
     return at, at + step, pairs, pairs + square, pairs + 2 * square, pairs + 3 * square
 
 
-@function
+@part
 def prepare_chunk(
     work: int, chunk: int, q: int, q_t: int, k: int, k_t: int, steps: int, keys: int, values: int,
     kind: int, scale: float,
@@ -84,7 +84,7 @@ def prepare_chunk(
     return sound
 
 
-@function
+@part
 def prepare_head(
     work: int, chunk: int, v: int, v_t: int, g: int, g_t: int, rate: float, bias: float,
     soft: int, low: float, high: float, steps: int, keys: int, values: int, kind: int, scores: int,

@@ -26,7 +26,7 @@ from helix_plugin_cpu.kernels._attention_parts import (
     unpack,
 )
 from helix_plugin_cpu.kernels._blocks import clear_rows, clear_vectors, copy_vectors, next_start, starts_at
-from helix_plugin_cpu.kernels._jit import function, inline, kernel
+from helix_plugin_cpu.kernels._jit import inline, kernel, part
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, broadcast, fma, load, load_first, store, store_first
 
@@ -42,7 +42,7 @@ def number(address: int, index: int, default: float) -> float:
     return float(get(address + FLOAT * index)) if address != 0 else default
 
 
-@function
+@part
 def load_state(source: int, keys: int, values: int, state: int) -> None:
     """(keys, values), or zeros for the address 0 -> padded."""
     V = padded(values)
@@ -53,7 +53,7 @@ def load_state(source: int, keys: int, values: int, state: int) -> None:
                 store(state + FLOAT * (n * V + p), load_first(source + FLOAT * (n * values + p), values - p))
 
 
-@function
+@part
 def step_by_step(
     work: int, chunk: int, state: int, g: int, g_t: int, rate: float, bias: float, soft: int, low: float, high: float,
     steps: int, keys: int, values: int, kind: int,
@@ -78,7 +78,7 @@ def step_by_step(
         )  # fmt: skip
 
 
-@function
+@part
 def write_outputs(y: int, x: int, x_t: int, skip: int, steps: int, values: int, target: int, target_t: int) -> None:
     """y + skip x of a chunk; skip is an address or 0."""
     V = padded(values)

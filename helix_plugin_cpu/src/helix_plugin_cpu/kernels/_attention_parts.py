@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from helix_plugin_cpu.kernels._blocks import NAN
-from helix_plugin_cpu.kernels._jit import function, inline
+from helix_plugin_cpu.kernels._jit import inline, part
 from helix_plugin_cpu.kernels._math import LOG2_E, bounded, canonical, exp2, softplus
 from helix_plugin_cpu.kernels._matmul import ADD, ZERO, multiply, transpose
 from helix_plugin_cpu.kernels._memory import FLOAT, get, put
@@ -49,7 +49,7 @@ def lane_total(vector: Vec, buffer: int) -> float:
     return float(result)
 
 
-@function
+@part
 def pack(
     source: int, row: int, steps: int, width: int, factors: int, factor_step: int, target: int, buffer: int
 ) -> float:
@@ -68,7 +68,7 @@ def pack(
     return lane_total(check, buffer)
 
 
-@function
+@part
 def unpack(source: int, wide: int, steps: int, width: int, factor: float, target: int, row: int) -> None:
     """The way back: padded rows -> (steps, width) with rows `row` floats apart, times a factor."""
     for t in range(steps):
@@ -76,7 +76,7 @@ def unpack(source: int, wide: int, steps: int, width: int, factor: float, target
             store_first(target + FLOAT * (t * row + d), load(source + FLOAT * (t * wide + d)) * factor, width - d)
 
 
-@function
+@part
 def head_decays(
     kind: int, g: int, g_t: int, rate: float, bias: float, soft: int, low: float, high: float, steps: int,
     weight: int, upper: int, lower: int, since: int, until: int,
@@ -117,7 +117,7 @@ def head_decays(
     return float(get(since + FLOAT * (steps - 1))) if total - total == 0.0 else float(NAN)
 
 
-@function
+@part
 def key_decays(
     g: int, g_t: int, steps: int, keys: int, decay: int, since: int, until: int, total: int, upper: int, lower: int,
     buffer: int,
@@ -153,7 +153,7 @@ def key_decays(
     return lane_total(check, buffer)
 
 
-@function
+@part
 def scale_rows(source: int, rows: int, wide: int, factors: int, target: int) -> None:
     """Each row of (rows, wide) times its factor."""
     for t in range(rows):
@@ -163,14 +163,14 @@ def scale_rows(source: int, rows: int, wide: int, factors: int, target: int) -> 
             store(target + at, load(source + at) * factor)
 
 
-@function
+@part
 def scale_each(source: int, count: int, factors: int, target: int) -> None:
     """`count` floats, each times its factor."""
     for i in range(0, count, LANES):
         store(target + FLOAT * i, load(source + FLOAT * i) * load(factors + FLOAT * i))
 
 
-@function
+@part
 def products(q: int, k: int, turned: int, rows: int, wide: int, depth: int, scores: int, scores_row: int) -> None:
     """q kᵀ on and below the diagonal, in blocks of sixteen; `turned` takes kᵀ."""
     transpose(k, wide, rows, wide, turned, rows)
@@ -179,7 +179,7 @@ def products(q: int, k: int, turned: int, rows: int, wide: int, depth: int, scor
         multiply(strip, scores_row, LANES, i + LANES, q + FLOAT * i * wide, wide, 1, turned, rows, depth, ZERO, 0)
 
 
-@function
+@part
 def pair_decays(upper: int, lower: int, steps: int, target: int, row: int) -> None:
     """target[t, s] = 2^(c_t - c_s) for s <= t, zeros behind, in the blocks on and below the diagonal."""
     for t in range(padded(steps)):
@@ -192,7 +192,7 @@ def pair_decays(upper: int, lower: int, steps: int, target: int, row: int) -> No
             store_first(at, gap, t + 1 - s if t < steps else 0)
 
 
-@function
+@part
 def lower_times(a: int, b: int, row: int, rows: int, target: int) -> None:
     """Elementwise product of matrices whose blocks on and below the diagonal count."""
     for t in range(rows):
@@ -201,7 +201,7 @@ def lower_times(a: int, b: int, row: int, rows: int, target: int) -> None:
             store(target + at, load(a + at) * load(b + at))
 
 
-@function
+@part
 def key_scores(q: int, k: int, decay: int, steps: int, wide: int, sums: int, scores: int, row: int) -> None:
     """scores[t, s] = Σ_n q_t k_s Π decay over s < i <= t, for s <= t < steps <= 16, zeros elsewhere.
 
@@ -221,13 +221,13 @@ def key_scores(q: int, k: int, decay: int, steps: int, wide: int, sums: int, sco
         store(scores + FLOAT * t * row, sum_lanes(sums + VECTOR * t * LANES))
 
 
-@function
+@part
 def advance(state: int, k: int, v: int, steps: int, keys: int, values: int, decay: int) -> None:
     """S = diag(decay) S + kᵀ v: the state behind a chunk, k decayed to its end. keys and values padded."""
     multiply(state, values, keys, values, k, 1, keys, v, values, steps, 2, decay)
 
 
-@function
+@part
 def attend(q: int, state: int, scores: int, scores_row: int, v: int, rows: int, keys: int, values: int, y: int) -> None:
     """y = q S + scores v, scores zero above the diagonal."""
     multiply(y, values, rows, values, q, keys, 1, state, values, keys, ZERO, 0)
@@ -238,7 +238,7 @@ def attend(q: int, state: int, scores: int, scores_row: int, v: int, rows: int, 
         )
 
 
-@function
+@part
 def one_step(
     state: int, state_row: int, target: int, target_row: int, q: int, k: int, v: int, decay: int, decay_step: int,
     keys: int, values: int, y: int,

@@ -94,14 +94,18 @@ def overloaded(name: str, result: types.Type, *cases: tuple[Sequence[types.Type]
     return function
 
 
+# Never called from Python, so without the wrappers for it, which take as long to compile as a small function.
+_INSIDE = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 def inline(function: F) -> F:
     """A part of kernels, compiled into each."""
-    return cast(F, njit(nogil=True, error_model="numpy", forceinline=True)(function))
+    return cast(F, njit(**_INSIDE, forceinline=True)(function))
 
 
-def function(body: F) -> F:
+def part(function: F) -> F:
     """A part of kernels that is called, for what is large and used in many places."""
-    dispatcher = njit(nogil=True, error_model="numpy")(body)
+    dispatcher = njit(**_INSIDE)(function)
     resolve = dispatcher.get_call_template
 
     def as_variables(args: Sequence[types.Type], kws: Any) -> Any:

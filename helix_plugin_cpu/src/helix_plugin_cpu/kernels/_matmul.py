@@ -12,7 +12,7 @@ from llvmlite import binding, ir
 from numba import types
 from numba.core import config
 
-from helix_plugin_cpu.kernels._jit import function, instruction
+from helix_plugin_cpu.kernels._jit import instruction, part
 from helix_plugin_cpu.kernels._memory import FLOAT
 from helix_plugin_cpu.kernels._simd import (
     F32,
@@ -109,7 +109,7 @@ def _tile(vectors: int) -> Any:
 _two, _one = _tile(2), _tile(1)
 
 
-@function
+@part
 def multiply(
     c: int, c_row: int, rows: int, width: int, left: int, left_row: int, left_col: int,
     right: int, right_row: int, depth: int, start: int, factors: int,
@@ -173,7 +173,7 @@ def _turn(b: ir.IRBuilder, source: Value, source_row: Value, target: Value, targ
         b.store(row, vector_at(b, b.add(target, b.mul(target_row, ir.Constant(I64, i))))).align = FLOAT
 
 
-@function
+@part
 def transpose(source: int, source_row: int, rows: int, width: int, target: int, target_row: int) -> None:
     """(rows, width) -> (width, rows), both multiples of 16. Strides in floats."""
     for i in range(0, rows, LANES):

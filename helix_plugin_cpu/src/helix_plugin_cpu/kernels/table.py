@@ -11,6 +11,7 @@ from helix_plugin_cpu.kernels import causal_conv1d as _conv
 from helix_plugin_cpu.kernels import cross_entropy as _cross_entropy
 from helix_plugin_cpu.kernels import embedding as _embedding
 from helix_plugin_cpu.kernels import gated_linear_attention as _gla
+from helix_plugin_cpu.kernels import long_conv as _long
 from helix_plugin_cpu.kernels import rms_norm as _norm
 from helix_plugin_cpu.kernels import selective_scan as _scan
 from helix_plugin_cpu.kernels import ssd as _ssd
@@ -33,3 +34,4 @@ cross_entropy = _bundle(_cross_entropy)
 embedding = _bundle(_embedding)
 swiglu = _bundle(_swiglu)
 adamw = _adamw.step
+long_conv = _bundle(_long)

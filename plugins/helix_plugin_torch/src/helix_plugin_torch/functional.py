@@ -81,9 +81,28 @@ def causal_conv1d(
     return y, inputs[:, L:].clone()
 
 
-def long_conv(u: Tensor, filter: Tensor) -> Tensor:
-    """u (B, L, D), filter (K, D) -> (B, L, D), by FFT along a contiguous time axis."""
-    length = u.shape[1]
+def long_conv(
+    u: Tensor,
+    filter: Tensor,
+    pre: Tensor | None = None,
+    post: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    reset: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """By FFT along a contiguous time axis; rows with resets or padding go through the reference."""
+    if reset is not None or lengths is not None:
+        from helix_plugin_torch.backend import namespace
+
+        reference = OPS["long_conv"].reference
+        y: Tensor = reference(namespace(), u, filter, pre, post, initial_state, reset, lengths)
+        return y
+    v = u if pre is None else u * pre
+    if initial_state is not None:
+        v = torch.cat([initial_state, v], dim=1)
+    length = v.shape[1]
+    filter = filter[:length]
     n = 1 << (length + filter.shape[0] - 2).bit_length()
-    spectrum = torch.fft.rfft(u.transpose(1, 2), n=n) * torch.fft.rfft(filter.transpose(0, 1), n=n)
-    return torch.fft.irfft(spectrum, n=n)[..., :length].transpose(1, 2)
+    spectrum = torch.fft.rfft(v.transpose(1, 2), n=n) * torch.fft.rfft(filter.transpose(0, 1), n=n)
+    y = torch.fft.irfft(spectrum, n=n)[..., length - u.shape[1] : length].transpose(1, 2)
+    return y if post is None else y * post

@@ -1,0 +1,1 @@
+"""Hyena for Helix: gated long convolutions with implicit filters, written against the op table."""
