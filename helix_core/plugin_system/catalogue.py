@@ -10,6 +10,21 @@ _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cpu/cpu"): "helix-plugin-cpu",
     ("layer", "ssm/mamba"): "helix-plugin-ssm",
     ("layer", "ssm/s4d"): "helix-plugin-ssm",
+    **{
+        ("generator", f"synthetic/{name}"): "helix-plugin-synthetic"
+        for name in (
+            "associative-recall",
+            "copying",
+            "dyck",
+            "induction-heads",
+            "listops",
+            "markov",
+            "modular-arithmetic",
+            "pcfg",
+            "selective-copying",
+            "zipf",
+        )
+    },
 }
 
 
