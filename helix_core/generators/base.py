@@ -121,10 +121,10 @@ class Generator(ABC, Generic[ConfigT]):
         """Sample `index` of `seed`. Raises UsageError if either is out of range."""
         return self.draw(stream(seed, index), self.world(seed))
 
-    def batch(self, seed: int, indices: Iterable[int]) -> dict[str, np.ndarray]:
-        """Samples stacked along a new first axis: (B, ...) per field. All fields must have fixed shapes."""
+    def batch(self, seed: int, indices: Iterable[int], fields: Iterable[str]) -> dict[str, np.ndarray]:
+        """Fields of fixed shape of several samples, stacked along a new first axis: (B, ...) each."""
         samples = [self.sample(seed, int(index)) for index in indices]
-        return {name: np.stack([sample[name] for sample in samples]) for name in self.schema()}
+        return {name: np.stack([sample[name] for sample in samples]) for name in fields}
 
 
 class TokenGenerator(Generator[ConfigT]):

@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from helix_plugin_synthetic.sequences.listops import NAMES
 from scipy import stats
 
 from helix_core.plugin_system import create
+from helix_plugin_synthetic.sequences.listops import NAMES
 
 N = 40
 
