@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helix_core.descriptors import GeneratorDescriptor
+from helix_core.descriptors import CommandDescriptor, GeneratorDescriptor
 from helix_core.hookspecs import hookimpl
 
 PLUGIN_API = "1.0"
@@ -26,6 +26,15 @@ _TOKENS = (
 @hookimpl
 def helix_generators() -> Sequence[GeneratorDescriptor]:
     return [_describe(name, f"sequences.{name}", cls, summary, ("tokens",)) for name, cls, summary in _TOKENS]
+
+
+@hookimpl
+def helix_commands() -> Sequence[CommandDescriptor]:
+    return [
+        CommandDescriptor(
+            name="data", target="helix_plugin_synthetic.cli.data:command", summary="Generate synthetic data, verify it."
+        )
+    ]
 
 
 def _describe(name: str, module: str, cls: str, summary: str, provides: tuple[str, ...] = ()) -> GeneratorDescriptor:
