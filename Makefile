@@ -4,8 +4,13 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 
 QUICKSTART = -e '.[plot]' -e plugins/helix_plugin_torch -e helix_plugin_cpu -e plugins/helix_plugin_ssm
-EVERYTHING = -e '.[plot,test]' -e plugins/helix_plugin_torch -e helix_plugin_cpu -e plugins/helix_plugin_ssm \
-             -e plugins/helix_plugin_hyena -e plugins/example_third_party
+EVERYTHING = -e '.[plot,test]' \
+             -e plugins/helix_plugin_torch \
+             -e helix_plugin_cpu \
+             -e plugins/helix_plugin_ssm \
+             -e plugins/helix_plugin_hyena \
+             -e plugins/helix_plugin_synthetic \
+             -e plugins/example_third_party
 
 .PHONY: quickstart test test-slow lint bench clean
 

@@ -125,7 +125,7 @@ class SchedulerDescriptor(Descriptor):
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorDescriptor(Descriptor):
-    """A generator of synthetic data."""
+    """A generator of synthetic data (`helix_core.generators.Generator`); `TokenGenerator`s provide "tokens"."""
 
     kind: ClassVar[str] = "generator"
 

@@ -1,4 +1,4 @@
-"""`helix eval`: bits per byte of a trained run on any files."""
+"""`helix eval`: bits per byte of a trained run on any files, or accuracy of one that learned a task."""
 
 from __future__ import annotations
 
@@ -6,18 +6,34 @@ from pathlib import Path
 
 import click
 
+from helix_core.errors import UsageError
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", "source", required=True, help="A file, folder or glob, or 'stdlib'.")
+@click.option("--data", "source", help="A file, folder or glob, or 'stdlib'.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="data.A=B",
+    help="Without --data: another task than the run's, such as data.generator.context=512; repeatable.",
+)
 @click.option("--backend", default="auto", show_default=True, help="Backend to compute on.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(run: Path, source: str, backend: str, as_json: bool) -> None:
+def command(run: Path, source: str | None, overrides: tuple[str, ...], backend: str, as_json: bool) -> None:
     """Bits per byte of RUN's newest checkpoint (or of a checkpoint folder) on files, beside gzip -9 on the same.
 
-    Every file is coded on its own from its first byte to its last.
+    Every file is coded on its own from its first byte to its last. A run that learned a generator's task answers
+    the task's held-out samples.
     """
     import json
+
+    if source is None:
+        _task(run, overrides, backend, as_json)
+        return
+    if overrides:
+        raise UsageError("--set changes the run's task; give either that or --data")
 
     from helix_core.data import read_documents
     from helix_core.inference import load_run
@@ -49,4 +65,55 @@ def command(run: Path, source: str, backend: str, as_json: bool) -> None:
         click.echo(
             f"{found.bits_per_byte:.4f} bits/byte on {found.bytes:,} bytes in {found.documents} files "
             f"(gzip -9: {result['gzip_bits_per_byte']:.4f}), step {loaded.step}, backend {loaded.backend.name}"
+        )
+
+
+def _task(run: Path, overrides: tuple[str, ...], backend: str, as_json: bool) -> None:
+    import json
+
+    from helix_core.data import Task
+    from helix_core.inference import load_run
+    from helix_core.recipes import load_recipe
+    from helix_core.training import RunFolder, evaluate_task, load_data
+    from helix_core.training.progress import Progress
+
+    is_checkpoint = (run / "manifest.json").exists()
+    folder = RunFolder.open(run.parent.parent if is_checkpoint else run)
+    if any(not item.strip().startswith("data.") for item in overrides):
+        raise UsageError("--set changes data.* only; the model is as it was trained")
+    recipe = load_recipe(folder.recipe_file, overrides)
+    if recipe.data.generator is None:
+        raise UsageError("the run learned from files: give --data", hint="a file, folder or glob, or 'stdlib'")
+    task = load_data(recipe)
+    assert isinstance(task, Task)  # the recipe has a generator
+    if task.generator.vocab_size > recipe.model.vocab_size:
+        raise UsageError(
+            f"the task has {task.generator.vocab_size} different tokens, the model knows {recipe.model.vocab_size}"
+        )
+    loaded = load_run(run, backend=backend)
+    with Progress(task.validation, label="evaluating") as progress:
+        found = evaluate_task(
+            loaded.model,
+            loaded.backend,
+            loaded.F,
+            loaded.params,
+            task,
+            progress=lambda count: progress.update(progress.done + count, "samples"),
+        )
+    result = {
+        "accuracy": found.accuracy,
+        "solved": found.solved_share,
+        "bits_per_token": found.bits_per_token,
+        "tokens": found.tokens,
+        "samples": found.samples,
+        "step": loaded.step,
+        "backend": loaded.backend.name,
+    }
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        click.echo(
+            f"accuracy {found.accuracy:.4f} at {found.tokens:,} scored tokens, {found.solved_share:.1%} of "
+            f"{found.samples} samples right throughout, {found.bits_per_token:.4f} bits/token, step {loaded.step}, "
+            f"backend {loaded.backend.name}"
         )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from helix_core.errors import UsageError
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -37,6 +39,11 @@ def command(
     sampling = Sampling(temperature, top_k, top_p)
     text = sys.stdin.buffer.read() if prompt == "-" else prompt.encode()
     loaded = load_run(run, backend=backend)
+    if loaded.model.config.vocab_size != 256:
+        raise UsageError(
+            f"the model of this run has {loaded.model.config.vocab_size} tokens, which are no bytes of text",
+            hint=f"`helix eval {run}` says how well it does its task",
+        )
     out = sys.stdout.buffer
     out.write(text)
     out.flush()

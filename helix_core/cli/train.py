@@ -60,15 +60,22 @@ def _report(path: Path, as_json: bool) -> None:
     click.echo(f"\n--- sample ({run.path / summary['sample']}) ---")
     click.echo((run.path / summary["sample"]).read_bytes().decode("utf-8", "replace"))
     click.echo("---")
-    speed = summary["train_bytes_per_second"]
+    units = "tokens" if "val_accuracy" in summary else "bytes"
+    speed = summary[f"train_{units}_per_second"]
     click.echo(
-        f"{summary['parameters']:,} parameters trained for {summary['steps']} steps on {summary['train_bytes']:,} "
-        f"bytes in {summary['train_seconds']:.0f} s ({speed:,.0f} bytes/s, backend {summary['backend']})"
+        f"{summary['parameters']:,} parameters trained for {summary['steps']} steps on {summary[f'train_{units}']:,} "
+        f"{units} in {summary['train_seconds']:.0f} s ({speed:,.0f} {units}/s, backend {summary['backend']})"
     )
-    click.echo(
-        f"held out: {summary['val_bits_per_byte']:.3f} bits/byte; "
-        f"gzip -9 on the same {summary['val_documents']} files: {summary['gzip_bits_per_byte']:.3f}"
-    )
+    if units == "tokens":
+        click.echo(
+            f"held out: accuracy {summary['val_accuracy']:.4f}, {summary['val_bits_per_token']:.3f} bits/token; "
+            f"{summary['val_solved']:.1%} of {summary['val_samples']} samples are right throughout"
+        )
+    else:
+        click.echo(
+            f"held out: {summary['val_bits_per_byte']:.3f} bits/byte; "
+            f"gzip -9 on the same {summary['val_documents']} files: {summary['gzip_bits_per_byte']:.3f}"
+        )
     if not can_plot():
         click.echo("loss.png not drawn: pip install 'helix-core[plot]'")
     click.echo(f"run folder: {path}")

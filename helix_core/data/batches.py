@@ -13,11 +13,15 @@ from helix_core.errors import DataError
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens, targets (B, L) int64; reset (B, L) bool, True where a document starts."""
+    """tokens, targets (B, L) int64; reset (B, L) bool, True where a document starts.
+
+    mask (B, L) bool is True where targets are scored; None: everywhere.
+    """
 
     tokens: np.ndarray
     targets: np.ndarray
     reset: np.ndarray
+    mask: np.ndarray | None = None
 
 
 class Batches:

@@ -36,6 +36,8 @@ class Corpus:
     validation: tuple[Document, ...]
     fingerprint: str
 
+    unit = "byte"
+
     @property
     def train_bytes(self) -> int:
         return sum(map(len, self.train))

@@ -123,10 +123,15 @@ def loss(
     targets: Array,
     *,
     reset: Array | None = None,
+    weights: Array | None = None,
 ) -> Array:
-    """Mean negative log-likelihood in nats per token: tokens, targets (B, L) -> scalar."""
+    """Mean negative log-likelihood in nats per token: tokens, targets (B, L) -> scalar.
+
+    With weights (B, L), the weighted sum instead: a mask over its count gives the mean over scored tokens.
+    """
     logits, _ = model.apply(F, params, tokens, reset=reset)
-    return F.xp.mean(F.cross_entropy(logits, targets))
+    nats = F.cross_entropy(logits, targets)
+    return F.xp.mean(nats) if weights is None else F.xp.sum(nats * weights)
 
 
 def _nest(specs: Mapping[str, ParamSpec]) -> dict[str, Any]:

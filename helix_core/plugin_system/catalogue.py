@@ -14,6 +14,21 @@ _CATALOGUE: dict[tuple[str, str], str] = {
     ("layer", "ssm/s4d"): "helix-plugin-ssm",
     ("layer", "ssm/retnet"): "helix-plugin-ssm",
     ("layer", "ssm/gla"): "helix-plugin-ssm",
+    **{
+        ("generator", f"synthetic/{name}"): "helix-plugin-synthetic"
+        for name in (
+            "associative-recall",
+            "copying",
+            "dyck",
+            "induction-heads",
+            "listops",
+            "markov",
+            "modular-arithmetic",
+            "pcfg",
+            "selective-copying",
+            "zipf",
+        )
+    },
 }
 
 

@@ -33,14 +33,25 @@ class BackendConfig(_Section):
     kernels: dict[str, str] = Field({}, description="pin ops to kernels: selective_scan = 'core/reference'")
 
 
+def name_or_table(value: object) -> object:
+    """A component given by its name alone, as the table it stands for."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 class DataConfig(_Section):
-    """What the run learns from: bytes of files."""
+    """What the run learns from: bytes of files, or samples of a generator."""
 
     source: str | tuple[str, ...] = Field(
         "stdlib", description="a file, folder or glob, or several; 'stdlib' is this Python's standard library"
     )
     validation: float = Field(0.05, gt=0, lt=1, description="share of the files (or of the bytes of one) held out")
     reset: bool = Field(False, description="reset the state where a row crosses into another document")
+    generator: Annotated[ComponentConfig | None, BeforeValidator(name_or_table)] = Field(
+        None, description="instead of files: a generator's name, or a table of its name and options"
+    )
+    seed: int | None = Field(None, ge=0, description="of the generator; default: the recipe's")
+    samples: int | None = Field(None, gt=0, description="different training samples; default: always new ones")
+    validation_samples: int = Field(1000, gt=0, description="held-out samples")
 
 
 class TrainingConfig(_Section):
@@ -81,6 +92,14 @@ class SampleConfig(_Section):
     top_p: float | None = Field(0.95, gt=0, le=1)
 
 
+OF_FILES = ("data.source", "data.validation", "data.reset", "training.seq_len", "training.eval_bytes", "sample")
+OF_GENERATORS = ("data.seed", "data.samples", "data.validation_samples")
+_INSTEAD = {
+    "data.validation": "; data.validation_samples says how many samples are held out",
+    "training.seq_len": "; the generator's own options fix the length of its samples",
+}
+
+
 class Recipe(_Section):
     """One run: model, data, training, optimizer, schedule, backend."""
 
@@ -93,3 +112,18 @@ class Recipe(_Section):
     schedule: ComponentConfig = ComponentConfig(name="cosine")
     backend: BackendConfig = BackendConfig()
     sample: SampleConfig = SampleConfig()
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Keys that mean nothing for this recipe's kind of data."""
+        return OF_FILES if self.data.generator else OF_GENERATORS
+
+    @model_validator(mode="after")
+    def _one_kind_of_data(self) -> Recipe:
+        for key in self.idle:
+            section, _, name = key.partition(".")
+            given: BaseModel = getattr(self, section)
+            if section in self.model_fields_set and (not name or name in given.model_fields_set):
+                kind = "a generator" if self.data.generator else "files"
+                raise ValueError(f"{key} means nothing for data of {kind}: remove it{_INSTEAD.get(key, '')}")
+        return self

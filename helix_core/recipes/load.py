@@ -73,7 +73,11 @@ def dump_recipe(recipe: Recipe) -> str:
     """The recipe as TOML, with every default written out."""
     import tomlkit
 
-    return tomlkit.dumps(_without_none(recipe.model_dump(mode="json")))
+    data = recipe.model_dump(mode="json")
+    for key in recipe.idle:
+        section, _, name = key.partition(".")
+        del (data[section] if name else data)[name or section]
+    return tomlkit.dumps(_without_none(data))
 
 
 def _without_none(value: Any) -> Any:

@@ -14,17 +14,29 @@ def can_plot() -> bool:
 
 
 def plot_losses(
-    lines: Sequence[dict[str, Any]], path: Path, *, title: str, gzip_bits_per_byte: float | None = None
+    lines: Sequence[dict[str, Any]],
+    path: Path,
+    *,
+    title: str,
+    unit: str = "byte",
+    gzip_bits_per_byte: float | None = None,
 ) -> None:
-    """Draw bits/byte over training bytes: every step, a running mean, held-out points, and gzip's line."""
+    """Draw bits per byte (or token) over training data: every step, a running mean, held-out points, gzip's line.
+
+    A task's accuracy is drawn below.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    def points(key: str) -> list[tuple[float, float]]:
+        return [(line[f"{unit}s"] / 1e6, line[key]) for line in lines if key in line]
+
+    accuracy = points("val_accuracy")
+    figure = Figure(figsize=(8, 6 if accuracy else 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    train = [(line["bytes"] / 1e6, line["bits_per_byte"]) for line in lines if "bits_per_byte" in line]
-    held_out = [(line["bytes"] / 1e6, line["val_bits_per_byte"]) for line in lines if "val_bits_per_byte" in line]
+    panels: Any = figure.subplots(2 if accuracy else 1, sharex=True, squeeze=False)[:, 0]
+    axes = panels[0]
+    train, held_out = points(f"bits_per_{unit}"), points(f"val_bits_per_{unit}")
     if train:
         x, y = zip(*train, strict=True)
         axes.plot(x, y, color="0.8", linewidth=0.8, label="training, each step")
@@ -33,10 +45,16 @@ def plot_losses(
         axes.plot(*zip(*held_out, strict=True), "o-", color="C3", label="held out")
     if gzip_bits_per_byte is not None:
         axes.axhline(gzip_bits_per_byte, color="C2", linestyle="--", label=f"gzip -9: {gzip_bits_per_byte:.2f}")
-    axes.set(xlabel="training bytes (millions)", ylabel="bits per byte", title=title)
-    axes.set_ylim(bottom=0, top=min(8.5, max((y for _, y in train), default=8.0) + 0.3))
-    axes.grid(alpha=0.3)
+    axes.set(ylabel=f"bits per {unit}", title=title)
+    highest = max((y for _, y in train), default=8.0) + 0.3
+    axes.set_ylim(bottom=0, top=min(8.5, highest) if unit == "byte" else highest)
     axes.legend()
+    if accuracy:
+        panels[1].plot(*zip(*accuracy, strict=True), "o-", color="C3")
+        panels[1].set(ylabel="accuracy, held out", ylim=(0, 1.02))
+    panels[-1].set_xlabel(f"training {unit}s (millions)")
+    for panel in panels:
+        panel.grid(alpha=0.3)
     aside = path.with_name(f".{path.name}")
     figure.savefig(aside, format="png", dpi=120)
     aside.replace(path)

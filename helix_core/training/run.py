@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import helix_core
-from helix_core.data import load_corpus
-from helix_core.data.corpus import Document
+from helix_core.data import Corpus, Task, load_corpus, load_task
 from helix_core.errors import Interrupted, UsageError
 from helix_core.events import Event, emit, subscribe
 from helix_core.generation import Sampling, generate
 from helix_core.recipes import Recipe
 from helix_core.training.checkpoint import load_checkpoint, prune_checkpoints
-from helix_core.training.evaluation import evaluate, gzip_bits_per_byte
+from helix_core.training.held_out import describe, facts, measure, size
 from helix_core.training.plot import can_plot, plot_losses
 from helix_core.training.progress import Progress
 from helix_core.training.run_folder import JsonLines, RunFolder
 from helix_core.training.signals import StopRequest
+from helix_core.training.task_evaluation import predict, show_answers
 from helix_core.training.trainer import StepResult, Trainer
 
 
@@ -41,13 +41,22 @@ class _Clock:
         return sum(self.recent) / len(self.recent)
 
 
+def load_data(recipe: Recipe) -> Corpus | Task:
+    """What a recipe learns from. Raises DataError, or what `load_task` raises, if it cannot be had here."""
+    data = recipe.data
+    if data.generator is None:
+        return load_corpus(data.source, data.validation)
+    seed = recipe.seed if data.seed is None else data.seed
+    return load_task(data.generator, seed=seed, train=data.samples, validation=data.validation_samples)
+
+
 def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
     """Carry out a recipe in a new run folder under `runs` and return the folder.
 
     Raises TrainingError on a loss that is not finite, CheckpointError if state cannot be saved, Interrupted on
     Ctrl-C or SIGTERM once it is saved, and what `Trainer` raises.
     """
-    trainer = Trainer(recipe, load_corpus(recipe.data.source, recipe.data.validation))
+    trainer = Trainer(recipe, load_data(recipe))
     return _run(RunFolder.create(Path(runs), recipe.name), trainer, _Clock(), fresh=True)
 
 
@@ -64,7 +73,7 @@ def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | N
         raise UsageError("a resumed run keeps its recipe; only `training.*` and `sample.*` may be set")
     path = checkpoint or run.latest_checkpoint()
     loaded = load_checkpoint(path)
-    trainer = Trainer(recipe, load_corpus(recipe.data.source, recipe.data.validation))
+    trainer = Trainer(recipe, load_data(recipe))
     trainer.restore(loaded, path)
     if recipe.training.steps is not None and trainer.step >= recipe.training.steps and run.summary_file.exists():
         raise UsageError(
@@ -118,11 +127,10 @@ def _train_steps(
             clock.add(result.seconds)
             _report(trainer, clock, steps, result, metrics, progress)
             if training.eval_every and trainer.step % training.eval_every == 0 and trainer.step < steps:
-                held_out = _some(trainer.corpus.validation, training.eval_bytes)
-                found = evaluate(trainer.model, trainer.backend, trainer.F_infer, trainer.params, held_out)
-                done = trainer.step * trainer.bytes_per_step
-                metrics.write(step=trainer.step, bytes=done, val_bits_per_byte=found.bits_per_byte)
-                progress.say(f"step {trainer.step}: held out {found.bits_per_byte:.4f} bits/byte")
+                found = measure(trainer, some=True)
+                done = trainer.step * trainer.tokens_per_step
+                metrics.write(step=trainer.step, **{f"{trainer.data.unit}s": done}, **found)
+                progress.say(f"step {trainer.step}: held out {describe(found)}")
             if stop.requested or trainer.step % every == 0 or trainer.step == steps:
                 save()
             if stop.requested:
@@ -134,23 +142,24 @@ def _train_steps(
 def _report(
     trainer: Trainer, clock: _Clock, steps: int, result: StepResult, metrics: JsonLines, progress: Progress
 ) -> None:
-    speed = trainer.bytes_per_step / result.seconds
+    unit = trainer.data.unit
+    speed = trainer.tokens_per_step / result.seconds
     line = {
         "step": trainer.step,
-        "bytes": trainer.step * trainer.bytes_per_step,
+        f"{unit}s": trainer.step * trainer.tokens_per_step,
         "loss": result.loss,
-        "bits_per_byte": result.bits_per_byte,
+        f"bits_per_{unit}": result.bits,
         "lr": result.lr,
         "grad_norm": result.grad_norm,
-        "bytes_per_second": round(speed, 1),
+        f"{unit}s_per_second": round(speed, 1),
         "train_seconds": round(clock.train_seconds, 3),
     }
     metrics.write(**line)
     emit("training_step", **line)
-    smooth_speed = trainer.bytes_per_step / clock.step_seconds
+    smooth_speed = trainer.tokens_per_step / clock.step_seconds
     progress.update(
         trainer.step,
-        f"loss {result.loss:.4f}  {result.bits_per_byte:.3f} bits/byte  {smooth_speed / 1000:.1f} kB/s",
+        f"loss {result.loss:.4f}  {result.bits:.3f} bits/{unit}  {smooth_speed / 1000:.1f} k{unit}s/s",
         seconds_left=(steps - trainer.step) * clock.step_seconds,
     )
 
@@ -163,36 +172,31 @@ def _leave(run: RunFolder, trainer: Trainer, stop: StopRequest) -> None:
 
 
 def _finish(run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines, stop: StopRequest) -> RunFolder:
-    corpus, recipe = trainer.corpus, trainer.recipe
-    with Progress(corpus.validation_bytes, label="evaluating") as progress:
+    data, recipe = trainer.data, trainer.recipe
+    total, things = size(data)
+    with Progress(total, label="evaluating") as progress:
 
         def advance(count: int) -> None:
-            progress.update(progress.done + count, "bytes")
+            progress.update(progress.done + count, things)
             if stop.requested:
                 _leave(run, trainer, stop)
 
-        found = evaluate(
-            trainer.model,
-            trainer.backend,
-            trainer.F_infer,
-            trainer.params,
-            corpus.validation,
-            progress=advance,
-        )
-    gzip_bits = gzip_bits_per_byte(corpus.validation)
-    done = trainer.step * trainer.bytes_per_step
-    metrics.write(step=trainer.step, bytes=done, val_bits_per_byte=found.bits_per_byte)
+        found = measure(trainer, progress=advance)
+    about = facts(data)
+    done = trainer.step * trainer.tokens_per_step
+    metrics.write(step=trainer.step, **{f"{data.unit}s": done}, **found)
     sample = _write_sample(run, trainer)
     if can_plot():
-        plot_losses(list(run.metrics()), run.plot_file, title=run.path.name, gzip_bits_per_byte=gzip_bits)
+        gzip_bits = about.get("gzip_bits_per_byte")
+        plot_losses(
+            list(run.metrics()), run.plot_file, title=run.path.name, unit=data.unit, gzip_bits_per_byte=gzip_bits
+        )
     summary = {
-        "val_bits_per_byte": found.bits_per_byte,
-        "gzip_bits_per_byte": gzip_bits,
-        "val_bytes": found.bytes,
-        "val_documents": found.documents,
+        **found,
+        **about,
         "train_seconds": clock.train_seconds,
-        "train_bytes": done,
-        "train_bytes_per_second": done / clock.train_seconds if clock.train_seconds else None,
+        f"train_{data.unit}s": done,
+        f"train_{data.unit}s_per_second": done / clock.train_seconds if clock.train_seconds else None,
         "steps": trainer.step,
         "parameters": trainer.parameters,
         "backend": trainer.backend.name,
@@ -207,12 +211,19 @@ def _finish(run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines,
         "sample": sample,
     }
     run.write_summary(summary)
-    emit("run_finished", run=str(run.path), val_bits_per_byte=found.bits_per_byte)
+    emit("run_finished", run=str(run.path), **found)
     return run
 
 
 def _write_sample(run: RunFolder, trainer: Trainer) -> str:
-    """Generate the recipe's sample, write it to the run folder, and return the file's path inside it."""
+    """Write a generated text, or answers to held-out samples, and return the file's path inside the run folder."""
+    run.samples.mkdir(exist_ok=True)
+    file = run.samples / f"step-{trainer.step:08d}.txt"
+    if isinstance(trainer.data, Task):
+        batch = next(trainer.data.held_out(4))
+        said, _ = predict(trainer.model, trainer.backend, trainer.F_infer, trainer.params, batch)
+        file.write_text(show_answers(batch, said))
+        return file.relative_to(run.path).as_posix()
     spec = trainer.recipe.sample
     prompt = spec.prompt.encode()
     produced = generate(
@@ -225,22 +236,8 @@ def _write_sample(run: RunFolder, trainer: Trainer) -> str:
         sampling=Sampling(spec.temperature, spec.top_k, spec.top_p),
         seed=trainer.recipe.seed,
     )
-    run.samples.mkdir(exist_ok=True)
-    file = run.samples / f"step-{trainer.step:08d}.txt"
     file.write_bytes(prompt + bytes(produced))
     return file.relative_to(run.path).as_posix()
-
-
-def _some(documents: tuple[Document, ...], limit: int | None) -> tuple[Document, ...]:
-    """Documents in order until `limit` bytes are reached, at least one."""
-    taken: list[Document] = []
-    total = 0
-    for document in documents:
-        if limit is not None and taken and total + len(document) > limit:
-            continue
-        taken.append(document)
-        total += len(document)
-    return tuple(taken)
 
 
 def _event_log(lines: JsonLines) -> Any:

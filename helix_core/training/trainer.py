@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helix_core.data import Batches, Corpus
-from helix_core.errors import CheckpointError, TrainingError
+from helix_core.data import Batch, Batches, Corpus, Task, TaskBatches
+from helix_core.errors import CheckpointError, ConfigError, TrainingError
 from helix_core.models import LanguageModel, loss
 from helix_core.ops.half import storage
 from helix_core.optimizers.clip import clip_by_global_norm, global_norm
@@ -33,7 +33,7 @@ CALIBRATION_STEPS = 10
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step reports: loss in nats per byte, gradient norm before clipping, learning rate, wall seconds."""
+    """What one step reports: loss in nats per byte or token, gradient norm before clipping, learning rate, seconds."""
 
     loss: float
     grad_norm: float
@@ -41,7 +41,8 @@ class StepResult:
     seconds: float
 
     @property
-    def bits_per_byte(self) -> float:
+    def bits(self) -> float:
+        """The loss in bits."""
         return self.loss / math.log(2)
 
 
@@ -51,8 +52,8 @@ class Trainer:
     Raises ConfigError, ComponentNotFound, ComponentUnavailable or DataError if the recipe cannot be carried out here.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
-        self.recipe, self.corpus = recipe, corpus
+    def __init__(self, recipe: Recipe, data: Corpus | Task) -> None:
+        self.recipe, self.data = recipe, data
         training = recipe.training
         chosen = select("backend", recipe.backend.name, needs=("grad",)).chosen
         self.backend: Backend = create("backend", chosen.full_name)
@@ -62,7 +63,21 @@ class Trainer:
         self.model = LanguageModel(recipe.model)
         self.optimizer: Optimizer[Any] = create("optimizer", recipe.optimizer.name, **recipe.optimizer.options)
         self.schedule: Schedule[Any] = create("lr_schedule", recipe.schedule.name, **recipe.schedule.options)
-        self.batches = Batches(corpus.train, batch_size=training.batch_size, seq_len=training.seq_len, seed=recipe.seed)
+        self.batches: Batches | TaskBatches
+        if isinstance(data, Task):
+            needed, given = data.generator.vocab_size, recipe.model.vocab_size
+            if needed > given:
+                raise ConfigError(
+                    f"the generator has {needed} different tokens, the model {given}",
+                    hint=f"set model.vocab_size = {needed}",
+                )
+            self.seq_len = data.generator.seq_len
+            self.batches = TaskBatches(data, batch_size=training.batch_size, seed=recipe.seed)
+        else:
+            self.seq_len = training.seq_len
+            self.batches = Batches(
+                data.train, batch_size=training.batch_size, seq_len=training.seq_len, seed=recipe.seed
+            )
         specs = self.model.params()
         self._decay = frozenset(name for name, spec in specs.items() if spec.decay)
         self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
@@ -72,9 +87,10 @@ class Trainer:
         self.moments = self.optimizer.init(self.F_infer, self.params)
 
     @property
-    def bytes_per_step(self) -> int:
+    def tokens_per_step(self) -> int:
+        """Bytes, for data of files."""
         training = self.recipe.training
-        return training.batch_size * training.seq_len * training.accumulation
+        return training.batch_size * self.seq_len * training.accumulation
 
     @property
     def parameters(self) -> int:
@@ -137,40 +153,48 @@ class Trainer:
         return params, moments, StepResult(loss_value, norm_value, lr, time.perf_counter() - began)
 
     def _accumulate(self, step: int) -> tuple[Any, dict[str, Any]]:
-        """Mean loss and gradient over the step's micro-batches, all of which have equally many bytes."""
+        """Mean loss and gradient over all scored tokens of the step's micro-batches."""
         parts = self.recipe.training.accumulation
+        batches = [self.batches(step, part) for part in range(parts)]
+        # Micro-batches may have differently many scored tokens; each token counts the same.
+        scored = sum(int(batch.mask.sum()) for batch in batches if batch.mask is not None)
         value: Any = 0.0
         grads: dict[str, Any] = {}
-        for part in range(parts):
-            batch = self.batches(step, part)
-            reset = self.backend.asarray(batch.reset) if self.recipe.data.reset else None
-            arrays = self.backend.asarray(batch.tokens), self.backend.asarray(batch.targets), reset
-            part_value, part_grads = self._value_and_grad(self.params, *arrays)
+        for part, batch in enumerate(batches):
+            part_value, part_grads = self._value_and_grad(self.params, *self._arrays(batch, scored))
             value = value + part_value
             grads = {k: grads[k] + g for k, g in part_grads.items()} if part else part_grads
-        return (value, grads) if parts == 1 else (value / parts, {k: g / parts for k, g in grads.items()})
+        if scored or parts == 1:
+            return value, grads
+        return value / parts, {k: g / parts for k, g in grads.items()}
 
-    def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any) -> Any:
-        return loss(self.model, self.F, params, tokens, targets, reset=reset)
+    def _arrays(self, batch: Batch, scored: int) -> tuple[Any, Any, Any, Any]:
+        asarray = self.backend.asarray
+        reset = asarray(batch.reset) if self.recipe.data.reset else None
+        weights = None if batch.mask is None else asarray(batch.mask / scored, self.recipe.backend.dtype)
+        return asarray(batch.tokens), asarray(batch.targets), reset, weights
+
+    def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any, weights: Any = None) -> Any:
+        return loss(self.model, self.F, params, tokens, targets, reset=reset, weights=weights)
 
     def save(self, folder: Path, **facts: Any) -> Path:
         """Write a checkpoint of this state. Raises CheckpointError if that fails."""
         to_numpy = self.backend.to_numpy
         params = {name: to_numpy(p) for name, p in self.params.items()}
         moments = {name.replace(".", "/", 1): to_numpy(m) for name, m in tree_items(self.moments)}
-        facts = {"data": self.corpus.fingerprint, "backend": self.backend.name, **facts}
+        facts = {"data": self.data.fingerprint, "backend": self.backend.name, **facts}
         return save_checkpoint(folder, self.step, params, moments, facts)
 
     def restore(self, checkpoint: Checkpoint, origin: Path) -> None:
-        """Continue from a checkpoint. Raises CheckpointError if it is of another model, optimizer or corpus."""
+        """Continue from a checkpoint. Raises CheckpointError if it is of another model, optimizer or data."""
         specs = self.model.params()
         check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
         expected = {f"{slot}/{name}": spec.shape for slot in self.optimizer.slots for name, spec in specs.items()}
         check_params(checkpoint.moments, expected, origin)
-        if checkpoint.facts.get("data") != self.corpus.fingerprint:
+        if checkpoint.facts.get("data") != self.data.fingerprint:
             raise CheckpointError(
                 "the data source has changed since this run began, so it cannot continue the same curve",
-                hint="restore the files, or start a new run",
+                hint="restore the files or the generator's version, or start a new run",
             )
         self.step = checkpoint.step
         # In the model's own order, not the file's: the order in which the global norm is summed counts in the last bit.

@@ -15,7 +15,7 @@ import helix_core
 ROOT = Path(__file__).parents[2]
 PROJECTS = sorted(ROOT.glob("**/pyproject.toml"))
 PROJECTS = [p for p in PROJECTS if not any(part.startswith(".") for part in p.relative_to(ROOT).parts)]
-FRAMEWORKS = {"torch", "numba", "mlx", "jax", "triton", "pyopencl", "scipy"}
+FRAMEWORKS = {"torch", "numba", "mlx", "jax", "triton", "pyopencl", "scipy", "pyarrow", "sklearn", "networkx"}
 
 
 def project(path):
@@ -66,7 +66,7 @@ def test_the_catalogue_names_what_exists():
     names = {project(p)["name"] for p in PROJECTS}
     listed = {
         (kind, name): dist
-        for kind in ("backend", "layer")
+        for kind in ("backend", "generator", "layer")
         for name in catalogue.catalogued(kind)
         if (dist := catalogue.distribution_of(kind, name))
     }

@@ -1,0 +1,1 @@
+"""Synthetic data: generators of sequences, series, images, graphs, text and pairs, and the tests that verify them."""

@@ -1,0 +1,1 @@
+"""`helix data`: one file per subcommand."""

@@ -1,0 +1,15 @@
+"""`helix data`: make synthetic data and verify it."""
+
+from __future__ import annotations
+
+import click
+
+from helix_plugin_synthetic.cli.generate import generate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Generate synthetic data and verify it."""
+
+
+command.add_command(generate)

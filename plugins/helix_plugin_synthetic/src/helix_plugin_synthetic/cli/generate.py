@@ -1,0 +1,66 @@
+"""`helix data generate`: a generator's samples as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from helix_core.recipes.load import apply_override
+
+
+def options_from(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Options of a generator from `key=value` texts."""
+    options: dict[str, Any] = {}
+    for item in overrides:
+        apply_override(options, item)
+    return options
+
+
+@click.command()
+@click.argument("name")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
+@click.option("-n", "--n", "n", required=True, type=int, help="Number of samples.")
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the generator.")
+@click.option("--start", default=0, show_default=True, type=int, help="Index of the first sample.")
+@click.option("--format", "file_format", default="parquet", show_default=True, help="parquet, arrow or safetensors.")
+@click.option("--shard-size", default=10_000, show_default=True, type=int, help="Samples per file.")
+@click.option("--workers", default=1, show_default=True, type=int, help="Processes; the bytes do not depend on it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def generate(
+    name: str,
+    out: Path,
+    n: int,
+    seed: int,
+    overrides: tuple[str, ...],
+    start: int,
+    file_format: str,
+    shard_size: int,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Write N samples of generator NAME to a folder of shards with a manifest.
+
+    The same seed and options give the same bytes. A command that was stopped goes on where it was when given again.
+    """
+    from helix_core.training.progress import Progress
+    from helix_plugin_synthetic.storage import Plan, write_dataset
+
+    plan = Plan.of(
+        name, options_from(overrides), seed=seed, n=n, start=start, format=file_format, shard_size=shard_size
+    )
+    with Progress(n, label="generating") as progress:
+        manifest = write_dataset(
+            plan, out, workers=workers, progress=lambda count: progress.update(progress.done + count, "samples")
+        )
+    if as_json:
+        click.echo(json.dumps(manifest, indent=2))
+        return
+    size = sum(record["bytes"] for record in manifest["shards"])
+    click.echo(
+        f"{n:,} samples of {plan.generator}, seed {seed}, {plan.shards} {file_format} files of {size:,} bytes in {out}\n"
+        f"content {manifest['content']}"
+    )

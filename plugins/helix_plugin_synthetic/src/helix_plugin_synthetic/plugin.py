@@ -1,0 +1,44 @@
+"""What this distribution provides. Cheap to import: strings only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from helix_core.descriptors import CommandDescriptor, GeneratorDescriptor
+from helix_core.hookspecs import hookimpl
+
+PLUGIN_API = "1.0"
+
+_TOKENS = (
+    ("markov", "Markov", "a Markov chain of any order with a random transition matrix"),
+    ("zipf", "Zipf", "independent tokens with Zipf-Mandelbrot frequencies"),
+    ("pcfg", "PCFG", "sentences of a random probabilistic context-free grammar"),
+    ("copying", "Copying", "repeat a string after a gap (Hochreiter and Schmidhuber, 1997; Arjovsky et al., 2016)"),
+    ("selective-copying", "SelectiveCopying", "repeat tokens scattered among noise, in order (Gu and Dao, 2023)"),
+    ("induction-heads", "InductionHeads", "recall what followed a special token (Olsson et al., 2022)"),
+    ("associative-recall", "AssociativeRecall", "multi-query associative recall, MQAR (Arora et al., 2023)"),
+    ("listops", "ListOps", "evaluate nested lists of MAX, MIN, MED and SM (Nangia and Bowman, 2018)"),
+    ("dyck", "Dyck", "name the bracket that must be closed next, Dyck-n of bounded depth (Hewitt et al., 2020)"),
+    ("modular-arithmetic", "ModularArithmetic", "evaluate sums and products modulo a number (Delétang et al., 2023)"),
+)
+
+
+@hookimpl
+def helix_generators() -> Sequence[GeneratorDescriptor]:
+    return [_describe(name, f"sequences.{name}", cls, summary, ("tokens",)) for name, cls, summary in _TOKENS]
+
+
+@hookimpl
+def helix_commands() -> Sequence[CommandDescriptor]:
+    return [
+        CommandDescriptor(
+            name="data", target="helix_plugin_synthetic.cli.data:command", summary="Generate synthetic data, verify it."
+        )
+    ]
+
+
+def _describe(name: str, module: str, cls: str, summary: str, provides: tuple[str, ...] = ()) -> GeneratorDescriptor:
+    path = f"helix_plugin_synthetic.{module.replace('-', '_')}"
+    return GeneratorDescriptor(
+        name=name, target=f"{path}:{cls}", config=f"{path}:{cls}Config", summary=summary, provides=provides
+    )
