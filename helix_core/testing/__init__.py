@@ -1,4 +1,4 @@
-"""The conformance kit: base classes that a backend, layer, optimizer or kernel is certified with.
+"""The conformance kit: base classes that a backend, layer, optimizer, kernel or memory is certified with.
 
 Subclass one in a test module of any repository, or run `pytest --helix-backend=NAME` from anywhere. Imported lazily,
 so that the pytest plugin costs nothing in runs that do not use it.
@@ -13,17 +13,26 @@ _WHERE = {
     "BaseBackendTests": "helix_core.testing.backends",
     "BaseKernelTests": "helix_core.testing.kernels",
     "BaseLayerTests": "helix_core.testing.layers",
+    "BaseMemoryTests": "helix_core.testing.memories",
     "BaseOptimizerTests": "helix_core.testing.optimizers",
     "write_dist": "helix_core.testing.dists",
 }
 
-__all__ = ["BaseBackendTests", "BaseKernelTests", "BaseLayerTests", "BaseOptimizerTests", "write_dist"]
+__all__ = [
+    "BaseBackendTests",
+    "BaseKernelTests",
+    "BaseLayerTests",
+    "BaseMemoryTests",
+    "BaseOptimizerTests",
+    "write_dist",
+]
 
 if TYPE_CHECKING:
     from helix_core.testing.backends import BaseBackendTests as BaseBackendTests
     from helix_core.testing.dists import write_dist as write_dist
     from helix_core.testing.kernels import BaseKernelTests as BaseKernelTests
     from helix_core.testing.layers import BaseLayerTests as BaseLayerTests
+    from helix_core.testing.memories import BaseMemoryTests as BaseMemoryTests
     from helix_core.testing.optimizers import BaseOptimizerTests as BaseOptimizerTests
 
 

@@ -20,7 +20,10 @@ LEVELS = ("descriptor", "basic", "ops", "grad", "train", "compile")
 NOT_IMPLEMENTED = "not implemented"
 
 pytest.register_assert_rewrite(
-    *(f"helix_core.testing.{part}" for part in ("backends", "kernels", "layers", "levels", "optimizers", "suite"))
+    *(
+        f"helix_core.testing.{part}"
+        for part in ("backends", "kernels", "layers", "levels", "memories", "optimizers", "suite")
+    )
 )
 
 
