@@ -5,7 +5,7 @@ BIN     = $(VENV)/bin
 
 QUICKSTART = -e '.[plot]' -e plugins/helix_plugin_torch -e helix_plugin_cpu -e plugins/helix_plugin_ssm
 EVERYTHING = -e '.[plot,test]' -e plugins/helix_plugin_torch -e helix_plugin_cpu -e plugins/helix_plugin_ssm \
-             -e plugins/example_third_party
+             -e plugins/helix_plugin_topomemory -e plugins/example_third_party
 
 .PHONY: quickstart test test-slow lint bench clean
 
