@@ -164,7 +164,11 @@ def tick(table, begin, end, row, col, total, weights, limits, decays, moves):
         a = table[k]["a"]
         if a < 0:
             continue
-        npmi, g2, c = evidence(np.float64(table[k]["n"]), row[a], col[table[k]["b"]], total, limits[3])
+        state = table[k]["state"]
+        if state == CANDIDATE and table[k]["n"] < limits[2]:
+            npmi, g2, c = 0.0, 0.0, 0.0  # not enough to become a link, whatever they are
+        else:
+            npmi, g2, c = evidence(np.float64(table[k]["n"]), row[a], col[table[k]["b"]], total, limits[3])
         significant = g2 >= limits[1] and npmi > 0
         e = npmi if significant else 0.0
         r = 1 - np.exp(-np.float64(table[k]["r"]) / weights[5])
@@ -173,7 +177,6 @@ def tick(table, begin, end, row, col, total, weights, limits, decays, moves):
         if table[k]["phi"] != NO_PHI:
             signal += weights[3] * table[k]["phi"] / 254
             weight += weights[3]
-        state = table[k]["state"]
         s = np.float64(table[k]["s"])
         if state != CANDIDATE:
             s = weights[4] * s + (1 - weights[4]) * signal / weight
