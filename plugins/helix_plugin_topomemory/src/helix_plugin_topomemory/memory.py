@@ -19,6 +19,9 @@ from helix_plugin_topomemory.levels import fuse, level_rankings
 from helix_plugin_topomemory.links import LinkConfig, LinkGraph
 from helix_plugin_topomemory.sleep import merge_duplicates, replay, settle
 
+APPROXIMATE = 0.8
+"""The least λ at which the index is used: below it, stable items that are not near would be missed too often."""
+
 
 class TopologicalConfig(MemoryConfig):
     """Options of the topological memory."""
@@ -29,8 +32,8 @@ class TopologicalConfig(MemoryConfig):
     capacity: int | None = Field(None, gt=0, description="most items kept by a sleep; the least stable go first")
     exact_below: int = Field(20_000, ge=0, description="search exactly up to this many items")
     dtype: Literal["f32", "f16", "bf16", "i8"] = Field("f32", description="how the index holds keys")
-    connectivity: int = Field(32, gt=0, description="edges per node of the index, M of HNSW")
-    expansion_add: int = Field(128, gt=0, description="candidates looked at when a key is indexed")
+    connectivity: int = Field(16, gt=0, description="edges per node of the index, M of HNSW")
+    expansion_add: int = Field(96, gt=0, description="candidates looked at when a key is indexed")
     expansion_search: int = Field(256, gt=0, description="candidates looked at when a key is searched")
     oversample: int = Field(4, gt=0, description="candidates per wanted item that are ranked again exactly")
     episode: int = Field(8, gt=0, description="items of one `add` that belong together, in their order")
@@ -41,7 +44,7 @@ class TopologicalConfig(MemoryConfig):
 
 
 class TopologicalMemory(Memory[TopologicalConfig]):
-    """Items ranked by λ·cos(q, k) + (1-λ)·S.
+    """Items ranked by λ·cos(q, k) + (1-λ)·S; the search is exact for λ < 0.8 and up to `exact_below` items.
 
     S is the stability formula of the links on an item's own signals: R from how often it was of use (`reinforce`), E
     the stability of its strongest link (`associate`), C the share of its showings that were of use. `consolidate` is
@@ -57,6 +60,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         self._next_id = 0
         self._next_episode = 0
         self._sleeps = 0
+        self._steady: np.ndarray | None = None
 
     # Writing.
 
@@ -111,6 +115,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         before, self._sleeps = len(self), self._sleeps + 1
         moves = self.links.advance()
         settle(self._items, self.links, self.config.links, self._next_id)
+        self._steady = None
         rng = np.random.default_rng([self.config.seed, self._sleeps])
         chosen = replay(self._items, self.links, self.config.replays, rng)
         merged = merge_duplicates(self._items, chosen, self.config.merge, self._rows_near)
@@ -137,8 +142,9 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         around = queries if context is None else unit(check_keys(context, self.config.dim))
         if len(around) != len(queries):
             raise UsageError(f"{len(queries)} keys need as many contexts, not {len(around)}")
-        rows, _ = self._search(queries, 4 * k, self.config.mix)
-        return self._hits(*fuse([rows, *level_rankings(self._items, queries, around, 4 * k)], k), k)
+        pool = max(4 * k, 50)
+        rows, _ = self._search(queries, pool, self.config.mix)
+        return self._hits(*fuse([rows, *level_rankings(self._items, queries, around, pool)], k), k)
 
     def find_cores(self, sample: int = 5000) -> dict[str, Any]:
         """Give every item the stable core (persistence cluster) of its nearest sampled item."""
@@ -211,6 +217,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         self._items, self.links, self._index = items, links, index
         self._next_id, self._next_episode = facts["next_id"], facts["next_episode"]
         self._sleeps = facts["sleeps"]
+        self._steady = None
 
     # Inside.
 
@@ -223,21 +230,28 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
         items, s = self._items, self._items["stability"]
-        if len(items) <= self.config.exact_below:
+        steady = self._most_stable()
+        if len(items) <= self.config.exact_below or (mix < APPROXIMATE and len(steady)):
             return exact(items.keys, queries, k, mix, s)
         if self._index is None:
             self._index = self._new_index()
             self._index.add(items["id"], items.keys)
         rows = items.rows(self._index.search(queries, min(k * self.config.oversample, len(items))))
-        if mix < 1 and s.any():
+        if mix < 1 and len(steady):
             # The most stable items may win without being near.
-            steady = np.argpartition(-s, k - 1)[:k]
             extra = np.broadcast_to(steady, (len(queries), len(steady)))
             rows = np.concatenate([rows, np.where((extra[:, :, None] == rows[:, None, :]).any(2), -1, extra)], axis=1)
         cos = np.einsum("qd,qcd->qc", queries, items.keys[rows])
         scores = np.where(rows >= 0, mix * cos + (1 - mix) * s[rows], -np.inf).astype(np.float32)
         best = top(scores, min(k, scores.shape[1]))
         return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+
+    def _most_stable(self) -> np.ndarray:
+        """Rows of the few most stable items; none while all are at 0."""
+        if self._steady is None:
+            s = self._items["stability"]
+            self._steady = np.argsort(-s, kind="stable")[:32] if s.any() else np.empty(0, np.int64)
+        return self._steady
 
     def _rows_near(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         return self._search(self._items.keys[rows], k, 1.0)
@@ -262,3 +276,4 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         keep = np.ones(len(self), bool)
         keep[rows] = False
         self._items.keep(keep)
+        self._steady = None
