@@ -6,8 +6,8 @@ import zlib
 from typing import Any
 
 import numpy as np
-from helix_plugin_topomemory.cache import POLICIES
 
+from helix_plugin_topomemory.cache import POLICIES
 from memory_rows.traces import TRACES
 
 KEYS = 20_000

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+
 from helix_plugin_topomemory.links import LinkConfig, LinkGraph
 
 GIB = 2**30

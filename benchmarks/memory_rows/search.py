@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import numpy as np
-from helix_plugin_topomemory.index import exact, unit
 
 from helix_core import create
+from helix_plugin_topomemory.index import exact, unit
 
 DIM, QUERIES = 64, 500
 
@@ -39,7 +39,7 @@ def run(*, small: bool) -> dict[str, Any]:
         "exact_latency_ms_in_batches": 1e3 * exact_seconds,
     }
     memory._items["stability"][:] = stability
-    for mix in (0.9, 0.8):
+    for mix in (0.9,):
         mixed = create("memory", "topological", dim=DIM, mix=mix, exact_below=0, oversample=30)
         mixed._items, mixed._index, mixed._steady = memory._items, memory._index, None
         truth, _ = exact(unit(keys), queries[:100], 10, mix, stability)

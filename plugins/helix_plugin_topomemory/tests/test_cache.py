@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helix_plugin_topomemory.cache import POLICIES, FixedStabilityCache
 
 from helix_core.errors import UsageError
+from helix_plugin_topomemory.cache import POLICIES, FixedStabilityCache
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from memory_rows import traces

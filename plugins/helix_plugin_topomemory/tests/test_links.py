@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from helix_plugin_topomemory.links import LinkConfig, LinkGraph, State
-from helix_plugin_topomemory.links.table import evidence
 from planted import associations, stream
 
 from helix_core.errors import UsageError
+from helix_plugin_topomemory.links import LinkConfig, LinkGraph, State
+from helix_plugin_topomemory.links.table import evidence
 
 NODES = 300
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from helix_plugin_topomemory.levels import fuse
 
 from helix_core import create
 from helix_core.errors import MemoryStoreError, UsageError
+from helix_plugin_topomemory.levels import fuse
 
 
 def make(dim=16, **options):

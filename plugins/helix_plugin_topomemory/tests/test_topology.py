@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+
+from helix_core.errors import UsageError
 from helix_plugin_topomemory.topology import (
     bandpass,
     motif_cycles,
@@ -15,8 +17,6 @@ from helix_plugin_topomemory.topology import (
     wpli,
 )
 from helix_plugin_topomemory.topology import motifs as motifs_module
-
-from helix_core.errors import UsageError
 
 # M0
 

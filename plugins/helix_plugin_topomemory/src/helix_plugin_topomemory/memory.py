@@ -19,7 +19,7 @@ from helix_plugin_topomemory.levels import fuse, level_rankings
 from helix_plugin_topomemory.links import LinkConfig, LinkGraph
 from helix_plugin_topomemory.sleep import merge_duplicates, replay, settle
 
-APPROXIMATE = 0.8
+APPROXIMATE = 0.9
 """The least λ at which the index is used: below it, stable items that are not near would be missed too often."""
 
 
@@ -28,7 +28,7 @@ class TopologicalConfig(MemoryConfig):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    mix: float = Field(0.8, ge=0, le=1, description="λ of λ·cos + (1-λ)·S; 1 ranks by similarity, 0 by stability")
+    mix: float = Field(0.9, ge=0, le=1, description="λ of λ·cos + (1-λ)·S; 1 ranks by similarity, 0 by stability")
     capacity: int | None = Field(None, gt=0, description="most items kept by a sleep; the least stable go first")
     exact_below: int = Field(20_000, ge=0, description="search exactly up to this many items")
     dtype: Literal["f32", "f16", "bf16", "i8"] = Field("f32", description="how the index holds keys")
@@ -44,7 +44,7 @@ class TopologicalConfig(MemoryConfig):
 
 
 class TopologicalMemory(Memory[TopologicalConfig]):
-    """Items ranked by λ·cos(q, k) + (1-λ)·S; the search is exact for λ < 0.8 and up to `exact_below` items.
+    """Items ranked by λ·cos(q, k) + (1-λ)·S; the search is exact for λ < 0.9 and up to `exact_below` items.
 
     S is the stability formula of the links on an item's own signals: R from how often it was of use (`reinforce`), E
     the stability of its strongest link (`associate`), C the share of its showings that were of use. `consolidate` is
