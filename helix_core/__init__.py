@@ -36,6 +36,7 @@ _WHERE = {
         "DataError",
         "HelixError",
         "Interrupted",
+        "MemoryStoreError",
         "PluginError",
         "TrainingError",
         "UsageError",
@@ -44,6 +45,7 @@ _WHERE = {
     "helix_core.hookspecs": ("hookimpl",),
     "helix_core.inference": ("load_run",),
     "helix_core.layers": ("Layer", "LayerConfig", "ParamSpec"),
+    "helix_core.memory": ("Hits", "Memory", "MemoryConfig"),
     "helix_core.models": ("LanguageModel", "ModelConfig"),
     "helix_core.ops": ("Kernel",),
     "helix_core.optimizers": ("Optimizer", "OptimizerConfig"),
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from helix_core.errors import DataError as DataError
     from helix_core.errors import HelixError as HelixError
     from helix_core.errors import Interrupted as Interrupted
+    from helix_core.errors import MemoryStoreError as MemoryStoreError
     from helix_core.errors import PluginError as PluginError
     from helix_core.errors import TrainingError as TrainingError
     from helix_core.errors import UsageError as UsageError
@@ -90,6 +93,9 @@ if TYPE_CHECKING:
     from helix_core.layers import Layer as Layer
     from helix_core.layers import LayerConfig as LayerConfig
     from helix_core.layers import ParamSpec as ParamSpec
+    from helix_core.memory import Hits as Hits
+    from helix_core.memory import Memory as Memory
+    from helix_core.memory import MemoryConfig as MemoryConfig
     from helix_core.models import LanguageModel as LanguageModel
     from helix_core.models import ModelConfig as ModelConfig
     from helix_core.ops import Kernel as Kernel

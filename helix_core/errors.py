@@ -54,6 +54,10 @@ class CheckpointError(HelixError):
     """A checkpoint is truncated, foreign, or could not be written."""
 
 
+class MemoryStoreError(HelixError):
+    """A memory's store on disk is missing, truncated, foreign, or could not be written."""
+
+
 class TrainingError(HelixError):
     """Training cannot go on, for instance because the loss is not finite."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from helix_core.models import LanguageModel
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create
+from helix_core.recipes import Recipe
 from helix_core.training.checkpoint import check_params, load_checkpoint
 from helix_core.training.run_folder import RunFolder
 
@@ -26,6 +27,7 @@ class LoadedRun:
     F: OpTable
     params: dict[str, Any]
     step: int
+    recipe: Recipe
 
 
 def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32") -> LoadedRun:
@@ -37,9 +39,10 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     is_checkpoint = (path / "manifest.json").exists()
     run = RunFolder.open(path.parent.parent if is_checkpoint else path)
     folder = path if is_checkpoint else run.latest_checkpoint()
-    model = LanguageModel(run.recipe().model)
+    recipe = run.recipe()
+    model = LanguageModel(recipe.model)
     checkpoint = load_checkpoint(folder)
     check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     chosen: Backend = create("backend", backend)
     params = {name: chosen.asarray(array, storage(dtype)) for name, array in checkpoint.params.items()}
-    return LoadedRun(model, chosen, chosen.bind(dtype=dtype, mode="infer"), params, checkpoint.step)
+    return LoadedRun(model, chosen, chosen.bind(dtype=dtype, mode="infer"), params, checkpoint.step, recipe)

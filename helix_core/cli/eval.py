@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from helix_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from helix_core.data.corpus import Document
+    from helix_core.inference import LoadedRun
 
 
 @click.command()
@@ -20,16 +25,29 @@ from helix_core.errors import UsageError
     help="Without --data: another task than the run's, such as data.generator.context=512; repeatable.",
 )
 @click.option("--backend", default="auto", show_default=True, help="Backend to compute on.")
+@click.option("--memory", help="Also with this memory, at equal parameters: `helix plugins` lists memories.")
+@click.option("--memory-bytes", default=50_000, show_default=True, type=click.IntRange(0), help="Training bytes in it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(run: Path, source: str | None, overrides: tuple[str, ...], backend: str, as_json: bool) -> None:
+def command(
+    run: Path,
+    source: str | None,
+    overrides: tuple[str, ...],
+    backend: str,
+    memory: str | None,
+    memory_bytes: int,
+    as_json: bool,
+) -> None:
     """Bits per byte of RUN's newest checkpoint (or of a checkpoint folder) on files, beside gzip -9 on the same.
 
-    Every file is coded on its own from its first byte to its last. A run that learned a generator's task answers
+    Every file is coded on its own from its first byte to its last. A memory is filled from the start of the run's
+    training data and goes on learning from the files as they are coded. A run that learned a generator's task answers
     the task's held-out samples.
     """
     import json
 
     if source is None:
+        if memory:
+            raise UsageError("--memory goes with --data", hint="a file, folder or glob, or 'stdlib'")
         _task(run, overrides, backend, as_json)
         return
     if overrides:
@@ -42,6 +60,7 @@ def command(run: Path, source: str | None, overrides: tuple[str, ...], backend: 
 
     documents = read_documents(source)
     loaded = load_run(run, backend=backend)
+    remembered = _with_memory(memory, memory_bytes, loaded, documents) if memory else None
     with Progress(sum(map(len, documents)), label="evaluating") as progress:
         found = evaluate(
             loaded.model,
@@ -59,6 +78,8 @@ def command(run: Path, source: str | None, overrides: tuple[str, ...], backend: 
         "step": loaded.step,
         "backend": loaded.backend.name,
     }
+    if remembered is not None:
+        result["memory"] = remembered
     if as_json:
         click.echo(json.dumps(result, indent=2))
     else:
@@ -66,6 +87,11 @@ def command(run: Path, source: str | None, overrides: tuple[str, ...], backend: 
             f"{found.bits_per_byte:.4f} bits/byte on {found.bytes:,} bytes in {found.documents} files "
             f"(gzip -9: {result['gzip_bits_per_byte']:.4f}), step {loaded.step}, backend {loaded.backend.name}"
         )
+        if remembered is not None:
+            click.echo(
+                f"{remembered['bits_per_byte']:.4f} bits/byte with memory {remembered['name']} of "
+                f"{remembered['items']:,} items ({remembered['share']:.0%} of the probability from it)"
+            )
 
 
 def _task(run: Path, overrides: tuple[str, ...], backend: str, as_json: bool) -> None:
@@ -117,3 +143,28 @@ def _task(run: Path, overrides: tuple[str, ...], backend: str, as_json: bool) ->
             f"{found.samples} samples right throughout, {found.bits_per_token:.4f} bits/token, step {loaded.step}, "
             f"backend {loaded.backend.name}"
         )
+
+
+def _with_memory(name: str, limit: int, loaded: LoadedRun, documents: list[Document]) -> dict[str, Any]:
+    """The same evaluation with a memory beside the model."""
+    from helix_core.data import load_corpus
+    from helix_core.memory.language import evaluate_with_memory, fill
+    from helix_core.plugin_system import create
+    from helix_core.training.progress import Progress
+
+    memory = create("memory", name, dim=loaded.model.config.d_model)
+    model = (loaded.model, loaded.backend, loaded.F, loaded.params)
+    if limit:
+        recipe = loaded.recipe
+        fill(memory, *model, load_corpus(recipe.data.source, recipe.data.validation).train, limit)
+    with Progress(sum(map(len, documents)), label="evaluating with memory") as progress:
+        found = evaluate_with_memory(
+            memory, *model, documents, progress=lambda count: progress.update(progress.done + count, "bytes")
+        )
+    return {
+        "name": name,
+        "bits_per_byte": found.bits_per_byte,
+        "model_bits_per_byte": found.model_bits_per_byte,
+        "share": found.share,
+        "items": len(memory),
+    }

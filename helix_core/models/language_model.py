@@ -91,6 +91,25 @@ class LanguageModel:
         reset (B, L)  True where a new document starts in a row of several
         last          only the logits of each row's last real token, (B, 1, V): all that reading a prompt needs
         """
+        x, after = self.features(F, params, tokens, state=state, mask=mask, reset=reset, last=last)
+        return self.head(F, params, x), after
+
+    def head(self, F: OpTable, params: Mapping[str, Array], x: Array) -> Array:
+        """Features (B, L, D) -> logits (B, L, V)."""
+        return F.linear(x, params["embedding.weight" if self.config.tie_embeddings else "head.weight"])
+
+    def features(
+        self,
+        F: OpTable,
+        params: Mapping[str, Array],
+        tokens: Array,
+        *,
+        state: State | None = None,
+        mask: Array | None = None,
+        reset: Array | None = None,
+        last: bool = False,
+    ) -> tuple[Array, State | None]:
+        """Integer tokens (B, L) -> what the head reads (B, L, D), and the state after them; see `apply`."""
         order, lengths = None, None
         if mask is not None:
             order, inverse, lengths = pack_left(F.xp, mask)
@@ -109,10 +128,9 @@ class LanguageModel:
         if last:
             x, residual = (last_real(F.xp, part, lengths) for part in (x, residual))
         x, _ = self.norm.apply(F, p["norm"], x, residual)
-        logits = F.linear(x, params["embedding.weight" if self.config.tie_embeddings else "head.weight"])
         if order is not None and not last:
-            logits = reorder(F.xp, logits, inverse)
-        return logits, None if state is None else {"blocks": after}
+            x = reorder(F.xp, x, inverse)
+        return x, None if state is None else {"blocks": after}
 
 
 def loss(

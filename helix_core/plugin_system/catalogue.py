@@ -29,6 +29,7 @@ _CATALOGUE: dict[tuple[str, str], str] = {
             "zipf",
         )
     },
+    ("memory", "topomemory/topological"): "helix-plugin-topomemory",
 }
 
 

@@ -14,6 +14,7 @@ _WHERE = {
     "BaseGeneratorTests": "helix_core.testing.generators",
     "BaseKernelTests": "helix_core.testing.kernels",
     "BaseLayerTests": "helix_core.testing.layers",
+    "BaseMemoryTests": "helix_core.testing.memories",
     "BaseOptimizerTests": "helix_core.testing.optimizers",
     "write_dist": "helix_core.testing.dists",
 }
@@ -23,6 +24,7 @@ __all__ = [
     "BaseGeneratorTests",
     "BaseKernelTests",
     "BaseLayerTests",
+    "BaseMemoryTests",
     "BaseOptimizerTests",
     "write_dist",
 ]
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from helix_core.testing.generators import BaseGeneratorTests as BaseGeneratorTests
     from helix_core.testing.kernels import BaseKernelTests as BaseKernelTests
     from helix_core.testing.layers import BaseLayerTests as BaseLayerTests
+    from helix_core.testing.memories import BaseMemoryTests as BaseMemoryTests
     from helix_core.testing.optimizers import BaseOptimizerTests as BaseOptimizerTests
 
 

@@ -22,7 +22,7 @@ NOT_IMPLEMENTED = "not implemented"
 pytest.register_assert_rewrite(
     *(
         f"helix_core.testing.{part}"
-        for part in ("backends", "generators", "kernels", "layers", "levels", "optimizers", "suite")
+        for part in ("backends", "generators", "kernels", "layers", "levels", "memories", "optimizers", "suite")
     )
 )
 
