@@ -27,9 +27,9 @@ STATE = "state:"
 def chunked_value_and_grad(
     backend: Backend, model: LanguageModel, F: OpTable, F_infer: OpTable, chunk: int
 ) -> Callable[..., tuple[Array, dict[str, Array]]]:
-    """`(params, tokens, targets, reset) -> (mean loss, gradient by name)`, with the memory of `chunk` steps.
+    """`(params, tokens, targets, reset, weights) -> (loss, gradient by name)`, with the memory of `chunk` steps.
 
-    tokens, targets (B, L); reset (B, L) or None. Equal to the gradient of `helix_core.models.loss` but for rounding.
+    All (B, L), the last two or None. Equal to the gradient of `helix_core.models.loss` but for rounding.
     F is bound for training, F_infer for inference.
     """
 
@@ -40,10 +40,10 @@ def chunked_value_and_grad(
         leaves: Mapping[str, Array], structure: Any, pull: list[Array | None], share: float, *rows: Array | None
     ) -> Array:
         """A chunk's share of the loss, plus what its last state adds to the loss of the chunks behind it."""
-        tokens, targets, reset = rows
+        tokens, targets, reset, weights = rows
         state = _with_leaves(structure, leaves)
         logits, after = model.apply(F, leaves, tokens, state=state, reset=reset)
-        value = F.xp.mean(F.cross_entropy(logits, targets)) * share
+        value = _share_of_loss(F, logits, targets, weights, share)
         for (_, leaf), grad in zip(tree_items(after), pull, strict=True):
             if grad is not None:
                 value = value + F.xp.sum(leaf * grad)
@@ -52,7 +52,11 @@ def chunked_value_and_grad(
     gradient = backend.value_and_grad(step)
 
     def run(
-        params: Mapping[str, Array], tokens: Array, targets: Array, reset: Array | None = None
+        params: Mapping[str, Array],
+        tokens: Array,
+        targets: Array,
+        reset: Array | None = None,
+        weights: Array | None = None,
     ) -> tuple[Array, dict[str, Array]]:
         length = tokens.shape[1]
         starts = range(0, length, chunk)
@@ -63,16 +67,15 @@ def chunked_value_and_grad(
                 logits, after = model.apply(
                     F_infer, params, part(tokens, start), state=states[-1], reset=part(reset, start)
                 )
-                targets_here = part(targets, start)
-                share = targets_here.shape[1] / length  # type: ignore[union-attr]
-                value = value + F_infer.xp.mean(F_infer.cross_entropy(logits, targets_here)) * share
+                share = logits.shape[1] / length
+                value = value + _share_of_loss(F_infer, logits, part(targets, start), part(weights, start), share)
                 states.append(after)
         pull: list[Array | None] = [None for _ in tree_items(states.pop())]
         total: dict[str, Array] = {}
         for start in reversed(starts):
             before = states.pop()
             moving = {f"{STATE}{name}": leaf for name, leaf in tree_items(before) if _floating(F.xp, leaf)}
-            rows = part(tokens, start), part(targets, start), part(reset, start)
+            rows = tuple(part(array, start) for array in (tokens, targets, reset, weights))
             share = rows[0].shape[1] / length  # type: ignore[union-attr]
             _, grads = gradient({**params, **moving}, before, pull, share, *rows)
             pull = [grads.get(f"{STATE}{name}") for name, _ in tree_items(before)]
@@ -81,6 +84,11 @@ def chunked_value_and_grad(
         return value, total
 
     return run
+
+
+def _share_of_loss(F: OpTable, logits: Array, targets: Array, weights: Array | None, share: float) -> Array:
+    nats = F.cross_entropy(logits, targets)
+    return F.xp.mean(nats) * share if weights is None else F.xp.sum(nats * weights)
 
 
 def _with_leaves(structure: Any, leaves: Mapping[str, Array]) -> Any:

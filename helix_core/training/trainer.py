@@ -98,7 +98,7 @@ class Trainer:
         return sum(math.prod(spec.shape) for spec in self.model.params().values())
 
     def _gradient(self) -> Callable[..., tuple[Any, dict[str, Any]]]:
-        """`(params, tokens, targets, reset) -> (loss, gradient by name)`."""
+        """`(params, tokens, targets, reset, weights) -> (loss, gradient by name)`."""
         chunk = self.recipe.training.chunk
         if chunk is not None and chunk < self.recipe.training.seq_len:
             return chunked_value_and_grad(self.backend, self.model, self.F, self.F_infer, chunk)
@@ -171,7 +171,7 @@ class Trainer:
     def _arrays(self, batch: Batch, scored: int) -> tuple[Any, Any, Any, Any]:
         asarray = self.backend.asarray
         reset = asarray(batch.reset) if self.recipe.data.reset else None
-        weights = None if batch.mask is None else asarray(batch.mask / scored, self.recipe.backend.dtype)
+        weights = None if batch.mask is None else asarray(batch.mask / scored, storage(self.recipe.backend.dtype))
         return asarray(batch.tokens), asarray(batch.targets), reset, weights
 
     def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any, weights: Any = None) -> Any:
