@@ -14,6 +14,7 @@ import click
 
 import helix_core
 from helix_core.cli.commands import BUILT_IN, plugin_commands
+from helix_core.cli.compiling import compile_notices
 from helix_core.errors import HelixError, UsageError
 
 
@@ -75,7 +76,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), compile_notices():
         warnings.showwarning = _show_warning
         try:
             code = cli.main(args=arguments, prog_name="helix", standalone_mode=False)

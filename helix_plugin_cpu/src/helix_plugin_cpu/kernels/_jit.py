@@ -6,6 +6,7 @@ Kernels run without the GIL and without Python's error checks; their machine cod
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -17,6 +18,8 @@ from numba import njit, types
 from numba.core.caching import FunctionCache
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import lower_builtin
+
+from helix_core.events import emit
 
 F = TypeVar("F", bound=Callable[..., Any])
 Emitter = Callable[..., Any]
@@ -35,10 +38,22 @@ class _PackageCache(FunctionCache):
 
     Numba looks at the file of the kernel only: after a change to another file it would run the old machine
     code. Its own key already holds the CPU's name and features, so one directory may serve different
-    machines.
+    machines. What has to be compiled is told as events, since it takes a second or so each.
     """
 
     _digest = _sources()
+    _began = 0.0
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            self._began = time.perf_counter()
+            emit("compiling", kernel=self._name)
+        return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        emit("compiled", kernel=self._name, seconds=time.perf_counter() - self._began)
+        super().save_overload(sig, data)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return (*super()._index_key(sig, codegen), self._digest)
@@ -89,8 +104,8 @@ def overloaded(name: str, result: types.Type, *cases: tuple[Sequence[types.Type]
 
     function.__name__ = name
     register(function, result, [arguments for arguments, _ in cases], None)
-    for arguments, emit in cases:
-        lower_builtin(function, *arguments)(_lowering(emit))
+    for arguments, lower in cases:
+        lower_builtin(function, *arguments)(_lowering(lower))
     return function
 
 
