@@ -14,7 +14,9 @@ from helix_core.ops.table import Facts, OpTable, bind_ops
 if TYPE_CHECKING:
     import numpy as np
 
+    from helix_core.backends.decoder import Decoder
     from helix_core.descriptors import KernelDescriptor
+    from helix_core.models.language_model import LanguageModel
     from helix_core.ops.op import Op
 
 Array = Any
@@ -116,6 +118,23 @@ class Backend(ABC):
 
         emit("bound", backend=self.name, dtype=dtype, mode=facts.mode, kernels=_chosen(table))
         return table
+
+    def decoder(
+        self, model: LanguageModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
+    ) -> Decoder:
+        """A decoder for `batch` rows, in the initial state. F should be bound with mode "infer".
+
+        `weights` is one of `helix_core.backends.decoder.WEIGHTS`, the format that weights are kept in; "float32" leaves
+        them as they are. Raises ComponentUnavailable for a format that the backend does not have.
+        """
+        from helix_core.backends.decoder import PlainDecoder
+
+        if weights != "float32":
+            raise ComponentUnavailable(
+                f"backend {self.name!r} does not decode with {weights} weights",
+                hint="use float32, or another backend: `cpu` has bfloat16 and int8",
+            )
+        return PlainDecoder(model, self, F, params, batch)
 
     def describe(self) -> dict[str, Any]:
         """Facts about where this backend runs (device names, threads, versions), for `helix doctor` and summaries."""

@@ -18,6 +18,13 @@ from helix_core.errors import UsageError
 @click.option("--top-k", type=int, help="Sample among the k likeliest bytes only.")
 @click.option("--top-p", type=float, help="Sample from the likeliest bytes that hold this much probability.")
 @click.option("--seed", default=0, show_default=True, type=int)
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Format that weights are kept in while decoding: smaller is faster and less exact.",
+)
 @click.option("--backend", default="auto", show_default=True, help="Backend to compute on.")
 def command(
     run: Path,
@@ -27,6 +34,7 @@ def command(
     top_k: int | None,
     top_p: float | None,
     seed: int,
+    weights: str,
     backend: str,
 ) -> None:
     """Stream bytes that continue a prompt, from the newest checkpoint of RUN (or from a checkpoint folder).
@@ -56,6 +64,7 @@ def command(
         max_bytes=max_bytes,
         sampling=sampling,
         seed=seed,
+        weights=weights,
     )
     for byte in stream:
         out.write(bytes([byte]))

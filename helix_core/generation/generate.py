@@ -28,24 +28,28 @@ def generate(
     max_bytes: int,
     sampling: Sampling | None = None,
     seed: int = 0,
+    weights: str = "float32",
 ) -> Iterator[int]:
     """Yield bytes that continue `prompt` at the start of a document, one at a time.
 
-    Equal seeds give equal bytes on one backend. F should be bound with mode "infer".
+    Equal seeds give equal bytes on one backend. F should be bound with mode "infer". `weights` is the format that the
+    backend's decoder keeps weights in ("float32", "bfloat16", "int8"); the prompt is read with the parameters as they
+    are. Raises ComponentUnavailable for a format that the backend does not have.
     """
     sampling = sampling or Sampling()
     rng = np.random.default_rng(seed)
-    with backend.inference():
-        state = model.init_state(F, 1)
+    decoder = backend.decoder(model, F, params, weights=weights)
+    state = decoder.state()
     context = np.frombuffer(bytes([SEPARATOR]) + prompt, dtype=np.uint8).astype(np.int64)
     logits = np.empty(0)
     for start in range(0, len(context), PREFILL_CHUNK):
         logits, state = _advance(model, backend, F, params, context[start : start + PREFILL_CHUNK], state)
+    decoder.load(state)
     for produced in range(max_bytes):
         token = sampling.pick(logits, rng)
         yield token
         if produced + 1 < max_bytes:
-            logits, state = _advance(model, backend, F, params, np.array([token]), state)
+            logits = decoder.step(np.array([token]))[0]
 
 
 def _advance(

@@ -1,0 +1,81 @@
+"""Decoding: a model with its parameters and its state, fed one token of every row at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helix_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from helix_core.backends.base import Backend
+    from helix_core.models.language_model import LanguageModel
+    from helix_core.ops.table import OpTable
+
+WEIGHTS = ("float32", "bfloat16", "int8")
+"""Formats that weights can be kept in while decoding; a backend may not have all of them."""
+
+
+class Decoder(ABC):
+    """Steps of a language model for `batch` rows, one token each; made by `Backend.decoder`.
+
+    A decoder holds its rows' state. It starts with the model's initial one; `load` takes any that the model's own
+    `apply` returned (after a prompt), and `state` gives it back.
+    """
+
+    def __init__(self, batch: int, weights: str, vocab_size: int) -> None:
+        self.batch, self.weights, self.vocab_size = batch, weights, vocab_size
+
+    @abstractmethod
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        """Feed integer tokens (B,) and return the logits (B, V) after them, float32.
+
+        Raises UsageError for tokens of another shape or outside the vocabulary; the state is then as it was.
+        """
+
+    @abstractmethod
+    def load(self, state: Any) -> None:
+        """Continue from a copy of this state."""
+
+    @abstractmethod
+    def state(self) -> Any:
+        """A copy of the state: the same pytree as the model's own."""
+
+    def _checked(self, tokens: np.ndarray) -> np.ndarray:
+        tokens = np.asarray(tokens)
+        if tokens.shape != (self.batch,) or not np.issubdtype(tokens.dtype, np.integer):
+            raise UsageError(
+                f"a step takes {self.batch} integer tokens, not {tokens.dtype} of shape {tokens.shape}",
+                hint="one token for each row that the decoder was made for",
+            )
+        if tokens.min(initial=0) < 0 or tokens.max(initial=0) >= self.vocab_size:
+            raise UsageError(f"tokens must be within 0..{self.vocab_size - 1}")
+        return tokens.astype(np.int64)
+
+
+class PlainDecoder(Decoder):
+    """The model's own `apply` for every token: works on every backend, with weights as they are."""
+
+    def __init__(
+        self, model: LanguageModel, backend: Backend, F: OpTable, params: Mapping[str, Any], batch: int
+    ) -> None:
+        super().__init__(batch, "float32", model.config.vocab_size)
+        self._model, self._backend, self._F, self._params = model, backend, F, params
+        with backend.inference():
+            self._state: Any = model.init_state(F, batch)
+
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        checked = self._checked(tokens)
+        with self._backend.inference():
+            fed = self._backend.asarray(checked[:, None])
+            logits, self._state = self._model.apply(self._F, self._params, fed, state=self._state)
+            return self._backend.to_numpy(logits[:, -1])
+
+    def load(self, state: Any) -> None:
+        self._state = state  # arrays of a state are never written to
+
+    def state(self) -> Any:
+        return self._state

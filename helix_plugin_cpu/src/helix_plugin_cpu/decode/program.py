@@ -1,0 +1,176 @@
+"""From recorded instructions to a program: which may run side by side, how they are split, and running it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from helix_plugin_cpu.kernels import _program, _threads
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR
+
+SMALLEST_JOB = 32 << 10
+"""Bytes that a job should read at least: a few microseconds."""
+ALONE = 400 << 10
+"""A program that reads less is done by one thread before another has woken."""
+
+
+@dataclass
+class Instruction:
+    """A native instruction.
+
+    words    code and operands
+    split    "columns" or "rows": what is split into jobs, and how many there are
+    cost     bytes read for each
+    reads, writes   arrays, and whether a job touches no more than its own columns or rows of it
+    """
+
+    words: list[int]
+    split: tuple[str, int]
+    cost: float
+    reads: list[tuple[Tensor, bool]]
+    writes: list[tuple[Tensor, bool]]
+
+
+@dataclass
+class Call:
+    """A function called from Python between native instructions; its results are copied to `outputs`."""
+
+    name: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: list[Tensor]
+
+    def run(self) -> None:
+        found = self.function(*self.args, **self.kwargs)
+        for output, value in zip(self.outputs, found if isinstance(found, list | tuple) else (found,), strict=True):
+            output.copy_(value)
+
+
+@dataclass
+class _Stage:
+    split: tuple[str, int]
+    instructions: list[Instruction] = field(default_factory=list)
+
+    def takes(self, new: Instruction) -> bool:
+        """Whether an instruction may run in the same jobs: on their own columns or rows, or on other memory."""
+        if new.split != self.split:
+            return False
+        for old in self.instructions:
+            written_then_used = itertools.product(old.writes, new.reads + new.writes)
+            read_then_written = itertools.product(old.reads, new.writes)
+            for (a, a_own), (b, b_own) in itertools.chain(written_then_used, read_then_written):
+                if overlap(a, b) and not (a_own and b_own and _place(a) == _place(b)):
+                    return False
+        return True
+
+    def bounds(self, threads: int) -> list[int]:
+        """Where jobs begin and end: large ones first, small ones last, so that all threads finish together."""
+        split, size = self.split
+        unit = LANES if split == "columns" else 1
+        units = -(-size // unit)
+        least = max(1, round(SMALLEST_JOB / max(1.0, unit * sum(i.cost for i in self.instructions))))
+        found, at = [0], 0
+        while at < units:
+            step = min(units - at, max(least, (units - at) // (2 * threads)))
+            at += units - at if units - at < step + least else step
+            found.append(min(at * unit, size))
+        return found
+
+
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two arrays may share memory."""
+    (a_first, a_last), (b_first, b_last) = _extent(a), _extent(b)
+    return a_first < b_last and b_first < a_last
+
+
+def _extent(a: Tensor) -> tuple[int, int]:
+    reach = sum((size - 1) * stride for size, stride in zip(a.shape, a.stride(), strict=True)) + 1
+    return a.data_ptr(), a.data_ptr() + reach * a.element_size()
+
+
+def _place(a: Tensor) -> tuple[Any, ...]:
+    return a.data_ptr(), *((size, stride) for size, stride in zip(a.shape, a.stride(), strict=True) if size > 1)
+
+
+class Program:
+    """Recorded instructions, ready to run. Not for two threads at once.
+
+    steps    native instructions and calls, in order
+    scratch  bytes that a thread needs
+    keep     arrays whose addresses instructions hold
+    """
+
+    def __init__(self, steps: Sequence[Instruction | Call], scratch: int, keep: Sequence[Tensor]) -> None:
+        self.threads = torch.get_num_threads()
+        self.keep = list(keep)
+        self.space = -(-scratch // VECTOR) * VECTOR
+        self.scratch: list[Tensor] = []
+        stages: list[_Stage] = []
+        parts: list[tuple[int, int] | Call] = []
+        fresh = True
+        for step in steps:
+            if isinstance(step, Call):
+                parts.append(step)
+                fresh = True
+                continue
+            if fresh:
+                parts.append((len(stages), len(stages)))
+            if fresh or not stages[-1].takes(step):
+                stages.append(_Stage(step.split))
+            stages[-1].instructions.append(step)
+            first, _ = parts[-1]  # type: ignore[misc]
+            parts[-1] = (first, len(stages))
+            fresh = False
+        self.parts = parts
+        self._encode(stages)
+        costs = [sum(i.cost * i.split[1] for i in stage.instructions) for stage in stages]
+        self.costs = [sum(costs[p[0] : p[1]]) if isinstance(p, tuple) else 0.0 for p in parts]
+
+    def _encode(self, stages: list[_Stage]) -> None:
+        bounds = [stage.bounds(self.threads) for stage in stages]
+        words = [i.words + [0] * (_program.WORDS - len(i.words)) for stage in stages for i in stage.instructions]
+        self.words = torch.tensor(words, dtype=torch.int64).reshape(-1, _program.WORDS)
+        self.bounds = torch.tensor([b for some in bounds for b in some], dtype=torch.int64)
+        table, word, bound = [], self.words.data_ptr(), self.bounds.data_ptr()
+        for stage, some in zip(stages, bounds, strict=True):
+            table.append([len(some) - 1, bound, word, len(stage.instructions)])
+            word += 8 * _program.WORDS * len(stage.instructions)
+            bound += 8 * len(some)
+        self.stages = torch.tensor(table, dtype=torch.int64).reshape(-1, _program.STAGE_WORDS)
+        space = torch.zeros(len(stages) * 8 + 8, dtype=torch.int64)
+        self.counters = space[-space.data_ptr() // 8 % 8 :][: len(stages) * 8]
+
+    def run(self) -> None:
+        """Do everything once."""
+        self.counters.zero_()
+        for part, cost in zip(self.parts, self.costs, strict=True):
+            if isinstance(part, Call):
+                part.run()
+            else:
+                self._run_stages(*part, torch.get_num_threads() if cost > ALONE else 1)
+
+    def _run_stages(self, first: int, last: int, threads: int) -> None:
+        while len(self.scratch) < threads:
+            self.scratch.append(torch.zeros(self.space + VECTOR, dtype=torch.uint8))
+        shares = [
+            (self.stages.data_ptr(), self.counters.data_ptr(), first, last, -(-s.data_ptr() // VECTOR) * VECTOR)
+            for s in self.scratch[:threads]
+        ]
+        helping: list[Future[None]] = []
+        if threads > 1:
+            pool = _threads._pool(threads - 1)
+            # RuntimeError: no more threads to be had, or the interpreter is shutting down.
+            with suppress(RuntimeError):
+                helping.extend(pool.submit(_program.run_stages, *share) for share in shares[1:])
+        _program.run_stages(*shares[0])
+        for helper in helping:
+            if not helper.cancel():
+                helper.result()
