@@ -24,3 +24,16 @@ def scan(B: int, L: int, D: int, N: int) -> dict[str, np.ndarray]:
         "dy": r.normal(size=(B, L, D)),
     }
     return {name: array.astype(np.float32) for name, array in draw.items()}
+
+
+def long_conv(B: int, L: int, D: int) -> dict[str, np.ndarray]:
+    """u (B, L, D), a decaying filter (L, D), both float32."""
+    r = rng("long_conv", B, L, D)
+    decay = np.exp(-np.arange(L)[:, None] / L * r.uniform(1, 10, (1, D)))
+    draw = {"u": r.normal(size=(B, L, D)), "filter": r.normal(size=(L, D)) * decay}
+    return {name: array.astype(np.float32) for name, array in draw.items()}
+
+
+def features(B: int, L: int, D: int) -> np.ndarray:
+    """x (B, L, D), float32."""
+    return rng("features", B, L, D).normal(size=(B, L, D)).astype(np.float32)

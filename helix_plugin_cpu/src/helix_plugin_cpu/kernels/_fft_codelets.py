@@ -194,48 +194,26 @@ def _quarter_weights(radix: int) -> list[complex]:
 
 
 def _take(radix: int) -> Any:
-    def emit(
-        b: ir.IRBuilder, x: Value, span: Value, table: Value, rows: Value, row: Value, gate: Value, gate_row: Value,
-        valid: Value,
-    ) -> None:  # fmt: skip
-        """Rows of real numbers, times their gate's; absent rows (from `valid` on) are zeros."""
-        everything = b.and_(
-            b.icmp_signed(">=", valid, ir.Constant(I64, radix)), b.icmp_signed("==", gate, ir.Constant(I64, 0))
-        )
-        zero = constant(0.0)
-        with b.if_else(everything) as (fast, slow):
-            with fast:
-                plain = [_load(b, _at(b, rows, row, k)) for k in range(radix)]
-                fast_block = b.block
-            with slow:
+    def emit(b: ir.IRBuilder, x: Value, span: Value, table: Value, rows: Value, row: Value, valid: Value) -> None:
+        """Rows of real numbers; absent ones (from `valid` on) are zeros."""
+        places = [_at(b, rows, row, k) for k in range(radix)]
+        with b.if_else(b.icmp_signed(">=", valid, ir.Constant(I64, radix))) as (whole, part):
+            with whole:
+                full = [_load(b, place) for place in places]
+                full_block = b.block
+            with part:
                 some = []
-                for k in range(radix):
+                for k, place in enumerate(places):
                     before = b.block
                     with b.if_then(b.icmp_signed("<", ir.Constant(I64, k), valid)):
-                        value = _load(b, _at(b, rows, row, k))
-                        here = b.block
-                        with b.if_then(b.icmp_signed("!=", gate, ir.Constant(I64, 0))):
-                            gated = b.fmul(value, _load(b, _at(b, gate, gate_row, k)))
-                            gated_block = b.block
-                        merged = b.phi(FLOATS)
-                        merged.add_incoming(value, here)
-                        merged.add_incoming(gated, gated_block)
+                        value = _load(b, place)
                         present = b.block
-                    phi = b.phi(FLOATS)
-                    phi.add_incoming(zero, before)
-                    phi.add_incoming(merged, present)
-                    some.append(phi)
-                slow_block = b.block
-        values = []
-        for k in range(radix):
-            phi = b.phi(FLOATS)
-            phi.add_incoming(plain[k], fast_block)
-            phi.add_incoming(some[k], slow_block)
-            values.append(phi)
-        weights = _quarter_weights(radix)
+                    some.append(_either(b, (value, present), (constant(0.0), before)))
+                some_block = b.block
+        values = [_either(b, (p, full_block), (q, some_block)) for p, q in zip(full, some, strict=True)]
         points = [
             Point(b.fmul(v, constant(w.real)), b.fmul(v, constant(w.imag)))
-            for v, w in zip(values, weights, strict=True)
+            for v, w in zip(values, _quarter_weights(radix), strict=True)
         ]
         y = dft(b, points, -1)
         w = _factors(b, table, radix)
@@ -244,43 +222,23 @@ def _take(radix: int) -> Any:
     return emit
 
 
+def _either(b: ir.IRBuilder, *values: tuple[Value, ir.Block]) -> Value:
+    phi = b.phi(FLOATS)
+    for value, block in values:
+        phi.add_incoming(value, block)
+    return phi
+
+
 def _give(radix: int) -> Any:
-    def emit(
-        b: ir.IRBuilder, x: Value, span: Value, table: Value, valid: Value,
-        first: Value, first_row: Value, first_gate: Value, first_gate_row: Value,
-        second: Value, second_row: Value, second_gate: Value, second_gate_row: Value,
-    ) -> None:  # fmt: skip
-        """The real parts, each times a gate, to one or two places."""
+    def emit(b: ir.IRBuilder, x: Value, span: Value, table: Value, rows: Value, row: Value, valid: Value) -> None:
+        """The real parts of the rows before `valid`."""
         y = _load_points(b, x, span, radix)
         w = _factors(b, table, radix)
         z = dft(b, [_times_conj(b, y[k], w[k]) for k in range(radix)], +1)
-        real = [
-            multiply_add(b, p.im, constant(w.imag), b.fmul(p.re, constant(w.real)))
-            for p, w in zip(z, _quarter_weights(radix), strict=True)
-        ]
-        nothing = ir.Constant(I64, 0)
-        plain = b.icmp_signed("==", b.or_(first_gate, second), nothing)
-        everything = b.and_(b.icmp_signed(">=", valid, ir.Constant(I64, radix)), plain)
-        with b.if_else(everything) as (fast, slow):
-            with fast:
-                for k in range(radix):
-                    _store(b, _at(b, first, first_row, k), real[k])
-            with slow:
-                for k in range(radix):
-                    with b.if_then(b.icmp_signed("<", ir.Constant(I64, k), valid)):
-                        for place, row, gate, gate_row in (
-                            (second, second_row, second_gate, second_gate_row),
-                            (first, first_row, first_gate, first_gate_row),
-                        ):
-                            with b.if_then(b.icmp_signed("!=", place, nothing)):
-                                here = b.block
-                                with b.if_then(b.icmp_signed("!=", gate, nothing)):
-                                    gated = b.fmul(real[k], _load(b, _at(b, gate, gate_row, k)))
-                                    gated_block = b.block
-                                value = b.phi(FLOATS)
-                                value.add_incoming(real[k], here)
-                                value.add_incoming(gated, gated_block)
-                                _store(b, _at(b, place, row, k), value)
+        for k, (p, weight) in enumerate(zip(z, _quarter_weights(radix), strict=True)):
+            real = multiply_add(b, p.im, constant(weight.imag), b.fmul(p.re, constant(weight.real)))
+            with b.if_then(b.icmp_signed("<", ir.Constant(I64, k), valid)):
+                _store(b, _at(b, rows, row, k), real)
 
     return emit
 
@@ -336,11 +294,11 @@ dif = _instructions(_dif, RADICES, 3)
 dit = _instructions(_dit, RADICES, 3)
 """`dit[R](x, stride, table)`: the way back, without the division by R."""
 
-take = _instructions(_take, TOP_RADICES, 8)
-"""`take[R](x, span, table, rows, row, gate, gate_row, valid)`: the outermost forward pass, from real rows in memory."""
+take = _instructions(_take, TOP_RADICES, 6)
+"""`take[R](x, span, table, rows, row, valid)`: the outermost forward pass, from real rows `row` bytes apart."""
 
-give = _instructions(_give, TOP_RADICES, 12)
-"""`give[R](x, span, table, valid, first, ..., second, ...)`: the outermost inverse pass, to real rows in memory."""
+give = _instructions(_give, TOP_RADICES, 6)
+"""`give[R](x, span, table, rows, row, valid)`: the outermost inverse pass, to real rows."""
 
 (leaf_spectrum,) = _instructions(_leaf_spectrum, [LEAF], 2).values()
 (leaf_product,) = _instructions(_leaf_product, [LEAF], 2).values()

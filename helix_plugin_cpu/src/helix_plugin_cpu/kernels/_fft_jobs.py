@@ -26,10 +26,13 @@ from helix_plugin_cpu.kernels._fft_codelets import (
 )
 from helix_plugin_cpu.kernels._fft_plan import CHUNK, LEVEL
 from helix_plugin_cpu.kernels._jit import inline, kernel, part
-from helix_plugin_cpu.kernels._memory import FLOAT, get_int, take_job
-from helix_plugin_cpu.kernels._simd import LANES
+from helix_plugin_cpu.kernels._memory import FLOAT, get_int, prefetch, take_job
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load, store
 
 SPECTRUM, CONVOLVE, ADJOINT, INVERSE = range(4)
+
+AHEAD = 8
+"""Rows are asked for so many steps before they are needed: they are too far apart for the CPU to guess."""
 
 dif4, dif8 = dif.values()
 dit4, dit8 = dit.values()
@@ -41,6 +44,12 @@ give8, give16 = give.values()
 def offset(points: int) -> int:
     """Bytes from the start of a block to a point of it."""
     return POINT * (points + (points >> 6) + (points >> 12))
+
+
+@inline
+def channel(group: int, channels: int) -> int:
+    """Bytes to a group's first channel. The last group overlaps the one before rather than be narrower."""
+    return FLOAT * min(LANES * group, channels - LANES)
 
 
 @part
@@ -70,52 +79,67 @@ def inverse_pass(x: int, radix: int, columns: int, stride: int, table: int, fact
 
 
 @part
-def read_rows(
-    x: int, top: int, columns: int, stride: int, table: int, rows: int, row: int, gate: int, gate_row: int, count: int,
-) -> None:  # fmt: skip
-    """Transform `count` rows, `row` bytes apart, times their gates; zeros behind them."""
+def read_rows(x: int, top: int, columns: int, stride: int, table: int, rows: int, row: int, count: int) -> None:
+    """The outermost pass from `count` real rows, `row` bytes apart, and zeros behind them."""
     whole, rest = count // columns, count % columns
     for chunk in range(0, columns, CHUNK):
         at = x + offset(chunk)
         for j in range(chunk, min(chunk + CHUNK, columns)):
-            w = table + 2 * FLOAT * top * j
-            here, gate_here, valid = rows + row * j, 0, whole + (j < rest)
-            if gate != 0:
-                gate_here = gate + gate_row * j
+            w, here, valid = table + 2 * FLOAT * top * j, rows + row * j, whole + (j < rest)
             if top == 8:
-                take8(at, stride, w, here, row * columns, gate_here, gate_row * columns, valid)
+                take8(at, stride, w, here, row * columns, valid)
             else:
-                take16(at, stride, w, here, row * columns, gate_here, gate_row * columns, valid)
+                take16(at, stride, w, here, row * columns, valid)
             at += POINT
 
 
 @part
-def write_rows(
-    x: int, top: int, columns: int, stride: int, table: int, count: int,
-    first: int, first_row: int, first_gate: int, first_gate_row: int,
-    second: int, second_row: int, second_gate: int, second_gate_row: int,
-) -> None:  # fmt: skip
-    """Transform back and write `count` rows, times their gates, to one or two places."""
+def write_rows(x: int, top: int, columns: int, stride: int, table: int, rows: int, row: int, count: int) -> None:
+    """The outermost pass back to `count` real rows, `row` bytes apart."""
     whole, rest = count // columns, count % columns
-    a, ag, s, sg = columns * first_row, columns * first_gate_row, columns * second_row, columns * second_gate_row
     for chunk in range(0, columns, CHUNK):
         at = x + offset(chunk)
         for j in range(chunk, min(chunk + CHUNK, columns)):
-            w = table + 2 * FLOAT * top * j
-            valid = whole + (j < rest)
-            f, fg = first + first_row * j, first_gate
-            t, tg = second, second_gate
-            if first_gate != 0:
-                fg = first_gate + first_gate_row * j
-            if second != 0:
-                t = second + second_row * j
-            if second_gate != 0:
-                tg = second_gate + second_gate_row * j
+            w, here, valid = table + 2 * FLOAT * top * j, rows + row * j, whole + (j < rest)
             if top == 8:
-                give8(at, stride, w, valid, f, a, fg, ag, t, s, tg, sg)
+                give8(at, stride, w, here, row * columns, valid)
             else:
-                give16(at, stride, w, valid, f, a, fg, ag, t, s, tg, sg)
+                give16(at, stride, w, here, row * columns, valid)
             at += POINT
+
+
+@part
+def stage_in(
+    stage: int, gap: int, source: int, row: int, gate: int, gate_row: int, first: int, stop: int, channels: int,
+    steps: int,
+) -> None:  # fmt: skip
+    """Copy blocks first..stop-1 of strided rows, times their gates, each to dense rows `gap` bytes after the last."""
+    for t in range(steps):
+        for block in range(first, stop):
+            d = channel(block, channels)
+            prefetch(source + row * (t + AHEAD) + d)
+            value = load(source + row * t + d)
+            if gate != 0:
+                prefetch(gate + gate_row * (t + AHEAD) + d)
+                value = value * load(gate + gate_row * t + d)
+            store(stage + gap * (block - first) + VECTOR * t, value)
+
+
+@part
+def stage_out(
+    stage: int, gap: int, target: int, row: int, gate: int, gate_row: int, first: int, stop: int, channels: int,
+    steps: int,
+) -> None:  # fmt: skip
+    """The way back: dense rows, times gates, to strided ones."""
+    for t in range(steps):
+        for block in range(first, stop):
+            d = channel(block, channels)
+            value = load(stage + gap * (block - first) + VECTOR * t)
+            if gate != 0:
+                prefetch(gate + gate_row * (t + AHEAD) + d)
+                value = value * load(gate + gate_row * t + d)
+            prefetch(target + row * (t + AHEAD) + d)
+            store(target + row * t + d, value)
 
 
 @part
@@ -173,14 +197,15 @@ def sweep(
 
 
 @inline
-def channel(group: int, channels: int) -> int:
-    """Bytes to a group's first channel. The last group overlaps the one before rather than be narrower."""
-    return FLOAT * min(LANES * group, channels - LANES)
+def place(base: int, row: int, step: int, b: int, t: int) -> int:
+    """Where step t of row b stands in an array, or 0 for an absent one."""
+    return base + row * b + step * t if base != 0 else 0
 
 
 @kernel
 def conv_jobs(
-    counter: int, jobs: int, scratch: int, mode: int, segments: int, count: int, channels: int,
+    counter: int, jobs: int, scratch: int, mode: int, segments: int, count: int, longest: int,
+    channels: int, width: int, staged: int,
     u: int, u_b: int, u_t: int, gate: int, gate_b: int, gate_t: int,
     v: int, v_b: int, v_t: int, v_gate: int, v_gate_b: int, v_gate_t: int,
     y: int, y_b: int, y_t: int, y_gate: int, y_gate_b: int, y_gate_t: int,
@@ -188,59 +213,70 @@ def conv_jobs(
     h: int, taps: int, dfilter: int, scale: int, parts: int,
     points: int, top: int, inner: int, unit: int, stride: int, table: int, levels: int, depth: int,
 ) -> None:  # fmt: skip
-    """Jobs of one mode. Segments are int64 (count, 3): row of the batch, first step, steps.
+    """Jobs of one mode, each of `width` blocks of channels. Segments are int64 (count, 3): row of the batch, first
+    step, steps, at most `longest`.
 
-    SPECTRUM  u is the filter (taps, D) and h (groups, N) its spectra
+    SPECTRUM  u is the filter (taps, D) and h (blocks, N) its spectra; width is 1
     CONVOLVE  y = (u gate) * h, times y_gate; the same with z_gate to z
     ADJOINT   the same for the correlation of u gate with h; dfilter (parts, taps, D) are sums of the correlation of
               u gate with v v_gate over a part of the segments
+
+    Where there are gates, `staged`, rows pass through dense copies of a few blocks: a gated row is read from several
+    places, each a page of its own, and to look up a page takes longer than to read sixteen floats of it.
     """
-    size = top * stride
+    size, blocks, gap = top * stride, (channels + LANES - 1) // LANES, staged * VECTOR * (longest + 3)
+    x, inputs, stage = scratch, scratch + size, scratch + size
+    if mode == ADJOINT:
+        stage = scratch + 2 * size
+    v_stage = stage + width * gap
+    totals = v_stage + width * gap
     while True:
         job = take_job(counter)
         if job >= jobs:
             return
         if mode == SPECTRUM:
             x = h + job * size
-            read_rows(x, top, inner, stride, table, u + channel(job, channels), u_t, 0, 0, taps)
+            read_rows(x, top, inner, stride, table, u + channel(job, channels), u_t, taps)
             sweep(mode, x, 0, scale, 0, top, inner, unit, stride, levels, depth)
             continue
         if mode == CONVOLVE:
-            group, first, step = job // count, job % count, count
+            begin, first, step = job // count * width, job % count, count
         else:
-            group, first, step = job // parts, job % parts, parts
-        d = channel(group, channels)
-        spectrum = h + group * size
-        x, inputs, total = scratch, scratch + size, scratch + 2 * size
+            begin, first, step = job // parts * width, job % parts, parts
+        stop = min(begin + width, blocks)
         if mode == ADJOINT:
-            clear_vectors(total, 2 * (size // POINT))
+            clear_vectors(totals, 2 * (size // POINT) * (stop - begin))
         for segment in range(first, count, step):
-            b, t = get_int(segments + 24 * segment), get_int(segments + 24 * segment + 8)
-            n = get_int(segments + 24 * segment + 16)
-            gate_here = 0
-            if gate != 0:
-                gate_here = gate + d + gate_b * b + gate_t * t
-            read_rows(x, top, inner, stride, table, u + d + u_b * b + u_t * t, u_t, gate_here, gate_t, n)
-            if mode == ADJOINT:
-                v_gate_here = 0
-                if v_gate != 0:
-                    v_gate_here = v_gate + d + v_gate_b * b + v_gate_t * t
-                v_here = v + d + v_b * b + v_t * t
-                read_rows(inputs, top, inner, stride, table, v_here, v_t, v_gate_here, v_gate_t, n)
-            sweep(mode, x, inputs, spectrum, total, top, inner, unit, stride, levels, depth)
-            y_here, y_gate_here, z_here, z_gate_here = y + d + y_b * b + y_t * t, 0, 0, 0
-            if y_gate != 0:
-                y_gate_here = y_gate + d + y_gate_b * b + y_gate_t * t
+            record = segments + 24 * segment
+            b, t, n = get_int(record), get_int(record + 8), get_int(record + 16)
+            u_here, y_here, v_here = place(u, u_b, u_t, b, t), place(y, y_b, y_t, b, t), place(v, v_b, v_t, b, t)
+            if staged:
+                gate_here = place(gate, gate_b, gate_t, b, t)
+                stage_in(stage, gap, u_here, u_t, gate_here, gate_t, begin, stop, channels, n)
+                if mode == ADJOINT:
+                    gate_here = place(v_gate, v_gate_b, v_gate_t, b, t)
+                    stage_in(v_stage, gap, v_here, v_t, gate_here, v_gate_t, begin, stop, channels, n)
+            for block in range(begin, stop):
+                d, total, at = channel(block, channels), totals + size * (block - begin), gap * (block - begin)
+                source, source_t, other, other_t, target, target_t = u_here + d, u_t, v_here + d, v_t, y_here + d, y_t
+                if staged:
+                    source, source_t, other, other_t, target, target_t = (
+                        stage + at, VECTOR, v_stage + at, VECTOR, stage + at, VECTOR,
+                    )  # fmt: skip
+                read_rows(x, top, inner, stride, table, source, source_t, n)
+                if mode == ADJOINT:
+                    read_rows(inputs, top, inner, stride, table, other, other_t, n)
+                sweep(mode, x, inputs, h + block * size, total, top, inner, unit, stride, levels, depth)
+                write_rows(x, top, inner, stride, table, target, target_t, n)
             if z != 0:
-                z_here = z + d + z_b * b + z_t * t
-            if z_gate != 0:
-                z_gate_here = z_gate + d + z_gate_b * b + z_gate_t * t
-            write_rows(
-                x, top, inner, stride, table, n, y_here, y_t, y_gate_here, y_gate_t,
-                z_here, z_t, z_gate_here, z_gate_t,
-            )  # fmt: skip
+                gate_here = place(z_gate, z_gate_b, z_gate_t, b, t)
+                stage_out(stage, gap, place(z, z_b, z_t, b, t), z_t, gate_here, z_gate_t, begin, stop, channels, n)
+            if staged:
+                gate_here = place(y_gate, y_gate_b, y_gate_t, b, t)
+                stage_out(stage, gap, y_here, y_t, gate_here, y_gate_t, begin, stop, channels, n)
         if mode == ADJOINT:
-            sweep(INVERSE, total, 0, scale, 0, top, inner, unit, stride, levels, depth)
-            filter_row = FLOAT * channels
-            to = dfilter + d + first * taps * filter_row
-            write_rows(total, top, inner, stride, table, taps, to, filter_row, 0, 0, 0, 0, 0, 0)
+            row = FLOAT * channels
+            for block in range(begin, stop):
+                total, to = totals + size * (block - begin), dfilter + first * taps * row + channel(block, channels)
+                sweep(INVERSE, total, 0, scale, 0, top, inner, unit, stride, levels, depth)
+                write_rows(total, top, inner, stride, table, to, row, taps)

@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows
-from helix_plugin_cpu.kernels._blocks import total
+from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
 from helix_plugin_cpu.kernels._direct_conv import direct_jobs
 from helix_plugin_cpu.kernels._fft_jobs import ADJOINT, CONVOLVE, SPECTRUM, conv_jobs
 from helix_plugin_cpu.kernels._fft_plan import Plan, plan
 from helix_plugin_cpu.kernels._memory import FLOAT
-from helix_plugin_cpu.kernels._simd import LANES
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 from helix_plugin_cpu.kernels._spectra import kept_spectrum
 from helix_plugin_cpu.kernels._threads import launch
 
@@ -30,6 +30,9 @@ NAMES = ("u", "filter", "pre", "post", "initial_state", "reset", "lengths")
 
 DIRECT = 16
 """So many steps that follow an initial state are sums of products; transforms would take in the state anew."""
+
+WIDE = 16384
+"""Jobs of several blocks of channels are for transforms up to so many points; they take memory in proportion."""
 
 ENOUGH_JOBS = 8
 
@@ -88,7 +91,7 @@ def backward(
         parts = 1 if groups >= ENOUGH_JOBS // 2 else min(len(segments), -(-ENOUGH_JOBS // groups))
         part = torch.empty(parts, taps, filter.shape[1])
         _launch(
-            ADJOINT, groups * parts, shape, segments, filter.shape[1],
+            ADJOINT, shape, segments, filter.shape[1],
             [(dc, gate), (v, v_gate), (dv, v_gate), (dgate, v if v_gate is not None else None)],
             _spectrum(given["filter"], filter, shape), taps, part, parts,
         )  # fmt: skip
@@ -122,7 +125,7 @@ def _forward(arrays: tuple[Tensor | None, ...], keep: bool) -> tuple[Tensor, Ten
             spectrum = _spectrum(given["filter"], filter, shape)
             into = (y, None if before else gate)
             _launch(
-                CONVOLVE, len(segments) * -(-v.shape[2] // LANES), shape, segments, v.shape[2],
+                CONVOLVE, shape, segments, v.shape[2],
                 [(v, v_gate), (None, None), into, (kept, None)], spectrum, filter.shape[0], None, 1,
             )  # fmt: skip
         if before:
@@ -160,7 +163,7 @@ def _spectrum(key: Tensor, filter: Tensor, shape: Plan) -> Tensor:
         spectrum = torch.empty(groups, shape.bytes // FLOAT)
         none = (None, None)
         _launch(
-            SPECTRUM, groups, shape, torch.empty(0, 3, dtype=torch.int64), values.shape[1],
+            SPECTRUM, shape, torch.empty(0, 3, dtype=torch.int64), values.shape[1],
             [(values[None], None), none, none, none], spectrum, min(values.shape[0], shape.points), None, 1,
         )  # fmt: skip
         return spectrum
@@ -169,18 +172,26 @@ def _spectrum(key: Tensor, filter: Tensor, shape: Plan) -> Tensor:
 
 
 def _launch(
-    mode: int, jobs: int, shape: Plan, segments: Tensor, channels: int,
+    mode: int, shape: Plan, segments: Tensor, channels: int,
     arrays: Sequence[tuple[Tensor | None, Tensor | None]], spectrum: Tensor, taps: int,
     dfilter: Tensor | None, parts: int,
 ) -> None:  # fmt: skip
     """Run `conv_jobs`; `arrays` are u, v, y and z, each with its gate."""
+    blocks = -(-channels // LANES)
+    count = {SPECTRUM: 1, CONVOLVE: len(segments), ADJOINT: parts}[mode]
+    staged = any(gate is not None for _, gate in arrays) or arrays[3][0] is not None
+    width = blocks_per_job(count, blocks) if staged and shape.points <= WIDE else 1
+    longest = int(segments[:, 2].max()) if len(segments) else 0
+    stage = VECTOR * width * (longest + 3) if staged else 0
+    scratch = {
+        SPECTRUM: 0, CONVOLVE: shape.bytes + stage, ADJOINT: (2 + width) * shape.bytes + 2 * stage
+    }[mode]  # fmt: skip
     scale = torch.full((LANES,), 1 / shape.points)
     places = [number for pair in arrays for array in pair for number in _place(array)]
-    transforms = {SPECTRUM: 0, CONVOLVE: 1, ADJOINT: 3}[mode]
     rows_done = max(len(segments), 1) * shape.points * channels
     launch(
-        conv_jobs, jobs, 2 * shape.points.bit_length() * rows_done, transforms * shape.bytes,
-        mode, address(segments), len(segments), channels, *places,
+        conv_jobs, count * -(-blocks // width), 2 * shape.points.bit_length() * rows_done, scratch,
+        mode, address(segments), len(segments), longest, channels, width, int(staged), *places,
         address(spectrum), taps, address(dfilter), address(scale), parts, *shape.arguments,
     )  # fmt: skip
 
