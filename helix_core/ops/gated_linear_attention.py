@@ -39,7 +39,7 @@ def _samples(rng: Any) -> Iterator[Sample]:
             "log_decay": -rng.exponential(0.3, size=shape),
         }
         yield Sample(plain, label=f"decay {decay}")
-        strong = {"log_decay": -rng.uniform(0.5, 2, size=shape) * rng.choice([1, 300], size=shape)}
+        strong = {"log_decay": -rng.uniform(0.5, 2, size=shape) * rng.choice([1, 40], size=shape)}
         state = {"initial_state": rng.normal(size=(B, H, K, V))}
         yield Sample(plain | strong | state, {"scale": 0.25}, f"strong decay {decay} and state")
         ragged = {"reset": rng.random((B, L)) < 0.2, "lengths": rng.integers(L + 1, size=B)}

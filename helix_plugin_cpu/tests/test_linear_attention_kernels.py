@@ -98,10 +98,11 @@ def check(name, arrays, attrs, rng):
         assert f.shape == e.shape
         # The gradient of what all steps share is a sum that may cancel: as exact as the terms, not as what is left.
         steps = expected[0].shape[0] * expected[0].shape[1]
-        assert error(f, e, floor=1e-2 if f.numel() >= steps else steps) < BACKWARD, which
+        assert error(f, e, floor=0.1 if f.numel() >= steps else steps) < BACKWARD, which
 
 
-def error(found, expected, floor=1e-2):
+def error(found, expected, floor=0.5):
+    """The largest difference, relative to the largest value, or to what sums of terms of size one may leave."""
     if not expected.numel():
         return 0.0
     assert torch.isfinite(found).all()

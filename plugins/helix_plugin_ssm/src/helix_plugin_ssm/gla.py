@@ -100,5 +100,6 @@ class GLA(Layer[GLAConfig]):
             scale=K**-0.5,
         )
         o = xp.reshape(F.rms_norm(o, p["g_norm.weight"], eps=c.norm_eps), (batch, length, H * V))
-        y = F.linear(o * F.silu(F.linear(x, p["g_proj.weight"], p["g_proj.bias"])), p["o_proj.weight"])
+        gate = F.linear(x, p["g_proj.weight"], p["g_proj.bias"])
+        y = F.linear(F.swiglu(gate, o), p["o_proj.weight"])
         return y, None if state is None else {"attention": S}

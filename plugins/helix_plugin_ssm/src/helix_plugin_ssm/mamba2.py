@@ -145,7 +145,7 @@ class Mamba2(Layer[Mamba2Config]):
             dt_min=low,
             dt_max=high,
         )
-        y = self._norm(F, F.xp.reshape(y, (batch, length, E)) * F.silu(z), p["norm.weight"])
+        y = self._norm(F, F.swiglu(z, F.xp.reshape(y, (batch, length, E))), p["norm.weight"])
         y = F.linear(y, p["out_proj.weight"])
         return y, None if state is None else {"conv": conv, "conv_bc": conv_bc, "ssm": ssm}
 

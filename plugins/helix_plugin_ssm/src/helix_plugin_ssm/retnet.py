@@ -107,7 +107,7 @@ class RetNet(Layer[RetNetConfig]):
             after = {"retention": self._turn(F, S, 1.0 - ends)}
         o = F.layer_norm(o, F.asarray(np.ones(V)), None, eps=c.norm_eps)
         o = xp.reshape(o, (batch, length, H * V)) * p["group_norm.weight"] + p["group_norm.bias"]
-        y = F.linear(o * F.silu(F.linear(x, p["g_proj.weight"])), p["out_proj.weight"])
+        y = F.linear(F.swiglu(F.linear(x, p["g_proj.weight"]), o), p["out_proj.weight"])
         return y, after
 
     def _turn(self, F: OpTable, S: Array, position: Array) -> Array:
