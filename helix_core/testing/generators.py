@@ -24,8 +24,8 @@ import json, sys
 from helix_core.generators import digest
 from helix_core.plugin_system import create
 sys.path[:0] = json.loads(sys.argv[1])
-name, configs, n = json.loads(sys.argv[2])
-for config in configs:
+jobs, n = json.loads(sys.argv[2])
+for name, config in jobs:
     made = create("generator", name, **config)
     print(digest([made.sample(7, i) for i in reversed(range(n))][::-1]))
 """
@@ -121,13 +121,7 @@ class BaseGeneratorTests:
 
     def test_another_process_gives_the_same_bytes(self) -> None:
         """With another hash seed, so that nothing follows the order of a set."""
-        job = json.dumps([self.generator, list(self.configs), N])
-        command = [sys.executable, "-c", _ELSEWHERE, json.dumps(sys.path), job]
-        environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-        assert done.returncode == 0, done.stderr
-        here = [self.make(config) for config in self.configs]
-        assert done.stdout.split() == [digest(made.sample(7, i) for i in range(N)) for made in here]
+        check_elsewhere([(self.generator, config) for config in self.configs])
 
     def test_seeds_and_indices_matter(self, config: Mapping[str, Any]) -> None:
         made = self.make(config)
@@ -152,6 +146,17 @@ class BaseGeneratorTests:
                 if isinstance(value, np.ndarray) and value.size:
                     value[...] = 0
         assert digest(made.sample(5, i) for i in range(N)) == before
+
+
+def check_elsewhere(jobs: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Generators by name and options give the same bytes in another process, with another hash seed."""
+    command = [sys.executable, "-c", _ELSEWHERE, json.dumps(sys.path), json.dumps([list(jobs), N])]
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for (name, config), there in zip(jobs, done.stdout.split(), strict=True):
+        made = create("generator", name, **config)
+        assert there == digest(made.sample(7, i) for i in range(N)), f"{name} {config}"
 
 
 def _label(config: Mapping[str, Any]) -> str:

@@ -22,10 +22,30 @@ _TOKENS = (
     ("modular-arithmetic", "ModularArithmetic", "evaluate sums and products modulo a number (Delétang et al., 2023)"),
 )
 
+_OTHERS = (
+    ("trend-seasonality", "series", "TrendSeasonality", "a series of trend, seasons and noise"),
+    ("arma", "series", "ARMA", "an ARMA or ARIMA process"),
+    ("power-law-noise", "series", "PowerLawNoise", "1/f^alpha noise: white, pink, red and between"),
+    ("regime-shifts", "series", "RegimeShifts", "a series whose level jumps between regimes, which are labelled"),
+    ("shapes", "images", "Shapes", "images of a circle, triangle, square or hexagon, labelled"),
+    ("textures", "images", "Textures", "images of gratings, checkerboards and noise, labelled"),
+    ("fractals", "images", "Fractals", "images of self-similar sets of known dimension, labelled"),
+    ("erdos-renyi", "graphs", "ErdosRenyi", "graphs whose every pair is joined with one probability"),
+    ("barabasi-albert", "graphs", "BarabasiAlbert", "graphs grown by preferential attachment"),
+    ("watts-strogatz", "graphs", "WattsStrogatz", "small-world graphs: a ring with shortcuts"),
+    ("stochastic-block", "graphs", "StochasticBlock", "graphs of communities, labelled, with features that tell them"),
+    ("grammar-text", "text", "GrammarText", "sentences of a grammar of your own, or of a small English"),
+    ("templates", "text", "Templates", "templates with slots filled, and what with"),
+    ("scenes", "paired", "Scenes", "an image, a caption and a sound of one shared latent"),
+)
+
 
 @hookimpl
 def helix_generators() -> Sequence[GeneratorDescriptor]:
-    return [_describe(name, f"sequences.{name}", cls, summary, ("tokens",)) for name, cls, summary in _TOKENS]
+    return [
+        *(_describe(name, f"sequences.{name}", cls, summary, ("tokens",)) for name, cls, summary in _TOKENS),
+        *(_describe(name, f"{group}.{name}", cls, summary) for name, group, cls, summary in _OTHERS),
+    ]
 
 
 @hookimpl

@@ -61,6 +61,6 @@ def generate(
         return
     size = sum(record["bytes"] for record in manifest["shards"])
     click.echo(
-        f"{n:,} samples of {plan.generator}, seed {seed}: {plan.shards} {file_format} files, {size:,} bytes, in {out}\n"
-        f"content {manifest['content']}"
+        f"{n:,} samples of {plan.generator}, seed {seed}: {plan.shards} {file_format} files, {size:,} bytes: {out}"
     )
+    click.echo(f"content {manifest['content']}")

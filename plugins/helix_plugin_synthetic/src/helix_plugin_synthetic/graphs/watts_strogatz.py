@@ -1,0 +1,33 @@
+"""A ring of neighbours with shortcuts: small worlds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from helix_plugin_synthetic.graphs.base import GraphConfig, RandomGraph
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+
+class WattsStrogatzConfig(GraphConfig):
+    k: int = Field(6, ge=2, description="neighbours on the ring; even")
+    p: float = Field(0.1, ge=0, le=1, description="P(an edge is rewired)")
+
+    @model_validator(mode="after")
+    def _fits(self) -> WattsStrogatzConfig:
+        if self.k % 2 or self.k >= self.nodes:
+            raise ValueError(f"a ring of {self.nodes} nodes needs an even k < nodes, not {self.k}")
+        return self
+
+
+class WattsStrogatz(RandomGraph[WattsStrogatzConfig]):
+    """Watts and Strogatz, 1998: each edge of a ring lattice is rewired with probability p."""
+
+    def graph(self, rng: np.random.Generator) -> nx.Graph:
+        import networkx as nx
+
+        return nx.watts_strogatz_graph(self.config.nodes, self.config.k, self.config.p, seed=rng)

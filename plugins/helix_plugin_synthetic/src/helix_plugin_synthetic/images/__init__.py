@@ -1,0 +1,1 @@
+"""Labelled images with known geometry."""

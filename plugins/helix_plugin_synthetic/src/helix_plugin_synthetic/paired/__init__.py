@@ -1,0 +1,1 @@
+"""Several modalities of one hidden thing."""
