@@ -10,6 +10,7 @@ _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cpu/cpu"): "helix-plugin-cpu",
     ("layer", "ssm/mamba"): "helix-plugin-ssm",
     ("layer", "ssm/s4d"): "helix-plugin-ssm",
+    ("layer", "topomemory/memory_read"): "helix-plugin-topomemory",
     ("memory", "topomemory/topological"): "helix-plugin-topomemory",
 }
 

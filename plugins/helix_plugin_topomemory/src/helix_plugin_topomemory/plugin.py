@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helix_core.descriptors import MemoryDescriptor
+from helix_core.descriptors import LayerDescriptor, MemoryDescriptor
 from helix_core.hookspecs import hookimpl
 
 PLUGIN_API = "1.0"
+
+
+@hookimpl
+def helix_layers() -> Sequence[LayerDescriptor]:
+    return [
+        LayerDescriptor(
+            name="memory_read",
+            target="helix_plugin_topomemory.read:MemoryRead",
+            config="helix_plugin_topomemory.read:MemoryReadConfig",
+            summary="reads the best of the last steps by similarity and importance (top-k)",
+            provides=("recurrent",),
+        )
+    ]
 
 
 @hookimpl
