@@ -52,9 +52,10 @@ class Mixture:
         model (N,): the model's probabilities of the targets.
         """
         there = hits.ids >= 0
+        behind = np.where(there, hits.scores, 0.0) - np.where(there[:, :1], hits.scores[:, :1], 0.0)
         p = [model]
         for sharpness in SHARPNESS:
-            weight = np.where(there, np.exp(sharpness * (hits.scores - hits.scores[:, :1])), 0.0)
+            weight = np.where(there, np.exp(sharpness * np.minimum(behind, 0)), 0.0)
             weight /= np.maximum(weight.sum(1, keepdims=True), 1e-30)
             p.append(np.where(hits.values == targets[:, None], weight, 0.0).sum(1))
         experts = np.stack(p, 1)

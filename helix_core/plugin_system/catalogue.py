@@ -43,6 +43,7 @@ _CATALOGUE: dict[tuple[str, str], str] = {
             "zipf",
         )
     },
+    ("layer", "topomemory/memory_read"): "helix-plugin-topomemory",
     ("memory", "topomemory/topological"): "helix-plugin-topomemory",
 }
 

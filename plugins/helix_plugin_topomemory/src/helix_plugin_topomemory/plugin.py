@@ -4,10 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helix_core.descriptors import MemoryDescriptor
+from helix_core.descriptors import CommandDescriptor, LayerDescriptor, MemoryDescriptor
 from helix_core.hookspecs import hookimpl
 
 PLUGIN_API = "1.0"
+
+
+@hookimpl
+def helix_commands() -> Sequence[CommandDescriptor]:
+    return [
+        CommandDescriptor(
+            name="meaning",
+            target="helix_plugin_topomemory.meaning.command:command",
+            summary="Induce links from raw bytes and report what they are worth.",
+        )
+    ]
+
+
+@hookimpl
+def helix_layers() -> Sequence[LayerDescriptor]:
+    return [
+        LayerDescriptor(
+            name="memory_read",
+            target="helix_plugin_topomemory.read:MemoryRead",
+            config="helix_plugin_topomemory.read:MemoryReadConfig",
+            summary="reads the best of the last steps by similarity and importance (top-k)",
+            provides=("recurrent",),
+        )
+    ]
 
 
 @hookimpl

@@ -72,9 +72,12 @@ class LinkGraph:
 
     # Writing.
 
-    def observe(self, a: ArrayLike, b: ArrayLike) -> None:
-        """Count pairs a[i] -> b[i] of nodes, integers from 0 (N,). Raises UsageError on anything else."""
-        self._count(*_nodes(a, b), evidence=True)
+    def observe(self, a: ArrayLike, b: ArrayLike, *, grow: bool = True) -> None:
+        """Count pairs a[i] -> b[i] of nodes, integers from 0 (N,). Raises UsageError on anything else.
+
+        Without `grow`, pairs that are not held count for their nodes only.
+        """
+        self._count(*_nodes(a, b), grow=grow, evidence=True)
 
     def observe_sequence(self, codes: ArrayLike, window: int = 1) -> None:
         """Count every pair of codes (L,) at distances 1..window."""
@@ -86,7 +89,7 @@ class LinkGraph:
         """Repeat pairs (replay): R grows, NPMI and P(b|a) do not. Pairs that were never observed are passed over."""
         a, b = _nodes(a, b)
         known = self._slots(a, b) >= 0
-        self._count(a[known], b[known], evidence=False)
+        self._count(a[known], b[known], grow=False, evidence=False)
 
     def set_phase(self, a: ArrayLike, b: ArrayLike, phi: ArrayLike) -> None:
         """Set the phase locking (0..1) of pairs; those that were never observed are passed over."""
@@ -139,12 +142,15 @@ class LinkGraph:
         """All links of at least a state."""
         return self._take(np.flatnonzero((self._table["a"] >= 0) & (self._table["state"] >= least)))
 
-    def find(self, a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Stability (N,) and state (N,) of pairs; 0 and CANDIDATE where there is none."""
+    def find(self, a: ArrayLike, b: ArrayLike, *, counts: bool = False) -> tuple[np.ndarray, ...]:
+        """Stability (N,) and state (N,) of pairs, and their counts on demand; 0 and CANDIDATE where there is none."""
         slots = self._slots(*_nodes(a, b))
         known = slots >= 0
         stability = np.where(known, self._table["s"][slots], np.float32(0))
-        return stability, np.where(known, self._table["state"][slots], np.uint8(0))
+        state = np.where(known, self._table["state"][slots], np.uint8(0))
+        if not counts:
+            return stability, state
+        return stability, state, np.where(known, self._table["n"][slots], np.float32(0))
 
     def neighbours(self, node: int, least: State = State.U) -> Links:
         """The links out of a node, strongest first."""
@@ -163,6 +169,11 @@ class LinkGraph:
         np.maximum.at(best, links.a, links.stability)
         np.maximum.at(best, links.b, links.stability)
         return best
+
+    def sources(self, nodes: np.ndarray) -> np.ndarray:
+        """How often each of nodes (N,) was the source of a pair, held or not, decayed (N,)."""
+        known = nodes < len(self._row)
+        return np.where(known, self._row[np.where(known, nodes, 0)], 0.0) if len(self._row) else np.zeros(len(nodes))
 
     def __len__(self) -> int:
         """Pairs held, candidates included."""
@@ -221,7 +232,7 @@ class LinkGraph:
             rows = rows[np.lexsort((rows["b"], rows["a"]))]
         return Links(*(np.ascontiguousarray(rows[name]) for name in ("a", "b", "s", "state", "n")))
 
-    def _count(self, a: np.ndarray, b: np.ndarray, *, evidence: bool) -> None:
+    def _count(self, a: np.ndarray, b: np.ndarray, *, grow: bool, evidence: bool) -> None:
         if not len(a):
             return
         nodes = int(max(a.max(), b.max())) + 1
@@ -231,9 +242,8 @@ class LinkGraph:
         done = 0
         while done < len(a):
             limit = min(int(LOAD * len(self._table)), self._used - self._live + self.config.max_links)
-            step, self._used, added = t.observe(
-                self._table, a[done:], b[done:], evidence, self._row, self._col, self._used, limit, 3 * self.config.n0
-            )
+            rest = self._table, a[done:], b[done:], grow, evidence, self._row, self._col
+            step, self._used, added = t.observe(*rest, self._used, limit, 3 * self.config.n0)
             done += step
             self._live += added
             if done < len(a):

@@ -65,7 +65,7 @@ def _find(table, a, b, mask):
 
 
 @compiled
-def observe(table, a, b, evidence, row, col, used, limit, most):
+def observe(table, a, b, grow, evidence, row, col, used, limit, most):
     """Count pairs until the table is as full as allowed: (pairs done, slots in use, pairs added).
 
     Repetitions stop counting at `most`, so that even the most frequent pair can be forgotten.
@@ -74,6 +74,11 @@ def observe(table, a, b, evidence, row, col, used, limit, most):
     added = 0
     for k in range(len(a)):
         i = _find(table, a[k], b[k], mask)
+        if i < 0 and not grow:
+            if evidence:
+                row[a[k]] += 1
+                col[b[k]] += 1
+            continue
         if i < 0:
             if used >= limit:
                 return k, used, added
