@@ -10,14 +10,14 @@ from helix_core.models import loss
 from peers import mamba
 
 
-def work(shape: list[int], what: str) -> Callable[[], Any]:
+def work(shape: list[int], what: str, dtype: str = "float32") -> Callable[[], Any]:
     """what: train (loss and all gradients) or prefill (logits of the last token, and the state)."""
     backend = create("backend", "cpu")
     model = mamba.model()
     params = {name: backend.asarray(a) for name, a in mamba.params().items()}
     tokens, targets = (backend.asarray(a) for a in mamba.tokens(shape))
     if what == "prefill":
-        F = backend.bind(mode="infer")
+        F = backend.bind(dtype=dtype, mode="infer")
 
         def prefill() -> Any:
             with backend.inference():
@@ -26,7 +26,7 @@ def work(shape: list[int], what: str) -> Callable[[], Any]:
             return logits[:, -1]
 
         return prefill
-    F = backend.bind(mode="train")
+    F = backend.bind(dtype=dtype, mode="train")
     step = backend.value_and_grad(lambda p: loss(model, F, p, tokens, targets))
 
     def train() -> Any:

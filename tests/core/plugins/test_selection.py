@@ -51,7 +51,7 @@ def test_only_first_party_components_are_offered_for_install(site):
     registry = site.registry()
     with pytest.raises(ComponentNotFound, match="pip install helix-plugin-ssm"):
         select("layer", "mamba", registry=registry)
-    for name in ("mamba-7", "other/mamba", "hyena"):
+    for name in ("mamba-7", "other/mamba", "lattice"):
         with pytest.raises(ComponentNotFound) as error:
             select("layer", name, registry=registry)
         assert "pip install" not in str(error.value)
@@ -81,9 +81,9 @@ def test_a_plugin_that_works_but_lacks_the_component_is_not_offered_for_install(
 
 
 def test_a_broken_third_party_plugin_is_named_where_something_is_missing(site):
-    site.plugin("hyenas", "raise OSError('torn')")
-    with pytest.raises(ComponentNotFound, match="plugin hyenas failed: cannot be imported: OSError: torn"):
-        select("layer", "hyena", registry=site.registry())
+    site.plugin("lattices", "raise OSError('torn')")
+    with pytest.raises(ComponentNotFound, match="plugin lattices failed: cannot be imported: OSError: torn"):
+        select("layer", "lattice", registry=site.registry())
 
 
 def test_auto_takes_the_highest_priority_and_says_why_not_the_others(site):
