@@ -184,14 +184,15 @@ def _byte_rows(q: int, blocks: int, w: int) -> Vec:
     """A quantised row of x with sixteen rows of W."""
     total = splat(0.0)
     scales = q + 2 * BLOCK * blocks
+    corrections = scales + 8 * blocks
     for block in range(blocks):
         at, quads = w + BLOCK_BYTES * block, q + 2 * BLOCK * block
-        first, second = (
-            broadcast_integer(scales + 8 * blocks + 8 * block), broadcast_integer(scales + 8 * blocks + 8 * block + 4)
-        )  # fmt: skip
+        # In the order of memory, which the processor's own prefetching follows.
+        first, second = broadcast_integer(corrections + 8 * block), broadcast_integer(corrections + 8 * block + 4)
         for j in range(8):
             first = dot_quad(first, integers_at(at + VECTOR * j), quads + 8 * j)
-            second = dot_quad(second, integers_at(at + VECTOR * (j + 8)), quads + 8 * (j + 8))
+        for j in range(8, 16):
+            second = dot_quad(second, integers_at(at + VECTOR * j), quads + 8 * j)
         factors = integers_at(at + VECTOR * 16)
         total = fma(to_floats(first), low_bfloat16(factors) * splat(get(scales + 8 * block)), total)
         total = fma(to_floats(second), high_bfloat16(factors) * splat(get(scales + 8 * block + 4)), total)
