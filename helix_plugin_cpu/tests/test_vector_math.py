@@ -8,12 +8,12 @@ import sys
 import pytest
 import torch
 
-from helix_plugin_cpu.kernels._jit import inline
+from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import exp, exp2, softplus
 from helix_plugin_cpu.kernels._simd import load, store
 
 
-@inline
+@kernel
 def _apply(which, source, target, count):
     for i in range(0, 4 * count, 64):
         x = load(source + i)
