@@ -18,7 +18,7 @@ from helix_plugin_cpu.decode.record import Recorded, Recorder
 from helix_plugin_cpu.kernels import _program
 from helix_plugin_cpu.kernels._math import LOG2_E
 from helix_plugin_cpu.kernels._pointwise import BINARY, FUNCTIONS, REDUCTIONS, UNARY
-from helix_plugin_cpu.kernels._products import BLOCK
+from helix_plugin_cpu.kernels._products import BLOCK, INT8
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 
 LOWER: dict[str, Callable[..., Any]] = {}
@@ -75,7 +75,8 @@ def linear(r: Recorder, x: Any, weight: Any, bias: Any = None) -> Recorded | Non
         _program.LINEAR, stored.kind, x_v.data_ptr(), _row(x_v), B, K, stored.data.data_ptr(), stored.row,
         _address(bias), y.value.data_ptr(), 4 * N, _contents(r, x),
     ]  # fmt: skip
-    r.steps.append(Instruction(words, ("columns", N), stored.column_bytes, _used((x_v, False)), _used((y.value, True))))
+    used = _used((x_v, False)), _used((y.value, True))
+    r.steps.append(Instruction(words, ("columns", N), stored.column_bytes, *used, fine=stored.kind != INT8))
     return y
 
 
