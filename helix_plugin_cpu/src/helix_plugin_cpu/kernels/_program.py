@@ -109,8 +109,9 @@ def execute(i: int, lo: int, hi: int, held: int, scratch: int) -> int:
         if word(i, 8) == 0:
             first, last, left, right = 0, word(i, 9), lo, hi
         pointwise(
-            word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), first, last, left, right, scratch
-        )
+            word(i, 1), word(i, 2), word(i, 10), word(i, 3), word(i, 4), word(i, 5), word(i, 6), first, last, left,
+            right, scratch,
+        )  # fmt: skip
     elif code == REDUCE:
         reduce(word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), lo, hi, scratch)
     elif code == NORM:
