@@ -18,7 +18,7 @@ from helix_plugin_cpu.decode.record import Recorded, Recorder
 from helix_plugin_cpu.kernels import _program
 from helix_plugin_cpu.kernels._math import LOG2_E
 from helix_plugin_cpu.kernels._pointwise import BINARY, FUNCTIONS, REDUCTIONS, UNARY
-from helix_plugin_cpu.kernels._products import BLOCK
+from helix_plugin_cpu.kernels._products import BLOCK, INT8
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 
 LOWER: dict[str, Callable[..., Any]] = {}
@@ -75,7 +75,8 @@ def linear(r: Recorder, x: Any, weight: Any, bias: Any = None) -> Recorded | Non
         _program.LINEAR, stored.kind, x_v.data_ptr(), _row(x_v), B, K, stored.data.data_ptr(), stored.row,
         _address(bias), y.value.data_ptr(), 4 * N, _contents(r, x),
     ]  # fmt: skip
-    r.steps.append(Instruction(words, ("columns", N), stored.column_bytes, _used((x_v, False)), _used((y.value, True))))
+    used = _used((x_v, False)), _used((y.value, True))
+    r.steps.append(Instruction(words, ("columns", N), stored.column_bytes, *used, fine=stored.kind != INT8))
     return y
 
 
@@ -113,7 +114,7 @@ def _norm(
     D = x_v.shape[-1]
     rows = math.prod(x_v.shape[:-1])
     for a in (x_v, residual_v):
-        if a is not None and (rows != a.shape[0] or (a.stride(-1) != 1 and D > 1) or a.shape != x_v.shape):
+        if a is not None and (a.shape != x_v.shape or not (a.is_contiguous() or _step(a, D))):
             return None
     y = r.empty(tuple(x_v.shape))
     sums = None if residual_v is None else r.empty(tuple(x_v.shape))
@@ -122,8 +123,8 @@ def _norm(
     limit = r.constant(torch.tensor([eps], dtype=torch.float32))
     r.scratch = max(r.scratch, VECTOR)
     words = [
-        _program.NORM, int(centred), x_v.data_ptr(), _row(x_v), _address(residual_v), _row(residual_v),
-        weight_v.data_ptr(), _address(bias_v), limit.data_ptr(), y.value.data_ptr(), 4 * D,
+        _program.NORM, int(centred), x_v.data_ptr(), _norm_row(x_v), _address(residual_v),
+        _norm_row(residual_v), weight_v.data_ptr(), _address(bias_v), limit.data_ptr(), y.value.data_ptr(), 4 * D,
         0 if sums is None else sums.value.data_ptr(), 4 * D, D,
     ]  # fmt: skip
     r.steps.append(
@@ -133,6 +134,10 @@ def _norm(
         )
     )  # fmt: skip
     return y, sums
+
+
+def _norm_row(a: Tensor | None) -> int:
+    return 0 if a is None else 4 * a.shape[-1] if a.is_contiguous() else _row(a)
 
 
 @lowers("rms_norm")
@@ -260,11 +265,12 @@ def pointwise(r: Recorder, name: str, *operands: Any, out: Tensor | None = None)
     lead, columns, steps = _rows_and_columns([out, *sources], r.batch)
     tables = [_row_table(r, a, lead) for a in (out, *sources)]
     rows = math.prod(out.shape[:lead])
-    if steps[0] != 1:
-        return None
     by_rows = rows > 2 * r.batch
     second = (tables[2], steps[2]) if len(sources) > 1 else (0, 0)
-    words = [_program.POINTWISE, FUNCTIONS[name], tables[0], tables[1], steps[1], *second, columns, int(by_rows), rows]
+    words = [
+        _program.POINTWISE, FUNCTIONS[name], tables[0], tables[1], steps[1], *second, columns, int(by_rows), rows,
+        steps[0],
+    ]  # fmt: skip
     r.scratch = max(r.scratch, VECTOR)
     split = ("rows", rows) if by_rows else ("columns", columns)
     cost = 12.0 * (columns if by_rows else rows)
@@ -314,6 +320,13 @@ for _name in BINARY + UNARY:
 @lowers("pow")
 def power(r: Recorder, x: Any, exponent: Any) -> Recorded | None:
     return pointwise(r, "square", x) if isinstance(exponent, int) and exponent == 2 else None
+
+
+@lowers("swiglu")
+def swiglu(r: Recorder, gate: Any, x: Any) -> Recorded | None:
+    if _values(gate, x) is None:
+        return None
+    return pointwise(r, "multiply", pointwise(r, "silu", gate), x)
 
 
 def _reduction(name: str) -> Callable[..., Any]:

@@ -17,6 +17,8 @@ from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 
 SMALLEST_JOB = 32 << 10
 """Bytes that a job should read at least: a few microseconds."""
+FEW = 256
+"""Columns that would make too few jobs if split by sixteen."""
 ALONE = 400 << 10
 """A program that reads less is done by one thread before another has woken."""
 
@@ -29,6 +31,7 @@ class Instruction:
     split    "columns" or "rows": what is split into jobs, and how many there are
     cost     bytes read for each
     reads, writes   arrays, and whether a job touches no more than its own columns or rows of it
+    fine     jobs of four columns are as good as of sixteen
     """
 
     words: list[int]
@@ -36,6 +39,7 @@ class Instruction:
     cost: float
     reads: list[tuple[Tensor, bool]]
     writes: list[tuple[Tensor, bool]]
+    fine: bool = False
 
 
 @dataclass
@@ -75,6 +79,8 @@ class _Stage:
         """Where jobs begin and end: large ones first, small ones last, so that all threads finish together."""
         split, size = self.split
         unit = LANES if split == "columns" else 1
+        if split == "columns" and size <= FEW and all(i.fine for i in self.instructions):
+            unit = 4
         units = -(-size // unit)
         least = max(1, round(SMALLEST_JOB / max(1.0, unit * sum(i.cost for i in self.instructions))))
         found, at = [0], 0

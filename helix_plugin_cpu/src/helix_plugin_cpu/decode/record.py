@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_core.ops import OPS
+from helix_core.ops import OPS, Op
+from helix_core.ops.table import REFERENCE
 from helix_plugin_cpu.decode.program import Call, Instruction
 from helix_plugin_cpu.decode.weights import Weight, store_weight
 
@@ -100,7 +101,21 @@ class Recorder:
 
         lower = LOWER.get(name)
         found = None if lower is None else lower(self, *args, **kwargs)
+        if found is None and name in OPS and self.F.trail[name].chosen == REFERENCE:
+            found = self.compose(OPS[name], args, kwargs)
         return self.call(name, function, args, kwargs) if found is None else found
+
+    def compose(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An op without a kernel by what its reference does, if all of that has instructions; else None."""
+        before = len(self.steps)
+        try:
+            found = op.reference(RecordingNamespace(self), *args, **kwargs)
+        except Unrecordable:
+            found = None
+        if found is None or any(isinstance(step, Call) for step in self.steps[before:]):
+            del self.steps[before:]
+            return None
+        return found
 
     def call(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call it now to see what it returns: a view of an array is noted as such, anything else as a call."""

@@ -117,7 +117,7 @@ def take(address: int, step: int, column: int, count: int, scratch: int) -> Vec:
 
 @inline
 def pointwise(
-    function: int, out: int, x: int, x_step: int, y: int, y_step: int,
+    function: int, out: int, out_step: int, x: int, x_step: int, y: int, y_step: int,
     first: int, last: int, lo: int, hi: int, scratch: int,
 ) -> None:  # fmt: skip
     """Rows first..last-1, columns lo..hi-1. out, x and y are tables of the addresses of rows."""
@@ -131,7 +131,12 @@ def pointwise(
                 value = binary(function, value, take(y_row, y_step, c, left, scratch))
             else:
                 value = unary(function, value)
-            store_first(target + FLOAT * c, value, left)
+            if out_step == 1:
+                store_first(target + FLOAT * c, value, left)
+            else:
+                store(scratch, value)
+                for i in range(min(left, LANES)):
+                    put(target + FLOAT * out_step * (c + i), get(scratch + FLOAT * i))
 
 
 @inline

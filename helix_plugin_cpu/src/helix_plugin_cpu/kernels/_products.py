@@ -90,8 +90,8 @@ def _half_row(x: int, K: int, w: int) -> Vec:
 @inline
 def _rows_once(kind: int, x: int, K: int, w: int, row: int, rows: int, scratch: int) -> Vec:
     """One row of x with up to sixteen of W, `row` bytes apart."""
-    for r in range(LANES):
-        at = w + row * min(r, rows - 1)
+    for r in range(rows):
+        at = w + row * r
         if kind == FLOAT32:
             store(scratch + VECTOR * r, _float_row(x, K, at))
         else:
@@ -126,7 +126,7 @@ def _rows_four(
     kind: int, x0: int, x1: int, x2: int, x3: int, K: int, w: int, row: int, rows: int, scratch: int
 ) -> None:
     """Four rows of x with up to sixteen of W: sixteen vectors to be summed for each, one after the other."""
-    for r in range(0, LANES, 4):
+    for r in range(0, rows, 4):
         w0, w1, w2, w3 = (
             w + row * min(r, rows - 1), w + row * min(r + 1, rows - 1),
             w + row * min(r + 2, rows - 1), w + row * min(r + 3, rows - 1),

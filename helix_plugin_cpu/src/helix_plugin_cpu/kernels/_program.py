@@ -15,10 +15,10 @@ from llvmlite import binding, ir
 from numba import types
 
 from helix_plugin_cpu.kernels._jit import inline, instruction, kernel
-from helix_plugin_cpu.kernels._memory import get, get_int, take_job
+from helix_plugin_cpu.kernels._memory import get, get_int, prefetch, take_job
 from helix_plugin_cpu.kernels._pointwise import pointwise, reduce
 from helix_plugin_cpu.kernels._products import INT8, multiply, quantize_row, quantized_bytes
-from helix_plugin_cpu.kernels._simd import I32, I64, Value, call
+from helix_plugin_cpu.kernels._simd import I32, I64, VECTOR, Value, call
 from helix_plugin_cpu.kernels._steps import conv_step, gather_step, norm_step, scan_step
 
 WORDS = 32
@@ -29,6 +29,8 @@ LINEAR, POINTWISE, REDUCE, NORM, CONV, SCAN, GATHER = range(7)
 SUMS = 4 * 16 * 64
 """Bytes of scratch that products need, before the quantised rows."""
 SPINS = 3000
+FETCHED = 128 << 10
+"""Bytes of a product's weights that are fetched while its input is not ready; a share of the L2 cache."""
 
 
 def _yield_address() -> int:
@@ -68,11 +70,16 @@ def finish_job(b: ir.IRBuilder, counter: Value) -> None:
 
 
 @inline
-def wait_for(counter: int, count: int) -> None:
+def wait_for(counter: int, count: int, ahead: int, stop: int) -> None:
+    """Until a counter has come so far; meanwhile, fetch what lies at ahead..stop-1."""
     spins = 0
     while watch(counter) < count:
         spins += 1
-        if spins < SPINS:
+        if ahead < stop:
+            for i in range(4):
+                prefetch(ahead + VECTOR * i)
+            ahead += 4 * VECTOR
+        elif spins < SPINS:
             pause()
         else:
             yield_core()
@@ -102,8 +109,9 @@ def execute(i: int, lo: int, hi: int, held: int, scratch: int) -> int:
         if word(i, 8) == 0:
             first, last, left, right = 0, word(i, 9), lo, hi
         pointwise(
-            word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), first, last, left, right, scratch
-        )
+            word(i, 1), word(i, 2), word(i, 10), word(i, 3), word(i, 4), word(i, 5), word(i, 6), first, last, left,
+            right, scratch,
+        )  # fmt: skip
     elif code == REDUCE:
         reduce(word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), lo, hi, scratch)
     elif code == NORM:
@@ -140,10 +148,15 @@ def run_stages(stages: int, counters: int, first: int, last: int, scratch: int) 
             if job >= jobs:
                 break
             if not ready:
-                wait_for(counter - COUNTER_BYTES + 8, get_int(stage - 8 * STAGE_WORDS))
+                first_weight, stop = 0, 0
+                if word(instructions, 0) == LINEAR:
+                    row = word(instructions, 7)
+                    first_weight = word(instructions, 6) + row * word(bounds, job)
+                    stop = min(word(instructions, 6) + row * word(bounds, job + 1), first_weight + FETCHED)
+                wait_for(counter - COUNTER_BYTES + 8, get_int(stage - 8 * STAGE_WORDS), first_weight, stop)
                 ready = True
             for i in range(count):
                 held = execute(instructions + 8 * WORDS * i, word(bounds, job), word(bounds, job + 1), held, scratch)
             finish_job(counter + 8)
     if last > first:
-        wait_for(counters + COUNTER_BYTES * (last - 1) + 8, get_int(stages + 8 * STAGE_WORDS * (last - 1)))
+        wait_for(counters + COUNTER_BYTES * (last - 1) + 8, get_int(stages + 8 * STAGE_WORDS * (last - 1)), 0, 0)
