@@ -64,7 +64,10 @@ def test_kernels_pass_when_compiled_for_avx2(tmp_path):
         "NUMBA_CPU_FEATURES": AVX2,
         "NUMBA_CACHE_DIR": str(tmp_path),
     }
-    tests = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("kernels", "fused_kernels", "bfloat16")]
+    tests = [
+        str(Path(__file__).with_name(f"test_{name}.py"))
+        for name in ("kernels", "fused_kernels", "bfloat16", "linear_attention_kernels")
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-3000:]

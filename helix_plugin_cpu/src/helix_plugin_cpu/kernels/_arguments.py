@@ -28,7 +28,7 @@ def check(
     for name, (array, shape) in arrays.items():
         if array is None:
             continue
-        if tuple(array.shape) != shape:
+        if array.shape != shape:
             raise ValueError(f"{op}: {name} has shape {tuple(array.shape)}, expected {shape}")
         if array.dtype not in dtypes and name not in exempt:
             taken = " and ".join(map(str, dtypes))
@@ -36,7 +36,7 @@ def check(
                 f"{op}: {name} is {array.dtype}, and the Numba kernel takes {taken} only; "
                 f"cast it with .float() or use the op's reference"
             )
-        if array.device.type != "cpu":
+        if not array.is_cpu:
             raise ValueError(f"{op}: {name} is on {array.device}, and the Numba kernel runs on the CPU")
 
 
@@ -44,8 +44,9 @@ def rows(array: Tensor | None) -> Tensor | None:
     """The same values with unit stride in the last axis: without a copy where that is so already."""
     if array is None:
         return None
-    array = array.detach().resolve_neg()
-    return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.contiguous()
+    if array.is_neg():
+        array = array.resolve_neg()
+    return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.detach().contiguous()
 
 
 def single(array: Tensor | None) -> Tensor | None:
@@ -65,7 +66,9 @@ def cast_back(grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...
 
 def dense(array: Tensor | None) -> Tensor | None:
     """The same values, contiguous."""
-    return None if array is None else array.detach().resolve_neg().contiguous()
+    if array is None or (array.is_contiguous() and not array.is_neg()):
+        return array
+    return array.detach().resolve_neg().contiguous()
 
 
 def address(array: Tensor | None) -> int:

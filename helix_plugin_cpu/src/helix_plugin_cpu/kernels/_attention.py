@@ -12,13 +12,13 @@ from helix_plugin_cpu.kernels._arguments import Shape, address, dense, flags, ro
 from helix_plugin_cpu.kernels._attention_backward import backward_jobs, backward_scratch
 from helix_plugin_cpu.kernels._attention_chunk import round_up
 from helix_plugin_cpu.kernels._attention_forward import forward_jobs, forward_scratch
-from helix_plugin_cpu.kernels._attention_parts import EACH_HEAD, EACH_KEY, SSD
+from helix_plugin_cpu.kernels._attention_parts import EACH_KEY, SSD
 from helix_plugin_cpu.kernels._attention_step import step_jobs, step_scratch
-from helix_plugin_cpu.kernels._blocks import ENOUGH_JOBS, total
+from helix_plugin_cpu.kernels._blocks import total
 from helix_plugin_cpu.kernels._threads import launch
 
-CHUNK = {EACH_HEAD: 32, SSD: 32, EACH_KEY: 16}
-"""Steps that meet in one product. With a decay for each key a pair of them costs a pass over the keys."""
+FEW_JOBS = 8
+"""Heads that do not share a job each write their own gradients of q and k, as large as those of all together."""
 
 
 class Plan(NamedTuple):
@@ -34,7 +34,10 @@ class Plan(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        return CHUNK[self.kind]
+        """Steps that meet in one product: a pair costs a pass over the values, and over the keys if each decays."""
+        if self.kind == EACH_KEY:
+            return 16
+        return 64 if self.keys >= 64 else 32
 
     @property
     def span(self) -> int:
@@ -43,10 +46,10 @@ class Plan(NamedTuple):
 
     @property
     def share(self) -> int:
-        """Heads of a job: those of one group share q kᵀ, as long as there are jobs enough."""
+        """Heads of a job: those of one group share q kᵀ and sum the gradients of q and k, if there are jobs enough."""
         together = self.heads // self.groups
         for share in (4, 3, 2):
-            if together % share == 0 and self.batch * self.heads // share >= ENOUGH_JOBS:
+            if together % share == 0 and self.batch * self.heads // share >= FEW_JOBS:
                 return share
         return 1
 
@@ -107,7 +110,7 @@ def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Ten
     y = torch.empty(plan.batch, plan.length, plan.heads, plan.values)
     last = torch.empty(plan.batch, plan.heads, plan.keys, plan.values)
     q, k, v = unit(given.q), unit(given.k), unit(given.v)
-    g = unit(given.g) if plan.kind == EACH_KEY else given.g.detach().resolve_neg()
+    g = unit(given.g) if plan.kind == EACH_KEY else given.g.resolve_neg()
     A, bias, D, initial = (dense(a) for a in (given.A, given.bias, given.D, given.initial))
     reset, stops = flags(given.reset), ends(given.lengths, plan)
     if plan.length == 1 and kept is None:
@@ -149,7 +152,7 @@ def backward(plan: Plan, given: Inputs, kept: Tensor, dy: Tensor | None, dlast: 
     each_key = plan.kind == EACH_KEY
     dy = torch.zeros(B, L, H, plan.values) if dy is None else unit(dy)
     q, k, v = unit(given.q), unit(given.k), unit(given.v)
-    g = unit(given.g) if each_key else given.g.detach().resolve_neg()
+    g = unit(given.g) if each_key else given.g.resolve_neg()
     A, bias, D, dlast = (dense(a) for a in (given.A, given.bias, given.D, dlast))
     reset, stops = flags(given.reset), ends(given.lengths, plan)
     parts = H // G // plan.share

@@ -17,12 +17,13 @@ from torch import Tensor
 from helix_plugin_cpu.kernels import _attention as attention
 from helix_plugin_cpu.kernels._arguments import Shape, check
 from helix_plugin_cpu.kernels._attention import Inputs, Plan
+from helix_plugin_cpu.kernels._attention_parts import EACH_HEAD, EACH_KEY
 
 NAMES = ("q", "k", "v", "log_decay", "initial_state", "reset", "lengths")
 
 
 def _plan(q: Shape, v: Shape, log_decay: Shape) -> Plan:
-    kind = attention.EACH_HEAD if log_decay[3] == 1 else attention.EACH_KEY
+    kind = EACH_HEAD if log_decay[3] == 1 else EACH_KEY
     return Plan(q[0], q[1], q[2], q[2], q[3], v[3], kind)
 
 
@@ -62,7 +63,7 @@ def backward(
         {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)},
     )
     found = attention.backward(plan, given, saved[0], grads[0], grads[1])
-    dg = found.g if plan.kind == attention.EACH_KEY else found.g[..., None]
+    dg = found.g if plan.kind == EACH_KEY else found.g[..., None]
     shared = [axis for axis in range(4) if given.g.shape[axis] == 1 and dg.shape[axis] != 1]
     if shared:
         dg = dg.sum(dim=shared, keepdim=True)

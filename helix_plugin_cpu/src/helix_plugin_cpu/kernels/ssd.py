@@ -18,12 +18,13 @@ from torch import Tensor
 from helix_plugin_cpu.kernels import _attention as attention
 from helix_plugin_cpu.kernels._arguments import Shape, check
 from helix_plugin_cpu.kernels._attention import Inputs, Plan
+from helix_plugin_cpu.kernels._attention_parts import SSD
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state", "reset", "lengths")
 
 
 def _plan(x: Shape, B: Shape) -> Plan:
-    return Plan(x[0], x[1], x[2], B[2], B[3], x[3], attention.SSD)
+    return Plan(x[0], x[1], x[2], B[2], B[3], x[3], SSD)
 
 
 def residuals(x: Shape, dt: Shape, A: Shape, B: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, ...]:
