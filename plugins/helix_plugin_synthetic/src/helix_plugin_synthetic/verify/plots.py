@@ -114,8 +114,8 @@ def _graphs(samples: list[Sample]) -> Any:
     for axes, sample in zip(figure.subplots(1, 4).ravel(), shown, strict=False):
         graph = nx.Graph(sample["edges"].tolist())
         place = nx.spring_layout(graph, seed=0)
-        color = [int(sample["label"][v]) for v in graph] if "label" in sample else "C0"
+        color = [f"C{sample['label'][v] % 10}" for v in graph] if "label" in sample else "C0"
         nx.draw_networkx_edges(graph, place, ax=axes, width=0.3, edge_color="0.6")
-        nx.draw_networkx_nodes(graph, place, ax=axes, node_size=8, node_color=color, cmap="tab10")
+        nx.draw_networkx_nodes(graph, place, ax=axes, node_size=8, node_color=color)
         axes.axis("off")
     return figure
