@@ -12,10 +12,11 @@ from helix_core.data import HELD_OUT, TaskBatches, load_task
 from helix_core.errors import ConfigError, UsageError
 from helix_core.generators import FieldSpec, Generator, GeneratorConfig, TokenGenerator
 from helix_core.models import ComponentConfig
-from helix_core.plugin_system import Registry, use_registry
+from helix_core.plugin_system import Registry, create, use_registry
 from helix_core.recipes import dump_recipe, parse_recipe
 from helix_core.settings import Settings
 from helix_core.testing.dists import on_path, write_dist
+from helix_core.testing.layers import usable_backends
 from helix_core.training import RunFolder, Trainer, evaluate_task, load_data, resume, train
 
 RECIPE = """
@@ -192,6 +193,16 @@ def test_batches_are_a_function_of_seed_and_step():
     assert np.array_equal(first.tokens, again.tokens)
     for other in (TaskBatches(task, batch_size=5, seed=3)(7, 1), TaskBatches(task, batch_size=5, seed=2)(7, 2)):
         assert not np.array_equal(first.tokens, other.tokens)
+
+
+@pytest.mark.parametrize("backend", usable_backends())
+def test_every_backend_gets_the_same_bytes(backend):
+    task = load_task(ComponentConfig(name="task-test/recall"), seed=1, train=None, validation=3)
+    there = create("backend", backend)
+    batch = TaskBatches(task, batch_size=5, seed=2)(7)
+    for array in (batch.tokens, batch.targets, batch.mask):
+        found = there.to_numpy(there.asarray(array))
+        assert (found.dtype, found.tobytes()) == (array.dtype, array.tobytes())
 
 
 def test_a_training_set_of_given_size():

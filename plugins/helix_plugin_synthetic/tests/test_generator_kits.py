@@ -63,7 +63,7 @@ CASES = {
         ({}, {"templates": ["{x}+{x}{y}"], "slots": {"x": ["é", "ß"], "y": [*"abcdefghijklm"]}}),
         ({"templates": ["{who}"]}, {"slots": {}}, {"templates": []}),
     ),
-    "scenes": (({"size": 24, "sound": 256}, {"size": 24, "sound": 256, "mismatch": 0.5, "noise": 0.0}), ({"size": 8},)),
+    "scenes": (({"size": 32, "sound": 256}, {"size": 32, "sound": 256, "mismatch": 0.5, "noise": 0.0}), ({"size": 8},)),
 }
 
 for _name, (_configs, _impossible) in CASES.items():

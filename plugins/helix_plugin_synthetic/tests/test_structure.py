@@ -146,7 +146,7 @@ def test_templates_can_be_read_back():
 
 def test_captions_match_unless_planted_otherwise():
     for mismatch in (0.0, 0.4):
-        found = samples("scenes", n=150, mismatch=mismatch, size=24, sound=256)
+        found = samples("scenes", n=150, mismatch=mismatch, size=32, sound=256)
         true = [s["caption"] == describe(s["latent"]) for s in found]
         assert true == [bool(s["matched"]) for s in found]
         assert stats.binomtest(sum(not t for t in true), 150, mismatch).pvalue > 1e-3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from helix_plugin_synthetic.cli.generate import generate
+from helix_plugin_synthetic.cli.presets import presets
+from helix_plugin_synthetic.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,3 +15,5 @@ def command() -> None:
 
 
 command.add_command(generate)
+command.add_command(verify)
+command.add_command(presets)

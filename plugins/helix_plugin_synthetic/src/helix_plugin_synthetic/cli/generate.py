@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from helix_core.errors import UsageError
 from helix_core.recipes.load import apply_override
 
 
@@ -20,9 +21,10 @@ def options_from(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--preset", "preset_name", metavar="NAME", help="A named dataset, instead of NAME, N and options.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
-@click.option("-n", "--n", "n", required=True, type=int, help="Number of samples.")
+@click.option("-n", "--n", "n", type=int, help="Number of samples.")
 @click.option("--seed", default=0, show_default=True, type=int)
 @click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the generator.")
 @click.option("--start", default=0, show_default=True, type=int, help="Index of the first sample.")
@@ -31,9 +33,10 @@ def options_from(overrides: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--workers", default=1, show_default=True, type=int, help="Processes; the bytes do not depend on it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def generate(
-    name: str,
+    name: str | None,
+    preset_name: str | None,
     out: Path,
-    n: int,
+    n: int | None,
     seed: int,
     overrides: tuple[str, ...],
     start: int,
@@ -47,12 +50,21 @@ def generate(
     The same seed and options give the same bytes. A command that was stopped goes on where it was when given again.
     """
     from helix_core.training.progress import Progress
+    from helix_plugin_synthetic.presets import preset
     from helix_plugin_synthetic.storage import Plan, write_dataset
 
-    plan = Plan.of(
-        name, options_from(overrides), seed=seed, n=n, start=start, format=file_format, shard_size=shard_size
-    )
-    with Progress(n, label="generating") as progress:
+    if preset_name is not None:
+        if name is not None or n is not None or overrides or seed or start:
+            raise UsageError("a preset is fixed: give --preset alone, with --out, --format, --shard-size and --workers")
+        plan = preset(preset_name).plan(format=file_format, shard_size=shard_size)
+    elif name is None or n is None:
+        raise UsageError(
+            "give a generator's NAME and -n, or --preset", hint="`helix describe generator` lists generators"
+        )
+    else:
+        options = options_from(overrides)
+        plan = Plan.of(name, options, seed=seed, n=n, start=start, format=file_format, shard_size=shard_size)
+    with Progress(plan.n, label="generating") as progress:
         manifest = write_dataset(
             plan, out, workers=workers, progress=lambda count: progress.update(progress.done + count, "samples")
         )
@@ -60,7 +72,6 @@ def generate(
         click.echo(json.dumps(manifest, indent=2))
         return
     size = sum(record["bytes"] for record in manifest["shards"])
-    click.echo(
-        f"{n:,} samples of {plan.generator}, seed {seed}: {plan.shards} {file_format} files, {size:,} bytes: {out}"
-    )
+    what = f"{plan.n:,} samples of {plan.generator}, seed {plan.seed}"
+    click.echo(f"{what}: {plan.shards} {file_format} files, {size:,} bytes: {out}")
     click.echo(f"content {manifest['content']}")

@@ -17,7 +17,7 @@ COLORS = {
 }
 SIZES = ("small", "medium", "large")
 SIDES = ("left", "middle", "right")
-RADII = (0.12, 0.18, 0.24)
+RADII = (0.1, 0.14, 0.18)
 PITCHES = (0.16, 0.08, 0.04)
 """Cycles per step of the sound: small things sound high."""
 PULSES = (1, 2, 3, 4)
@@ -25,7 +25,7 @@ PULSES = (1, 2, 3, 4)
 
 
 class ScenesConfig(GeneratorConfig):
-    size: int = Field(48, ge=24, le=1024, description="pixels per side of the image")
+    size: int = Field(64, ge=32, le=1024, description="pixels per side of the image")
     sound: int = Field(512, ge=256, le=2**20, description="steps of the sound")
     noise: float = Field(0.02, ge=0, le=0.2, description="standard deviation in image and sound, of the full range")
     mismatch: float = Field(0.0, ge=0, le=1, description="P(the caption is of another scene): planted errors")

@@ -28,7 +28,9 @@ ENGLISH = {
 
 class GrammarTextConfig(GeneratorConfig):
     grammar: dict[str, tuple[str, ...]] = Field(
-        ENGLISH, description="alternatives of each symbol, equally likely, as words and symbols between blanks"
+        ENGLISH,
+        validate_default=True,
+        description="alternatives of each symbol, equally likely, as words and symbols between blanks",
     )
     start: str = Field("S", description="the symbol of a sentence")
     sentences: int = Field(5, gt=0, description="per sample")
@@ -90,3 +92,16 @@ def _offspring(grammar: dict[str, tuple[str, ...]]) -> np.ndarray:
             if word in names:
                 counts[names[name], names[word]] += 1 / len(alternatives)
     return counts
+
+
+def expected_words(grammar: dict[str, tuple[str, ...]], start: str) -> dict[str, float]:
+    """How often each word stands in a sentence on average."""
+    visits = np.linalg.solve(
+        (np.eye(len(grammar)) - _offspring(grammar)).T, np.eye(len(grammar))[list(grammar).index(start)]
+    )
+    expected: dict[str, float] = {}
+    for (_, alternatives), times in zip(grammar.items(), visits, strict=True):
+        for word in " ".join(alternatives).split():
+            if word not in grammar:
+                expected[word] = expected.get(word, 0.0) + times / len(alternatives)
+    return expected
