@@ -66,7 +66,7 @@ def plot_report(report: dict[str, Any]) -> bytes:
     x = np.arange(1, len(epochs) + 1)
     for name, colour in COLOURS.items():
         states.plot(x, [epoch["links"][name] for epoch in epochs], "o-", color=colour, label=name)
-    states.set(title="links per state", ylabel="links", yscale="symlog")
+    states.set(title="links per state", ylabel="links", ylim=(0, None))
     names = sorted({move for epoch in epochs for move in epoch["moves"]} - {"candidate>removed"})
     for name in names:
         moves.plot(x, [epoch["moves"].get(name, 0) for epoch in epochs], ".-", label=name)
