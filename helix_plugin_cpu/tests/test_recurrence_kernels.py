@@ -4,12 +4,12 @@ import array_api_compat.torch as xp
 import numpy as np
 import pytest
 import torch
-from helix_plugin_cpu.kernels import table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helix_core.ops import OPS, Sample
 from helix_core.testing import BaseKernelTests
+from helix_plugin_cpu.kernels import table
 
 
 def linear_inputs(rng, B, L, D, *, ragged=True):
