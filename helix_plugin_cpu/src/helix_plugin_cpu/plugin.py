@@ -47,6 +47,8 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             ("selective_scan", "Numba, 16 channels per vector, backward by recomputation in chunks"),
             ("ssd", "Numba, chunks as matrix products within the cache, backward by recomputation"),
             ("gated_linear_attention", "Numba, chunks as matrix products within the cache, backward by recomputation"),
+            ("linear_scan", "Numba, one pass over memory each way"),
+            ("diagonal_ssm", "Numba, 16 channels per vector, backward by recomputation in chunks"),
             ("causal_conv1d", "Numba, convolution and SiLU in one pass"),
             ("long_conv", "Numba, Fourier transforms across 16 channels, in place and without padding"),
             ("rms_norm", "Numba, one pass over each row"),

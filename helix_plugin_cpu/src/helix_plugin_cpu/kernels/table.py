@@ -9,8 +9,10 @@ from helix_plugin_cpu.kernels import adamw as _adamw
 from helix_plugin_cpu.kernels import add_rms_norm as _add_norm
 from helix_plugin_cpu.kernels import causal_conv1d as _conv
 from helix_plugin_cpu.kernels import cross_entropy as _cross_entropy
+from helix_plugin_cpu.kernels import diagonal_ssm as _modes
 from helix_plugin_cpu.kernels import embedding as _embedding
 from helix_plugin_cpu.kernels import gated_linear_attention as _gla
+from helix_plugin_cpu.kernels import linear_scan as _linear_scan
 from helix_plugin_cpu.kernels import long_conv as _long
 from helix_plugin_cpu.kernels import rms_norm as _norm
 from helix_plugin_cpu.kernels import selective_scan as _scan
@@ -27,6 +29,8 @@ def _bundle(module: ModuleType) -> Kernel:
 selective_scan = _bundle(_scan)
 causal_conv1d = _bundle(_conv)
 rms_norm = _bundle(_norm)
+linear_scan = _bundle(_linear_scan)
+diagonal_ssm = _bundle(_modes)
 gated_linear_attention = _bundle(_gla)
 ssd = _bundle(_ssd)
 add_rms_norm = _bundle(_add_norm)
