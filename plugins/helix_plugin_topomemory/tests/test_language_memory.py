@@ -46,7 +46,7 @@ def trained(text):
     trainer = Trainer(Recipe.model_validate(RECIPE), Corpus((Document("train", data[:cut]),), tuple(parts), ""))
     for _ in range(40):
         trainer.advance(40)
-    return (trainer.model, trainer.backend, trainer.F_infer, trainer.params), trainer.corpus
+    return (trainer.model, trainer.backend, trainer.F_infer, trainer.params), trainer.data
 
 
 @pytest.mark.parametrize(("make", "best"), [(repetitive, 0.75), (chance, 1.005)])
