@@ -50,7 +50,7 @@ NULL = {
 
 FAULTS = {
     "ks: another mean": lambda r: tests.ks(r.normal(0.5, size=100), stats.norm.cdf),
-    "ks: another spread": lambda r: tests.ks(r.normal(size=200), 1.7 * r.normal(size=200)),
+    "ks: another spread": lambda r: tests.ks(r.normal(size=200), 2 * r.normal(size=200)),
     "anderson: heavier tails": lambda r: tests.anderson(r.normal(size=250), r.standard_t(1, size=250), r, 399),
     "anderson: another mean": lambda r: tests.anderson(r.normal(size=80), r.normal(0.6, size=80), r, 399),
     "chi2: other shares": lambda r: tests.chi2(counts(r, SKEWED), UNIFORM),

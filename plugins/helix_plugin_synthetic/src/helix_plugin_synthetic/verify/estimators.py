@@ -91,8 +91,10 @@ def spectral_exponent(values: Array) -> Estimate:
 def arma(values: Array, p: int, d: int, q: int) -> list[Estimate]:
     """phi_1 .. phi_p, theta_1 .. theta_q of an ARIMA(p, d, q) series (L,), by maximum likelihood."""
     from statsmodels.tsa.arima.model import ARIMA
+    from threadpoolctl import threadpool_limits
 
-    fitted = ARIMA(values.astype(float), order=(p, d, q), trend="n").fit()
+    with threadpool_limits(1):  # the matrices are small: threads would only wait for each other
+        fitted = ARIMA(values.astype(float), order=(p, d, q), trend="n").fit()
     return [Estimate(float(v), float(e)) for v, e in zip(fitted.params[:-1], fitted.bse[:-1], strict=True)]
 
 
