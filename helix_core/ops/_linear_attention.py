@@ -48,7 +48,7 @@ def linear_attention(
     # A decay for each key needs a number for each pair of steps and key: shorter chunks.
     chunk = min(length, 64 if log_decay.shape[3] == 1 else 16)
     # Cut by `unstack`, whose gradient is a stack: that of a slice is a copy of the whole, for every chunk.
-    cut = [_chunks(xp, xp.permute_dims(a, (0, 2, 1, 3)), chunk) for a in (q, k, v, log_decay)]
+    cut = [chunks(xp, xp.permute_dims(a, (0, 2, 1, 3)), chunk) for a in (q, k, v, log_decay)]
     before = zeros(xp, (batch,), document)
     parts = []
     for i, (q, k, v, log_decay) in enumerate(zip(*cut, strict=True)):
@@ -63,7 +63,7 @@ def linear_attention(
     return y, S
 
 
-def _chunks(xp: Any, a: Array, chunk: int) -> tuple[Array, ...]:
+def chunks(xp: Any, a: Array, chunk: int) -> tuple[Array, ...]:
     """(B, H, L, D) -> arrays (B, H, chunk, D), the last one filled up with zeros: they leave the state as it is."""
     B, H, L, D = a.shape
     count = -(-L // chunk)

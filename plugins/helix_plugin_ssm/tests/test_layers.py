@@ -48,3 +48,21 @@ class TestGLA(BaseLayerTests):
         {"d_model": 5, "n_heads": 1, "expand_k": 1.0, "expand_v": 2.0, "gate_rank": 3},
         {"d_model": 12, "n_heads": 3, "temperature": 4.0},
     )
+
+
+class TestMinGRU(BaseLayerTests):
+    layer = "mingru"
+    configs = ({"d_model": 8}, {"d_model": 5, "expand": 2.5})
+
+
+class TestMinLSTM(BaseLayerTests):
+    layer = "minlstm"
+    configs = ({"d_model": 8}, {"d_model": 5, "expand": 2.5})
+
+
+class TestGatedDeltaNet(BaseLayerTests):
+    layer = "gated_deltanet"
+    configs = (
+        {"d_model": 8, "n_heads": 2},
+        {"d_model": 6, "n_heads": 4, "n_key_heads": 2, "d_key": 5, "d_value": 3, "d_conv": 1},
+    )

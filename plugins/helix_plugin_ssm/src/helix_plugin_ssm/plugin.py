@@ -48,4 +48,25 @@ def helix_layers() -> Sequence[LayerDescriptor]:
             summary="gated linear attention (Yang et al., 2023)",
             provides=("recurrent",),
         ),
+        LayerDescriptor(
+            name="gated_deltanet",
+            target="helix_plugin_ssm.gated_deltanet:GatedDeltaNet",
+            config="helix_plugin_ssm.gated_deltanet:GatedDeltaNetConfig",
+            summary="gated delta rule (Yang, Kautz and Hatamizadeh, 2024)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="mingru",
+            target="helix_plugin_ssm.mingru:MinGRU",
+            config="helix_plugin_ssm.mingru:MinGRUConfig",
+            summary="gated recurrent unit as one linear scan (Feng et al., 2024)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="minlstm",
+            target="helix_plugin_ssm.minlstm:MinLSTM",
+            config="helix_plugin_ssm.minlstm:MinLSTMConfig",
+            summary="long short-term memory as one linear scan (Feng et al., 2024)",
+            provides=("recurrent",),
+        ),
     ]
