@@ -90,55 +90,11 @@ def word(code: int, index: int) -> int:
     return get_int(code + 8 * index)
 
 
-@inline
-def execute(i: int, lo: int, hi: int, held: int, scratch: int) -> int:
-    """One job of an instruction. held names the rows that are quantised in scratch already; returns its new value."""
-    code = word(i, 0)
-    if code == LINEAR:
-        kind, x, x_row, batch, K = word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5)
-        if kind == INT8 and held != word(i, 11):
-            held = word(i, 11)
-            for b in range(batch):
-                quantize_row(x + x_row * b, K, scratch + SUMS + b * quantized_bytes(K))
-        multiply(
-            kind, x, x_row, batch, K, word(i, 6), word(i, 7), word(i, 8), word(i, 9), word(i, 10), lo, hi,
-            scratch + SUMS, scratch,
-        )  # fmt: skip
-    elif code == POINTWISE:
-        first, last, left, right = lo, hi, 0, word(i, 7)
-        if word(i, 8) == 0:
-            first, last, left, right = 0, word(i, 9), lo, hi
-        pointwise(
-            word(i, 1), word(i, 2), word(i, 10), word(i, 3), word(i, 4), word(i, 5), word(i, 6), first, last, left,
-            right, scratch,
-        )  # fmt: skip
-    elif code == REDUCE:
-        reduce(word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), lo, hi, scratch)
-    elif code == NORM:
-        norm_step(
-            word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7), get(word(i, 8)),
-            word(i, 9), word(i, 10), word(i, 11), word(i, 12), word(i, 13), lo, hi, scratch,
-        )  # fmt: skip
-    elif code == CONV:
-        conv_step(
-            word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7), word(i, 8), word(i, 9),
-            word(i, 10), word(i, 11), word(i, 12), lo, hi,
-        )  # fmt: skip
-    elif code == SCAN:
-        scan_step(
-            word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7), word(i, 8), word(i, 9),
-            word(i, 10), word(i, 11), word(i, 12), word(i, 13), word(i, 14), word(i, 15), word(i, 16), word(i, 17),
-            word(i, 18), word(i, 19), word(i, 20), word(i, 21), lo, hi, scratch,
-        )  # fmt: skip
-    elif code == GATHER:
-        gather_step(word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7), lo, hi)
-    return held
-
-
 @kernel
 def run_stages(stages: int, counters: int, first: int, last: int, scratch: int) -> None:
     """Take part in stages first..last-1. A stage: its jobs, their bounds, its instructions, how many; addresses."""
-    held = 0
+    # Which rows are quantised in scratch. Not a literal 0, a type of its own for which all would be compiled twice.
+    held = first - first
     for s in range(first, last):
         stage, counter = stages + 8 * STAGE_WORDS * s, counters + COUNTER_BYTES * s
         jobs, bounds, instructions, count = get_int(stage), word(stage, 1), word(stage, 2), word(stage, 3)
@@ -155,8 +111,52 @@ def run_stages(stages: int, counters: int, first: int, last: int, scratch: int) 
                     stop = min(word(instructions, 6) + row * word(bounds, job + 1), first_weight + FETCHED)
                 wait_for(counter - COUNTER_BYTES + 8, get_int(stage - 8 * STAGE_WORDS), first_weight, stop)
                 ready = True
-            for i in range(count):
-                held = execute(instructions + 8 * WORDS * i, word(bounds, job), word(bounds, job + 1), held, scratch)
+            lo, hi = word(bounds, job), word(bounds, job + 1)
+            for number in range(count):
+                i = instructions + 8 * WORDS * number
+                code = word(i, 0)
+                if code == LINEAR:
+                    kind, x, x_row, batch, K = word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5)
+                    if kind == INT8 and held != word(i, 11):
+                        held = word(i, 11)
+                        for b in range(batch):
+                            quantize_row(x + x_row * b, K, scratch + SUMS + b * quantized_bytes(K))
+                    multiply(
+                        kind, x, x_row, batch, K, word(i, 6), word(i, 7), word(i, 8), word(i, 9), word(i, 10), lo,
+                        hi, scratch + SUMS, scratch,
+                    )  # fmt: skip
+                elif code == POINTWISE:
+                    top, bottom, left, right = lo, hi, 0, word(i, 7)
+                    if word(i, 8) == 0:
+                        top, bottom, left, right = 0, word(i, 9), lo, hi
+                    pointwise(
+                        word(i, 1), word(i, 2), word(i, 10), word(i, 3), word(i, 4), word(i, 5), word(i, 6), top,
+                        bottom, left, right, scratch,
+                    )  # fmt: skip
+                elif code == REDUCE:
+                    reduce(word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), lo, hi, scratch)
+                elif code == NORM:
+                    norm_step(
+                        word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7),
+                        get(word(i, 8)), word(i, 9), word(i, 10), word(i, 11), word(i, 12), word(i, 13), lo, hi,
+                        scratch,
+                    )  # fmt: skip
+                elif code == CONV:
+                    conv_step(
+                        word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7),
+                        word(i, 8), word(i, 9), word(i, 10), word(i, 11), word(i, 12), lo, hi,
+                    )  # fmt: skip
+                elif code == SCAN:
+                    scan_step(
+                        word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7),
+                        word(i, 8), word(i, 9), word(i, 10), word(i, 11), word(i, 12), word(i, 13), word(i, 14),
+                        word(i, 15), word(i, 16), word(i, 17), word(i, 18), word(i, 19), word(i, 20), word(i, 21),
+                        lo, hi, scratch,
+                    )  # fmt: skip
+                elif code == GATHER:
+                    gather_step(
+                        word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7), lo, hi
+                    )
             finish_job(counter + 8)
     if last > first:
         wait_for(counters + COUNTER_BYTES * (last - 1) + 8, get_int(stages + 8 * STAGE_WORDS * (last - 1)), 0, 0)
