@@ -1,4 +1,4 @@
-"""linear_scan and diagonal_ssm: the cpu backend's, and the plain loop over steps in torch."""
+"""Recurrences as a plain loop over steps in torch, and the inputs that every side gets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from peers import inputs
+from side_by_side.row import NotHere
 
 Op = Callable[..., Any]
 
@@ -50,19 +51,67 @@ def modes_inputs(B: int, L: int, D: int, N: int) -> dict[str, Any]:
     return {name: a.astype("float32") for name, a in draw.items()}
 
 
-def helix(name: str, backward: bool) -> Op:
-    from helix_core import create
+def delta_inputs(B: int, L: int, H: int, K: int, V: int) -> dict[str, Any]:
+    """r, log_decay, k, v, a, b as RWKV-7 has them, and the gradient of y."""
+    import numpy as np
 
-    op = getattr(create("backend", "cpu").bind(mode="train" if backward else "infer"), name)
-    return lambda *arrays: op(*arrays)[0]
+    r = inputs.rng("rwkv7", B, L, H, K, V)
+    key = r.normal(size=(B, L, H, K))
+    key = key / np.linalg.norm(key, axis=-1, keepdims=True)
+    draw = {
+        "r": r.normal(size=(B, L, H, K)),
+        "log_decay": -0.606531 / (1 + np.exp(-r.normal(size=(B, L, H, K)))),
+        "k": r.normal(size=(B, L, H, K)) / np.sqrt(K),
+        "v": r.normal(size=(B, L, H, V)),
+        "a": -key,
+        "b": key * r.uniform(size=(B, L, H, K)),
+        "dy": r.normal(size=(B, L, H, V)),
+    }
+    return {name: a.astype("float32") for name, a in draw.items()}
 
 
-def linear_helix(shape: list[int], backward: bool) -> Callable[[], Any]:
-    return run(helix("linear_scan", backward), linear_inputs(*shape), backward)
+def gated_delta_inputs(B: int, L: int, H: int, K: int, V: int) -> dict[str, Any]:
+    """q, k of unit norm, v, log_decay, beta, and the gradient of y."""
+    import numpy as np
+
+    r = inputs.rng("gated_delta_rule", B, L, H, K, V)
+    q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in r.normal(size=(2, B, L, H, K)))
+    draw = {
+        "q": q,
+        "k": k,
+        "v": r.normal(size=(B, L, H, V)),
+        "log_decay": -r.exponential(0.1, size=(B, L, H)),
+        "beta": r.uniform(size=(B, L, H)),
+        "dy": r.normal(size=(B, L, H, V)),
+    }
+    return {name: a.astype("float32") for name, a in draw.items()}
 
 
-def modes_helix(shape: list[int], backward: bool) -> Callable[[], Any]:
-    return run(helix("diagonal_ssm", backward), modes_inputs(*shape), backward)
+def delta_loop(shape: list[int], backward: bool) -> Callable[[], Any]:
+    def loop(*arrays: torch.Tensor) -> torch.Tensor:
+        r, log_decay, k, v, a, b = arrays
+        S, steps = torch.zeros(r.shape[0], r.shape[2], r.shape[3], v.shape[3]), []
+        for r_t, w_t, k_t, v_t, a_t, b_t in zip(*(x.unbind(1) for x in (r, log_decay.exp(), k, v, a, b)), strict=True):
+            moved = a_t[..., None, :] @ S
+            S = w_t[..., None] * S + b_t[..., None] * moved + k_t[..., None] * v_t[..., None, :]
+            steps.append((r_t[..., None, :] @ S)[..., 0, :])
+        return torch.stack(steps, 1)
+
+    return run(loop, delta_inputs(*shape), backward)
+
+
+def gated_delta_transformers(shape: list[int], backward: bool) -> Callable[[], Any]:
+    """transformers' own chunked path for Qwen3-Next, with its keys' norm and scale as ours."""
+    try:
+        from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
+    except ImportError as error:
+        raise NotHere("transformers with Qwen3-Next is not installed") from error
+
+    def chunked(q: Any, k: Any, v: Any, log_decay: Any, beta: Any) -> torch.Tensor:
+        # It divides the queries by the root of their width itself.
+        return torch_chunk_gated_delta_rule(q, k, v, log_decay, beta)[0]
+
+    return run(chunked, gated_delta_inputs(*shape), backward)
 
 
 def linear_loop(shape: list[int], backward: bool) -> Callable[[], Any]:

@@ -51,6 +51,8 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             ("diagonal_ssm", "Numba, 16 channels per vector, backward by recomputation in chunks"),
             ("causal_conv1d", "Numba, convolution and SiLU in one pass"),
             ("long_conv", "Numba, Fourier transforms across 16 channels, in place and without padding"),
+            ("gated_delta_rule", "Numba, the state in the first-level cache, backward by recomputation"),
+            ("rwkv7", "Numba, the state in the first-level cache, backward by recomputation"),
             ("rms_norm", "Numba, one pass over each row"),
             ("add_rms_norm", "Numba, the residual addition in the same pass"),
             ("swiglu", "Numba, one pass"),

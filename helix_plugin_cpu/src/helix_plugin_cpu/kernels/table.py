@@ -11,10 +11,12 @@ from helix_plugin_cpu.kernels import causal_conv1d as _conv
 from helix_plugin_cpu.kernels import cross_entropy as _cross_entropy
 from helix_plugin_cpu.kernels import diagonal_ssm as _modes
 from helix_plugin_cpu.kernels import embedding as _embedding
+from helix_plugin_cpu.kernels import gated_delta_rule as _gated_delta
 from helix_plugin_cpu.kernels import gated_linear_attention as _gla
 from helix_plugin_cpu.kernels import linear_scan as _linear_scan
 from helix_plugin_cpu.kernels import long_conv as _long
 from helix_plugin_cpu.kernels import rms_norm as _norm
+from helix_plugin_cpu.kernels import rwkv7 as _rwkv7
 from helix_plugin_cpu.kernels import selective_scan as _scan
 from helix_plugin_cpu.kernels import ssd as _ssd
 from helix_plugin_cpu.kernels import swiglu as _swiglu
@@ -39,3 +41,5 @@ embedding = _bundle(_embedding)
 swiglu = _bundle(_swiglu)
 adamw = _adamw.step
 long_conv = _bundle(_long)
+gated_delta_rule = _bundle(_gated_delta)
+rwkv7 = _bundle(_rwkv7)

@@ -1,0 +1,121 @@
+"""The gated delta rule on the CPU, as a case of RWKV-7's recurrence.
+
+With α = exp(log_decay): w = α, a = -α k, b = β k, and the key that takes in the value is β k too.
+
+Source: Yang, Kautz and Hatamizadeh, Gated Delta Networks: Improving Mamba2 with Delta Rule, 2024.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from helix_plugin_cpu.kernels._arguments import Shape, check, dense, flags, row_ends
+from helix_plugin_cpu.kernels._delta import kept_shape, run_backward, run_forward
+
+NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state", "reset", "lengths")
+
+
+def _heads(q: Shape, v: Shape) -> Shape:
+    """The shape of keys once every head has its own."""
+    return (q[0], q[1], v[2], q[3])
+
+
+def residuals(q: Shape, k: Shape, v: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, ...]:
+    """The states in front of every tile."""
+    return (kept_shape(_heads(q, v), v),)
+
+
+def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The eight inputs of the op, in its order -> y (B, L, H, V), last_state (B, H, K, V).
+
+    Raises TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    """
+    return _forward(_checked(arrays), scale, None)
+
+
+def forward_train(*arrays: Tensor | None, scale: float = 1.0) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+    """`forward`, with the residuals that `backward` needs."""
+    given = _checked(arrays)
+    kept = torch.empty(kept_shape(_heads(given["q"].shape, given["v"].shape), given["v"].shape))
+    return _forward(given, scale, kept), (kept,)
+
+
+def backward(
+    grads: tuple[Tensor | None, ...],
+    arrays: tuple[Tensor | None, ...],
+    saved: tuple[Tensor, ...],
+    *,
+    scale: float = 1.0,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
+    given = _checked(arrays)
+    batch, length, heads, values = given["v"].shape
+    keys = given["q"].shape[3]
+    dy = torch.zeros(given["v"].shape) if grads[0] is None else dense(grads[0])
+    dlast = dense(grads[1])
+    check(
+        "gated_delta_rule's backward",
+        {"y": (dy, (batch, length, heads, values)), "last_state": (dlast, (batch, heads, keys, values))},
+    )
+    q, key, decay, a, b = _parts(given, scale)
+    dr, dw, dk, dv, da, db, dinitial = run_backward(
+        q, decay.expand(q.shape).contiguous(), b, given["v"], a, b, dy, dlast,
+        flags(given["reset"]), row_ends(given["lengths"], batch, length), saved[0],
+    )  # fmt: skip
+    beta, taken = given["beta"][..., None], dk.add_(db)
+    dbeta = (taken * key).sum(-1)
+    dlog = decay[..., 0] * (dw.sum(-1) - (da * key).sum(-1))
+    groups = given["q"].shape[2]
+
+    def of_groups(grad: Tensor) -> Tensor:
+        return grad.unflatten(2, (groups, heads // groups)).sum(3)
+
+    return (
+        of_groups(dr.mul_(scale)),
+        of_groups(taken.mul_(beta).sub_(decay * da)),
+        dv,
+        dlog,
+        dbeta,
+        None if given["initial_state"] is None else dinitial,
+        None,
+        None,
+    )
+
+
+def _parts(given: dict[str, Any], scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Scaled queries and keys (B, L, H, K) of every head, decay (B, L, H, 1), a and b."""
+    each = given["v"].shape[2] // given["q"].shape[2]
+    q, key = (given[name].repeat_interleave(each, dim=2) if each > 1 else given[name] for name in ("q", "k"))
+    decay = given["log_decay"].exp()[..., None]
+    return (q * scale if scale != 1 else q), key, decay, key * -decay, key * given["beta"][..., None]
+
+
+def _forward(given: dict[str, Any], scale: float, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    batch, length = given["v"].shape[:2]
+    q, _, decay, a, b = _parts(given, scale)
+    return run_forward(
+        q, decay.expand(q.shape).contiguous(), b, given["v"], a, b, given["initial_state"],
+        flags(given["reset"]), row_ends(given["lengths"], batch, length), kept,
+    )  # fmt: skip
+
+
+def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
+    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
+    for name, shape in (("q", "(B, L, G, K)"), ("k", "(B, L, G, K)"), ("v", "(B, L, H, V)")):
+        if given[name] is None or given[name].ndim != 4:
+            found = None if given[name] is None else tuple(given[name].shape)
+            raise ValueError(f"gated_delta_rule: {name} must be {shape}, not {found}")
+    if given["log_decay"] is None or given["beta"] is None:
+        raise ValueError("gated_delta_rule: log_decay and beta are needed")
+    batch, length, groups, keys = given["q"].shape
+    heads, values = given["v"].shape[2:]
+    if groups == 0 or heads % groups:
+        raise ValueError(f"gated_delta_rule: {heads} heads cannot share {groups} groups of queries and keys")
+    key, head = (batch, length, groups, keys), (batch, length, heads)
+    shapes = (key, key, (*head, values), head, head, (batch, heads, keys, values), (batch, length), (batch,))
+    expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
+    check("gated_delta_rule", expected, exempt=("reset", "lengths"))
+    return {name: array if name in ("reset", "lengths") else dense(array) for name, array in given.items()}

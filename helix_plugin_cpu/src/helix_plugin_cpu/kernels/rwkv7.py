@@ -1,0 +1,77 @@
+"""RWKV-7's recurrence on the CPU: forward, and backward by recomputation from states kept every few steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from helix_plugin_cpu.kernels._arguments import Shape, check, dense, flags, row_ends
+from helix_plugin_cpu.kernels._delta import kept_shape, run_backward, run_forward
+
+NAMES = ("r", "log_decay", "k", "v", "a", "b", "initial_state", "reset", "lengths")
+
+
+def residuals(r: Shape, log_decay: Shape, k: Shape, v: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, ...]:
+    """The states in front of every tile."""
+    return (kept_shape(r, v),)
+
+
+def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The nine inputs of the op, in its order -> y (B, L, H, V), last_state (B, H, K, V).
+
+    Raises TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    """
+    return _forward(_checked(arrays), None)
+
+
+def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+    """`forward`, with the residuals that `backward` needs."""
+    given = _checked(arrays)
+    kept = torch.empty(kept_shape(given["r"].shape, given["v"].shape))
+    return _forward(given, kept), (kept,)
+
+
+def backward(
+    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
+    given = _checked(arrays)
+    batch, length, heads, keys = given["r"].shape
+    values = given["v"].shape[3]
+    dy = torch.zeros(given["v"].shape) if grads[0] is None else dense(grads[0])
+    dlast = dense(grads[1])
+    check(
+        "rwkv7's backward",
+        {"y": (dy, (batch, length, heads, values)), "last_state": (dlast, (batch, heads, keys, values))},
+    )
+    decay = given["log_decay"].exp()
+    dr, dw, dk, dv, da, db, dinitial = run_backward(
+        given["r"], decay, given["k"], given["v"], given["a"], given["b"], dy, dlast,
+        flags(given["reset"]), row_ends(given["lengths"], batch, length), saved[0],
+    )  # fmt: skip
+    return dr, dw.mul_(decay), dk, dv, da, db, None if given["initial_state"] is None else dinitial, None, None
+
+
+def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    batch, length = given["r"].shape[:2]
+    return run_forward(
+        given["r"], given["log_decay"].exp(), given["k"], given["v"], given["a"], given["b"],
+        given["initial_state"], flags(given["reset"]), row_ends(given["lengths"], batch, length), kept,
+    )  # fmt: skip
+
+
+def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
+    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
+    for name in NAMES[:6]:
+        if given[name] is None or given[name].ndim != 4:
+            found = None if given[name] is None else tuple(given[name].shape)
+            raise ValueError(f"rwkv7: {name} must be (B, L, H, {'V' if name == 'v' else 'K'}), not {found}")
+    batch, length, heads, keys = given["r"].shape
+    values = given["v"].shape[3]
+    key, value = (batch, length, heads, keys), (batch, length, heads, values)
+    shapes = (key, key, key, value, key, key, (batch, heads, keys, values), (batch, length), (batch,))
+    expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
+    check("rwkv7", expected, exempt=("reset", "lengths"))
+    return {name: array if name in ("reset", "lengths") else dense(array) for name, array in given.items()}
