@@ -93,11 +93,16 @@ def both(op, kernel, arrays, attrs, weights=None, rng=None):
     )
 
 
-def relative(found, expected):
+SHARED = ("weight", "bias", "A", "D", "delta_bias")
+"""Parameters: their gradients are sums over all steps, and may cancel."""
+
+
+def relative(found, expected, summed=0):
+    """The largest error over the largest value, or over a tenth of what so many terms of size one come to."""
     if expected.numel() == 0:
         return 0.0
     error = (found.double() - expected.detach()).abs().max()
-    return float(error / expected.detach().abs().max().clamp(min=1e-2))
+    return float(error / expected.detach().abs().max().clamp(min=max(1e-2, 0.1 * summed**0.5)))
 
 
 @given(
@@ -121,7 +126,7 @@ def test_scan_on_any_shape(B, L, D, N, softplus, optional, ragged, seed):
     for e, f in zip(expected, found, strict=True):
         assert relative(f, e) < 2e-6
     for name, (e, f) in grads.items():
-        assert relative(f, e) < 1e-5, name
+        assert relative(f, e, B * L if name in SHARED else 0) < 1e-5, name
 
 
 @given(
@@ -141,7 +146,7 @@ def test_conv_on_any_shape(B, L, D, K, activation, ragged, seed):
     for e, f in zip(expected, found, strict=True):
         assert relative(f, e) < 2e-6
     for name, (e, f) in grads.items():
-        assert relative(f, e) < 1e-5, name
+        assert relative(f, e, B * L if name in SHARED else 0) < 1e-5, name
 
 
 def tensors(op, arrays):
@@ -185,7 +190,7 @@ def test_scan_extremes(what, rng):
         assert relative(f, e) < 2e-6
     for name, (e, f) in grads.items():
         assert torch.isfinite(f).all(), name
-        assert relative(f, e) < 1e-5, name
+        assert relative(f, e, B * L if name in SHARED else 0) < 1e-5, name
 
 
 @pytest.mark.parametrize("name", ["u", "delta", "B", "C", "z"])
