@@ -83,12 +83,13 @@ def main(
         for result in results(row, found, speeds):
             table.append(result)
             click.echo(line(result), err=True)
-    if json_file:
-        table = kept(json_file, table) + table
-        json_file.write_text(json.dumps({"machine": facts(), "rates": speeds, "rows": table}, indent=1) + "\n")
+        if json_file:  # after every row: a run that is stopped keeps what it measured
+            whole = kept(json_file, table) + table
+            json_file.write_text(json.dumps({"machine": facts(), "rates": speeds, "rows": whole}, indent=1) + "\n")
+    whole = kept(json_file, table) + table if json_file else table
     if table_file:
-        table_file.write_text(markdown(table) + "\n")
-    click.echo(markdown(table))
+        table_file.write_text(markdown(whole) + "\n")
+    click.echo(markdown(whole))
     if wrong:
         raise click.ClickException("; ".join(wrong))
 

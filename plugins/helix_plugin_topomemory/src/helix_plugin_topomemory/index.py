@@ -8,6 +8,9 @@ from usearch.index import Index
 BLOCK = 1 << 24
 """Similarities that an exact search holds at once."""
 
+SMALL = 1000
+"""Keys that enter a graph one by one before threads share the work."""
+
 
 def unit(keys: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1; a row of zeros stays."""
@@ -57,7 +60,13 @@ class GraphIndex:
         )
 
     def add(self, ids: np.ndarray, keys: np.ndarray) -> None:
-        self._index.add(ids.astype(np.uint64), keys, copy=True)
+        # In a small graph threads that insert at the same time may not see each other: a node stays unreachable.
+        alone = max(0, SMALL - len(self._index))
+        ids = ids.astype(np.uint64)
+        if alone:
+            self._index.add(ids[:alone], keys[:alone], copy=True, threads=1)
+        if len(ids) > alone:
+            self._index.add(ids[alone:], keys[alone:], copy=True)
 
     def remove(self, ids: np.ndarray) -> None:
         self._index.remove(ids.astype(np.uint64))
