@@ -69,11 +69,11 @@ def main(
     os.environ["OMP_NUM_THREADS"] = str(threads)
     from side_by_side.machine import facts, rates
 
-    speeds = rates()
-    click.echo("  ".join(f"{name} {value:.3g}" for name, value in speeds.items()), err=True)
     table: list[Result] = []
     wrong = []
     for row in chosen:
+        speeds = rates()  # anew for every row: neighbours of a shared machine come and go
+        click.echo("  ".join(f"{name} {value:.3g}" for name, value in speeds.items()), err=True)
         found = compare(row, samples, patience, threads)
         for name, side in found.items():
             if side.missing is not None:
@@ -81,11 +81,11 @@ def main(
             if side.error is not None and not side.error <= row.tolerance:
                 wrong.append(f"{row.work}: ours differs from {name} by {side.error:.1e}")
         for result in results(row, found, speeds):
-            table.append(result)
+            table.append(result | {"rates": speeds})
             click.echo(line(result), err=True)
         if json_file:  # after every row: a run that is stopped keeps what it measured
             whole = kept(json_file, table) + table
-            json_file.write_text(json.dumps({"machine": facts(), "rates": speeds, "rows": whole}, indent=1) + "\n")
+            json_file.write_text(json.dumps({"machine": facts(), "rows": whole}, indent=1) + "\n")
     whole = kept(json_file, table) + table if json_file else table
     if table_file:
         table_file.write_text(markdown(whole) + "\n")
