@@ -21,6 +21,7 @@ from helix_core.ops import (
     ssd,
     swiglu,
 )
+from helix_core.ops._array import device_of
 from helix_core.ops.kernel import Kernel
 from helix_core.ops.op import OPS, Op, Sample, define_op
 from helix_core.ops.table import Choice, Facts, OpTable, Refusal, bind_ops
@@ -41,6 +42,7 @@ __all__ = [
     "causal_conv1d",
     "cross_entropy",
     "define_op",
+    "device_of",
     "diagonal_ssm",
     "embedding",
     "gated_delta_rule",

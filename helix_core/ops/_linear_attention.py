@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops._array import device_of, scan, valid_steps, zeros
 
 Array = Any
 
@@ -35,7 +35,7 @@ def linear_attention(
         return xp.zeros_like(v), S
     log_decay = xp.clip(log_decay, FORGOTTEN, None)
     log_decay = xp.broadcast_to(log_decay, (log_decay.shape[0], length, heads, log_decay.shape[3]))
-    document = xp.zeros((batch, length), dtype=xp.int64, device=q.device)
+    document = xp.zeros((batch, length), dtype=xp.int64, device=device_of(q))
     valid = None
     if lengths is not None:
         valid = valid_steps(xp, length, lengths)
@@ -47,30 +47,40 @@ def linear_attention(
         document = xp.cumulative_sum(xp.astype(starts, xp.int64), axis=1)
     # A decay for each key needs a number for each pair of steps and key: shorter chunks.
     chunk = min(length, 64 if log_decay.shape[3] == 1 else 16)
-    # Cut by `unstack`, whose gradient is a stack: that of a slice is a copy of the whole, for every chunk.
-    cut = [chunks(xp, xp.permute_dims(a, (0, 2, 1, 3)), chunk) for a in (q, k, v, log_decay)]
-    before = zeros(xp, (batch,), document)
-    parts = []
-    for i, (q, k, v, log_decay) in enumerate(zip(*cut, strict=True)):
-        now = document[:, i * chunk : (i + 1) * chunk]
-        if now.shape[1] < chunk:
-            last = now[:, -1:] + zeros(xp, (batch, chunk - now.shape[1]), now)
-            now = xp.concat([now, last], axis=1)
-        y, S = _chunk(xp, q, k, v, log_decay, S, now, before)
-        before = now[:, -1]
-        parts.append(y)
-    y = xp.permute_dims(xp.concat(parts, axis=2)[:, :, :length, :], (0, 2, 1, 3))
-    return y, S
+    cut = [chunks(xp, a, chunk) for a in (q, k, v, log_decay)]
+
+    def step(carry: tuple[Array, Array], at: tuple[Any, ...]) -> tuple[tuple[Array, Array], Array]:
+        (S, before), (q, k, v, log_decay, document) = carry, at
+        y, S = _chunk(xp, q, k, v, log_decay, S, document, before)
+        return (S, document[:, -1]), y
+
+    (S, _), y = scan(xp, step, (S, zeros(xp, (batch,), document)), (*cut, documents(xp, document, chunk)))
+    return joined(xp, y, length), S
 
 
-def chunks(xp: Any, a: Array, chunk: int) -> tuple[Array, ...]:
-    """(B, H, L, D) -> arrays (B, H, chunk, D), the last one filled up with zeros: they leave the state as it is."""
-    B, H, L, D = a.shape
+def chunks(xp: Any, a: Array, chunk: int) -> Array:
+    """(B, L, H, D) -> (B, count, H, chunk, D), the last one filled up with zeros: they leave the state as it is."""
+    B, L, H, D = a.shape
     count = -(-L // chunk)
     if count * chunk > L:
-        a = xp.concat([a, zeros(xp, (B, H, count * chunk - L, D), a)], axis=2)
-    found: tuple[Array, ...] = xp.unstack(xp.reshape(a, (B, H, count, chunk, D)), axis=2)
-    return found
+        a = xp.concat([a, zeros(xp, (B, count * chunk - L, H, D), a)], axis=1)
+    return xp.permute_dims(xp.reshape(a, (B, count, chunk, H, D)), (0, 1, 3, 2, 4))
+
+
+def documents(xp: Any, document: Array, chunk: int) -> Array:
+    """(B, L) -> (B, count, chunk), the last one filled up with the last document."""
+    B, L = document.shape
+    count = -(-L // chunk)
+    if count * chunk > L:
+        last = document[:, -1:] + zeros(xp, (B, count * chunk - L), document)
+        document = xp.concat([document, last], axis=1)
+    return xp.reshape(document, (B, count, chunk))
+
+
+def joined(xp: Any, y: Array, length: int) -> Array:
+    """(B, count, H, chunk, D) -> (B, length, H, D): `chunks` undone."""
+    B, count, H, chunk, D = y.shape
+    return xp.reshape(xp.permute_dims(y, (0, 1, 3, 2, 4)), (B, count * chunk, H, D))[:, :length, :, :]
 
 
 def _chunk(
@@ -78,7 +88,7 @@ def _chunk(
 ) -> tuple[Array, Array]:
     """q, k, v, log_decay (B, H, T, ...), the documents of its steps (B, T) and of the state before it (B,)."""
     steps = q.shape[2]
-    order = xp.arange(steps, device=q.device)
+    order = xp.arange(steps, device=device_of(q))
     earlier = order[:, None] > order[None, :]
     # gap[t, s] = Σ log_decay over s < i <= t, one sum for each s.
     terms = xp.where(earlier[..., None], log_decay[:, :, :, None, :], zeros(xp, (), log_decay))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops._array import device_of, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -80,13 +80,13 @@ def causal_conv1d(
     elif activation != "none":
         raise ValueError(f"activation must be 'none' or 'silu', not {activation!r}")
     if ends is None:
-        index = xp.arange(L, L + K - 1, dtype=xp.int64, device=x.device) + zeros(xp, (B, 1), _int(xp, x))
+        index = xp.arange(L, L + K - 1, dtype=xp.int64, device=device_of(x)) + zeros(xp, (B, 1), _int(xp, x))
     else:
         y = xp.where(valid_steps(xp, L, ends)[..., None], y, xp.zeros_like(y))
-        index = xp.arange(K - 1, dtype=xp.int64, device=x.device) + ends[:, None]
+        index = xp.arange(K - 1, dtype=xp.int64, device=device_of(x)) + ends[:, None]
     last = xp.take_along_axis(inputs, xp.broadcast_to(index[..., None], (B, K - 1, D)), axis=1)
     if document is not None:
-        end = xp.full((B, 1), L, dtype=xp.int64, device=x.device) if ends is None else ends[:, None]
+        end = xp.full((B, 1), L, dtype=xp.int64, device=device_of(x)) if ends is None else ends[:, None]
         current = xp.take_along_axis(document, end + (K - 2), axis=1) if K > 1 else document[:, :1]
         same = xp.take_along_axis(document, index, axis=1) == current
         last = xp.where(same[..., None], last, xp.zeros_like(last))
@@ -95,4 +95,4 @@ def causal_conv1d(
 
 def _int(xp: Any, like: Array) -> Array:
     """An int64 scalar on the device of `like`, to take a dtype from."""
-    return xp.zeros((), dtype=xp.int64, device=like.device)
+    return xp.zeros((), dtype=xp.int64, device=device_of(like))

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import arange, valid_steps, zeros
+from helix_core.ops._array import arange, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -71,19 +71,22 @@ def diagonal_ssm(
     if initial_state is None:
         initial_state = zeros(xp, (batch, channels, log_a.shape[1], 2), u)
     re, im = initial_state[..., 0], initial_state[..., 1]
-    steps = []
-    for t in range(length):
-        if reset is not None:
-            new = reset[:, t, None, None]
+    if length == 0:
+        return xp.zeros_like(u), initial_state
+
+    def step(h: tuple[Array, Array], at: tuple[Any, ...]) -> tuple[tuple[Array, Array], Array]:
+        (re, im), (u, new, real) = h, at
+        if new is not None:
+            new = new[:, None, None]
             re, im = xp.where(new, xp.zeros_like(re), re), xp.where(new, xp.zeros_like(im), im)
-        next_re = a_re * re - a_im * im + u[:, t, :, None]
+        next_re = a_re * re - a_im * im + u[..., None]
         next_im = a_re * im + a_im * re
-        if valid is not None:
-            keep = valid[:, t, None, None]
-            next_re, next_im = xp.where(keep, next_re, re), xp.where(keep, next_im, im)
-        re, im = next_re, next_im
-        steps.append(2 * xp.sum(c_re * re - c_im * im, axis=-1))
-    y = xp.stack(steps, axis=1) if steps else xp.zeros_like(u)
+        if real is not None:
+            real = real[:, None, None]
+            next_re, next_im = xp.where(real, next_re, re), xp.where(real, next_im, im)
+        return (next_re, next_im), 2 * xp.sum(c_re * next_re - c_im * next_im, axis=-1)
+
+    (re, im), y = scan(xp, step, (re, im), (u, reset, valid))
     if valid is not None:
         y = xp.where(valid[..., None], y, xp.zeros_like(y))
     return y, xp.stack([re, im], axis=-1)

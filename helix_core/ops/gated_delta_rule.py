@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import valid_steps, zeros
-from helix_core.ops._linear_attention import FORGOTTEN, chunks
+from helix_core.ops._array import device_of, scan, valid_steps, zeros
+from helix_core.ops._linear_attention import FORGOTTEN, chunks, documents, joined
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 CHUNK = 32
@@ -85,7 +85,7 @@ def gated_delta_rule(
         xp.reshape(xp.broadcast_to(a[:, :, :, None, :], spread), (batch, length, heads, keys)) for a in (scale * q, k)
     )
     log_decay, beta = xp.clip(log_decay, FORGOTTEN, None)[..., None], beta[..., None]
-    document = xp.zeros((batch, length), dtype=xp.int64, device=q.device)
+    document = xp.zeros((batch, length), dtype=xp.int64, device=device_of(q))
     valid = None
     if lengths is not None:
         valid = valid_steps(xp, length, lengths)
@@ -94,25 +94,23 @@ def gated_delta_rule(
     if reset is not None:
         starts = reset if valid is None else xp.logical_and(reset, valid)
         document = xp.cumulative_sum(xp.astype(starts, xp.int64), axis=1)
-    steps = min(length, CHUNK)
-    cut = [chunks(xp, xp.permute_dims(a, (0, 2, 1, 3)), steps) for a in (q, k, v, log_decay, beta)]
-    before = zeros(xp, (batch,), document)
-    parts = []
-    for i, (q, k, v, log_decay, beta) in enumerate(zip(*cut, strict=True)):
-        now = document[:, i * steps : (i + 1) * steps]
-        if now.shape[1] < steps:
-            now = xp.concat([now, now[:, -1:] + zeros(xp, (batch, steps - now.shape[1]), now)], axis=1)
-        y, S = _chunk(xp, q, k, v, log_decay, beta, S, now, before)
-        before = now[:, -1]
-        parts.append(y)
-    return xp.permute_dims(xp.concat(parts, axis=2)[:, :, :length, :], (0, 2, 1, 3)), S
+    chunk = min(length, CHUNK)
+    cut = [chunks(xp, a, chunk) for a in (q, k, v, log_decay, beta)]
+
+    def step(carry: tuple[Array, Array], at: tuple[Any, ...]) -> tuple[tuple[Array, Array], Array]:
+        (S, before), (q, k, v, log_decay, beta, document) = carry, at
+        y, S = _chunk(xp, q, k, v, log_decay, beta, S, document, before)
+        return (S, document[:, -1]), y
+
+    (S, _), y = scan(xp, step, (S, zeros(xp, (batch,), document)), (*cut, documents(xp, document, chunk)))
+    return joined(xp, y, length), S
 
 
 def _chunk(
     xp: Any, q: Array, k: Array, v: Array, log_decay: Array, beta: Array, S: Array, document: Array, before: Array
 ) -> tuple[Array, Array]:
     """q, k, v, log_decay, beta (B, H, T, ...), the documents of its steps (B, T) and of the state before it (B,)."""
-    order = xp.arange(q.shape[2], device=q.device)
+    order = xp.arange(q.shape[2], device=device_of(q))
     earlier = order[:, None] > order[None, :]
     # gap[t, s] = Σ log_decay over s < i <= t, one sum for each s: never a difference of two large sums.
     gap = xp.exp(xp.cumulative_sum(xp.where(earlier, log_decay, zeros(xp, (), log_decay)), axis=2))

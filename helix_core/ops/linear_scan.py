@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops._array import scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -45,14 +45,18 @@ def linear_scan(
     if reset is not None and valid is not None:
         reset = xp.logical_and(reset, valid)
     h = zeros(xp, (x.shape[0], x.shape[2]), x) if initial_state is None else initial_state
-    steps = []
-    for t in range(length):
-        if reset is not None:
-            h = xp.where(reset[:, t, None], xp.zeros_like(h), h)
-        following = a[:, t, :] * h + x[:, t, :]
-        h = following if valid is None else xp.where(valid[:, t, None], following, h)
-        steps.append(h)
-    y = xp.stack(steps, axis=1) if steps else xp.zeros_like(x)
+    if length == 0:
+        return xp.zeros_like(x), h
+
+    def step(h: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
+        a, x, new, real = at
+        if new is not None:
+            h = xp.where(new[:, None], xp.zeros_like(h), h)
+        following = a * h + x
+        h = following if real is None else xp.where(real[:, None], following, h)
+        return h, h
+
+    h, y = scan(xp, step, h, (a, x, reset, valid))
     if valid is not None:
         y = xp.where(valid[..., None], y, xp.zeros_like(y))
     return y, h

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops._array import scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -73,18 +73,19 @@ def rwkv7(
     valid = None if lengths is None else valid_steps(xp, length, lengths)
     if reset is not None and valid is not None:
         reset = xp.logical_and(reset, valid)
-    decay = xp.exp(log_decay)
-    steps = []
-    for t in range(length):
-        if reset is not None:
-            S = xp.where(reset[:, t, None, None, None], xp.zeros_like(S), S)
-        moved = xp.matmul(a[:, t, :, None, :], S)
-        following = (
-            decay[:, t, :, :, None] * S + b[:, t, :, :, None] * moved + k[:, t, :, :, None] * v[:, t, :, None, :]
-        )
-        S = following if valid is None else xp.where(valid[:, t, None, None, None], following, S)
-        steps.append(xp.matmul(r[:, t, :, None, :], S)[:, :, 0, :])
-    y = xp.stack(steps, axis=1) if steps else xp.zeros_like(v)
+    if length == 0:
+        return xp.zeros_like(v), S
+
+    def step(S: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
+        r, decay, k, v, a, b, new, real = at
+        if new is not None:
+            S = xp.where(new[:, None, None, None], xp.zeros_like(S), S)
+        moved = xp.matmul(a[..., None, :], S)
+        following = decay[..., None] * S + b[..., None] * moved + k[..., None] * v[..., None, :]
+        S = following if real is None else xp.where(real[:, None, None, None], following, S)
+        return S, xp.matmul(r[..., None, :], S)[:, :, 0, :]
+
+    S, y = scan(xp, step, S, (r, xp.exp(log_decay), k, v, a, b, reset, valid))
     if valid is not None:
         y = xp.where(valid[:, :, None, None], y, xp.zeros_like(y))
     return y, S

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops._array import scan, valid_steps, zeros
 from helix_core.ops.activations import silu, softplus
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
@@ -86,15 +86,18 @@ def selective_scan(
     if reset is not None and valid is not None:
         reset = xp.logical_and(reset, valid)
     h = zeros(xp, (u.shape[0], u.shape[2], A.shape[1]), u) if initial_state is None else initial_state
-    steps = []
-    for t in range(length):
-        if reset is not None:
-            h = xp.where(reset[:, t, None, None], xp.zeros_like(h), h)
-        dt = delta[:, t, :, None]
-        following = xp.exp(dt * A) * h + dt * u[:, t, :, None] * B[:, t, None, :]
-        h = following if valid is None else xp.where(valid[:, t, None, None], following, h)
-        steps.append(xp.sum(h * C[:, t, None, :], axis=-1))
-    y = xp.stack(steps, axis=1) if steps else xp.zeros_like(u)
+    if length == 0:
+        return xp.zeros_like(u), h
+
+    def step(h: Array, at: tuple[Any, ...]) -> tuple[Array, Array]:
+        u, dt, B, C, new, real = at
+        if new is not None:
+            h = xp.where(new[:, None, None], xp.zeros_like(h), h)
+        following = xp.exp(dt[..., None] * A) * h + (dt * u)[..., None] * B[:, None, :]
+        h = following if real is None else xp.where(real[:, None, None], following, h)
+        return h, xp.sum(h * C[:, None, :], axis=-1)
+
+    h, y = scan(xp, step, h, (u, delta, B, C, reset, valid))
     if D is not None:
         y = y + u * D
     if z is not None:

@@ -42,7 +42,8 @@ class BasicLevel:
         for dtype in backend_instance.dtypes():
             x = backend_instance.asarray(np.ones(3, np.float64), dtype)
             assert dtype in str(x.dtype)
-            assert "int64" in str(backend_instance.asarray(np.ones(3, np.int64), dtype).dtype)
+            # JAX has no wider integers than 32 bits unless told otherwise.
+            assert str(backend_instance.asarray(np.ones(3, np.int64), dtype).dtype).endswith(("int64", "int32"))
             assert "bool" in str(backend_instance.asarray(np.ones(3, bool), dtype).dtype)
 
     def test_a_read_only_array_is_not_written_through(self, backend_instance: Backend) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, normal, uniform
-from helix_core.ops import OpTable
+from helix_core.ops import OpTable, device_of
 from helix_plugin_hyena.history import carried
 from helix_plugin_hyena.implicit_filter import Kept, embedding, mlp, mlp_params, window
 
@@ -166,7 +166,7 @@ def both_ways(F: OpTable, v: Array, back: Array, ahead: Array, reset: Array | No
     """Convolve v (B, L, D) with a filter over the past and one over the future, both (K, D), within documents."""
     xp = F.xp
     if lengths is not None:
-        steps = xp.arange(v.shape[1], dtype=lengths.dtype, device=lengths.device)
+        steps = xp.arange(v.shape[1], dtype=lengths.dtype, device=device_of(lengths))
         v = xp.where((steps[None, :] < lengths[:, None])[..., None], v, xp.zeros_like(v))
     turned = None
     if reset is not None:  # seen from the end, a document starts where the next one starts

@@ -9,14 +9,14 @@ from typing import Any
 
 from helix_core.layers import Params, ParamSpec
 from helix_core.layers.init import constant, fan_in, uniform
-from helix_core.ops import OpTable
+from helix_core.ops import OpTable, device_of
 
 Array = Any
 
 
 def spaced(xp: Any, start: float, stop: float, count: int, like: Array) -> Array:
     """`count` numbers from start to stop, both included, with the dtype and device of `like`."""
-    steps = xp.arange(count, dtype=like.dtype, device=like.device)
+    steps = xp.arange(count, dtype=like.dtype, device=device_of(like))
     return start + steps * ((stop - start) / max(count - 1, 1))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from helix_core.ops import device_of
+
 Array = Any
 
 BLOCK = 256
@@ -25,7 +27,7 @@ def angles(F: Any, length: int, width: int) -> tuple[Array, Array]:
     """
     rates = frequencies(width)
     per_step, per_block = F.asarray(rates), F.asarray(np.mod(rates * BLOCK, 2 * math.pi))
-    position = F.xp.arange(length, device=per_step.device)
+    position = F.xp.arange(length, device=device_of(per_step))
     block = position // BLOCK
     rest = F.xp.astype(position - BLOCK * block, per_step.dtype)[:, None]
     angle = rest * per_step + F.xp.astype(block, per_step.dtype)[:, None] * per_block

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in
-from helix_core.ops import OpTable
+from helix_core.ops import OpTable, device_of
 
 Array = Any
 
@@ -95,7 +95,7 @@ class MemoryRead(Layer[MemoryReadConfig]):
         # Documents are numbered; what is carried in belongs to number 0.
         number = xp.cumulative_sum(started, axis=1)
         numbers = xp.concat([xp.zeros_like(before["filled"]), number], axis=1)
-        at, slot = xp.arange(L, device=x.device)[:, None] + M, xp.arange(M + L, device=x.device)[None, :]
+        at, slot = xp.arange(L, device=device_of(x))[:, None] + M, xp.arange(M + L, device=device_of(x))[None, :]
         near = xp.logical_and(slot <= at, slot > at - M)[None]
         open_ = xp.logical_and(near, numbers[:, None, :] == number[:, :, None])
         open_ = xp.logical_and(open_, filled[:, None, :] > 0)
@@ -106,10 +106,12 @@ class MemoryRead(Layer[MemoryReadConfig]):
         y = F.linear(y, p["out.weight"])
         if state is None:
             return y, None
-        stop = xp.full((B,), L, dtype=xp.int64, device=x.device) if lengths is None else xp.astype(lengths, xp.int64)
+        stop = (
+            xp.full((B,), L, dtype=xp.int64, device=device_of(x)) if lengths is None else xp.astype(lengths, xp.int64)
+        )
         last_number = _at(xp, xp.concat([xp.zeros_like(number[:, :1]), number], axis=1), stop[:, None])
         # After n steps the slots are n..n+M-1 of all, and those of an earlier document are empty.
-        window = stop[:, None] + xp.arange(M, dtype=xp.int64, device=x.device)[None, :]
+        window = stop[:, None] + xp.arange(M, dtype=xp.int64, device=device_of(x))[None, :]
         kept = _at(xp, filled, window) * xp.astype(_at(xp, numbers, window) == last_number, x.dtype)
         return y, {
             "keys": _at(xp, keys, window) * kept[..., None],
