@@ -10,6 +10,7 @@ EVERYTHING = -e '.[plot,test]' \
              -e plugins/helix_plugin_ssm \
              -e plugins/helix_plugin_hyena \
              -e plugins/helix_plugin_synthetic \
+             -e plugins/helix_plugin_jax \
              -e plugins/helix_plugin_topomemory \
              -e plugins/example_third_party
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cpu/cpu"): "helix-plugin-cpu",
+    ("backend", "jax/jax"): "helix-plugin-jax",
     ("layer", "hyena/hyena"): "helix-plugin-hyena",
     ("layer", "ssm/mamba"): "helix-plugin-ssm",
     ("layer", "ssm/mamba2"): "helix-plugin-ssm",

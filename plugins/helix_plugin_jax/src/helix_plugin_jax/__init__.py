@@ -1,0 +1,1 @@
+"""JAX for Helix: models compiled by XLA, on processors, graphics cards and TPUs."""

@@ -1,0 +1,187 @@
+"""Ops that are better said in another way than their reference: JAX differentiates and compiles them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from helix_core.ops import OPS
+from helix_plugin_jax.namespace import xp
+
+Array = Any
+PART = 256
+"""Steps of a parallel scan: its states (B, PART, D, N) are all there at once."""
+
+
+def linear_scan(
+    a: Array,
+    x: Array,
+    initial_state: Array | None = None,
+    reset: Array | None = None,
+    lengths: Array | None = None,
+) -> tuple[Array, Array]:
+    """The op `linear_scan`: in log L parallel steps on accelerators, one after the other on processors."""
+    if jax.default_backend() == "cpu":
+        found: tuple[Array, Array] = OPS["linear_scan"].reference(xp, a, x, initial_state, reset, lengths)
+        return found
+    return linear_scan_in_parallel(a, x, initial_state, reset, lengths)
+
+
+def linear_scan_in_parallel(
+    a: Array, x: Array, initial_state: Array | None, reset: Array | None, lengths: Array | None
+) -> tuple[Array, Array]:
+    """Source: Blelloch, Prefix Sums and Their Applications, 1990 (`jax.lax.associative_scan`)."""
+    if x.shape[1] == 0:
+        return x, jnp.zeros_like(x[:, 0]) if initial_state is None else initial_state
+    start = jnp.zeros_like(x[:, 0]) if initial_state is None else initial_state
+    real = _real(x, lengths)
+    h, last = _parallel(start, _decays(a, reset, real), jnp.where(real[..., None], x, 0))
+    return jnp.where(real[..., None], h, 0), last
+
+
+def selective_scan(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None = None,
+    z: Array | None = None,
+    delta_bias: Array | None = None,
+    initial_state: Array | None = None,
+    reset: Array | None = None,
+    lengths: Array | None = None,
+    *,
+    delta_softplus: bool = False,
+) -> tuple[Array, Array]:
+    """The op `selective_scan`: parts of a parallel scan on accelerators, step by step on processors."""
+    how = _step_by_step if jax.default_backend() == "cpu" else selective_scan_in_parallel
+    return how(u, delta, A, B, C, D, z, delta_bias, initial_state, reset, lengths, delta_softplus=delta_softplus)
+
+
+def _step_by_step(*arrays: Array | None, delta_softplus: bool) -> tuple[Array, Array]:
+    found: tuple[Array, Array] = OPS["selective_scan"].reference(xp, *arrays, delta_softplus=delta_softplus)
+    return found
+
+
+def selective_scan_in_parallel(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None,
+    z: Array | None,
+    delta_bias: Array | None,
+    initial_state: Array | None,
+    reset: Array | None,
+    lengths: Array | None,
+    *,
+    delta_softplus: bool,
+) -> tuple[Array, Array]:
+    """Parts of PART steps, each a parallel scan that the backward pass computes again."""
+    batch, length, channels = u.shape
+    h = jnp.zeros((batch, channels, A.shape[1]), u.dtype) if initial_state is None else initial_state
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    if delta_softplus:
+        delta = jax.nn.softplus(delta)
+    real = _real(u, lengths)
+
+    @jax.checkpoint
+    def part(h: Array, at: Any) -> tuple[Array, Array]:
+        u, delta, B, C, reset, real = at
+        decay = _decays(jnp.exp(delta[..., None] * A), reset, real)
+        added = jnp.where(real[..., None, None], (delta * u)[..., None] * B[:, :, None, :], 0)
+        states, last = _parallel(h, decay, added)
+        return last, jnp.sum(states * C[:, :, None, :], axis=-1)
+
+    arrays = (u, delta, B, C, reset, real)
+    whole = length - length % PART
+    ys = []
+    if whole:
+        cut = jax.tree.map(
+            lambda a: jnp.moveaxis(a[:, :whole].reshape(batch, -1, PART, *a.shape[2:]), 1, 0),
+            arrays,
+        )
+        h, y = lax.scan(part, h, cut)
+        ys.append(jnp.moveaxis(y, 0, 1).reshape(batch, whole, channels))
+    if whole < length:
+        h, y = part(h, jax.tree.map(lambda a: a[:, whole:], arrays))
+        ys.append(y)
+    y = jnp.concatenate(ys, axis=1) if ys else jnp.zeros_like(u)
+    if D is not None:
+        y = y + D * u
+    if z is not None:
+        y = y * jax.nn.silu(z)
+    return jnp.where(real[..., None], y, 0), h
+
+
+def _real(x: Array, lengths: Array | None) -> Array:
+    """Boolean (B, L): True for steps that are no padding."""
+    batch, length = x.shape[:2]
+    if lengths is None:
+        return jnp.ones((batch, length), bool)
+    return jnp.arange(length)[None, :] < lengths[:, None]
+
+
+def _decays(a: Array, reset: Array | None, real: Array) -> Array:
+    """Decays (B, L, ...): 0 where a document starts, 1 where there is padding."""
+    spread = (..., *(None,) * (a.ndim - 2))
+    if reset is not None:
+        a = jnp.where(reset[spread], 0, a)
+    return jnp.where(real[spread], a, 1)
+
+
+def _parallel(start: Array, a: Array, x: Array) -> tuple[Array, Array]:
+    """h_t = a_t h_{t-1} + x_t over axis 1: all of them, and the last."""
+
+    def join(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
+        return left[0] * right[0], left[1] * right[0] + right[1]
+
+    decay, h = lax.associative_scan(join, (a, x), axis=1)
+    h = h + decay * start[:, None]
+    return h, h[:, -1]
+
+
+@jax.jit
+def _adamw(p: Array, g: Array, m: Array, v: Array, numbers: dict[str, Any]) -> tuple[Array, Array, Array]:
+    n = numbers
+    m = n["beta1"] * m + (1 - n["beta1"]) * g
+    v = n["beta2"] * v + (1 - n["beta2"]) * (g * g)
+    return p * n["keep"] - n["rate"] * m / (jnp.sqrt(v) / n["root"] + n["eps"]), m, v
+
+
+def adamw(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    lr: float = 1e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    step: int = 1,
+) -> tuple[Array, Array, Array]:
+    """The op `adamw`; what changes from step to step is an input, not a constant of the program."""
+    numbers = {
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": eps,
+        "keep": 1 - lr * weight_decay,
+        "rate": lr / (1 - beta1**step),
+        "root": math.sqrt(1 - beta2**step),
+    }
+    updated: tuple[Array, Array, Array] = _adamw(p, g, m, v, numbers)
+    return updated
+
+
+SELF_COMPILED: dict[str, Callable[..., Any]] = {"adamw": adamw}
+"""Kernels that must not be compiled with their options as constants."""

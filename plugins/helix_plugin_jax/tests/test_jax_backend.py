@@ -1,0 +1,122 @@
+"""The conformance kit on JAX, and what is JAX's own: parallel scans, pure functions, narrow integers."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from helix_core import create
+from helix_core.errors import UsageError
+from helix_core.models import LanguageModel, ModelConfig, loss
+from helix_core.ops import OPS
+from helix_core.testing import BaseBackendTests
+from helix_plugin_jax import kernels
+
+
+class TestJax(BaseBackendTests):
+    backend = "jax"
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return create("backend", "jax")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LanguageModel(ModelConfig(vocab_size=16, d_model=12, n_layers=2, mixer={"name": "mamba", "d_state": 4}))
+
+
+@pytest.mark.parametrize("name", ["linear_scan", "selective_scan"])
+def test_what_accelerators_run_equals_the_oracle(backend, rng, name):
+    """The parallel scans, on the processor."""
+    op, run = OPS[name], jax.jit(getattr(kernels, f"{name}_in_parallel"), static_argnames=tuple(OPS[name].attrs))
+    for sample in op.samples(rng):
+        arrays = [sample.arrays.get(n) for n in op.arrays]
+        found = run(*(None if a is None else backend.asarray(a, "float32") for a in arrays), **op.attrs | sample.attrs)
+        expected = op.reference(np, *arrays, **sample.attrs)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert np.allclose(ours, theirs, atol=2e-5 * max(1, np.abs(theirs).max(initial=0)))
+
+
+def test_parts_of_a_long_parallel_scan_join(backend, rng):
+    op = OPS["selective_scan"]
+    shape = (2, 2 * kernels.PART + 37, 3)
+    arrays = {
+        "u": rng.normal(size=shape),
+        "delta": rng.uniform(0, 0.3, size=shape),
+        "A": -rng.uniform(0.1, 2, size=(3, 4)),
+        "B": rng.normal(size=(*shape[:2], 4)),
+        "C": rng.normal(size=(*shape[:2], 4)),
+    }
+    given = [None if n not in arrays else backend.asarray(arrays[n], "float32") for n in op.arrays]
+    found = kernels.selective_scan_in_parallel(*given, delta_softplus=False)
+    expected = op.reference(np, **arrays)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_long_loops_have_the_gradient_of_short_ones(backend, model, rng):
+    """Segments are computed again in the backward pass; the gradient is the processor's oracle's."""
+    F, params = backend.bind(), {k: backend.asarray(v) for k, v in model.init(0).items()}
+    tokens = rng.integers(16, size=(2, 300))
+    x, y = (backend.asarray(a.copy()) for a in (tokens[:, :-1], tokens[:, 1:]))
+    value, grads = backend.value_and_grad(lambda p, x, y: loss(model, F, p, x, y))(params, x, y)
+    cpu = create("backend", "cpu")
+    F_cpu, there = cpu.bind(dtype="float64"), {k: cpu.asarray(v, "float64") for k, v in model.init(0).items()}
+    a, b = (cpu.asarray(t.copy()) for t in (tokens[:, :-1], tokens[:, 1:]))
+    expected, truth = cpu.value_and_grad(lambda p, x, y: loss(model, F_cpu, p, x, y))(there, a, b)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    for name, grad in truth.items():
+        scale = float(grad.abs().max())
+        assert np.allclose(grads[name], cpu.to_numpy(grad), atol=2e-4 * scale), name
+
+
+def test_a_model_as_pure_functions(backend, model, rng):
+    init, apply = backend.functions(model)
+    params, tokens = init(3), backend.asarray(rng.integers(16, size=(4, 7)))
+    logits = apply(params, tokens)
+    assert logits.shape == (4, 7, 16)
+    assert np.allclose(jax.jit(apply)(params, tokens), logits, atol=1e-5)
+    one_by_one = jax.vmap(lambda row: apply(params, row[None])[0])(tokens)
+    assert np.allclose(one_by_one, logits, atol=1e-5)
+    grads = jax.grad(lambda p: apply(p, tokens).sum())(params)
+    assert set(grads) == set(params)
+
+
+def test_a_decoder_keeps_its_own_copy_of_a_state(backend, model, rng):
+    F, params = backend.bind(mode="infer"), {k: backend.asarray(v) for k, v in model.init(0).items()}
+    tokens = rng.integers(16, size=(2, 5))
+    _, state = model.apply(F, params, backend.asarray(tokens), state=model.init_state(F, 2))
+    decoder = backend.decoder(model, F, params, batch=2)
+    decoder.load(state)
+    first = [decoder.step(np.array([1, 2])) for _ in range(3)][-1]
+    decoder.load(state)  # the steps before have not used it up
+    assert np.array_equal(first, [decoder.step(np.array([1, 2])) for _ in range(3)][-1])
+    saved = decoder.state()
+    ahead = decoder.step(np.array([3, 4]))
+    decoder.load(saved)
+    assert np.array_equal(ahead, decoder.step(np.array([3, 4])))
+
+
+def test_integers_that_do_not_fit_are_refused(backend):
+    with pytest.raises(UsageError, match="32 bits"):
+        backend.asarray(np.array([2**31], np.int64))
+
+
+def test_every_layer_runs_compiled(backend, layer_name, rng):
+    """A training step of one layer as one program: nothing in it looks at values."""
+    layer = create("layer", layer_name, d_model=32)
+    init, apply = backend.functions(layer)
+    params, x = init(0), backend.asarray(rng.normal(size=(2, 70, 32)), "float32")
+    value, grads = jax.jit(jax.value_and_grad(lambda p: (apply(p, x) ** 2).mean()))(params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in grads.values())
+
+
+def pytest_generate_tests(metafunc):
+    if "layer_name" in metafunc.fixturenames:
+        from helix_core.plugin_system import components
+
+        metafunc.parametrize("layer_name", [c.descriptor.name for c in components("layer")])
