@@ -24,7 +24,17 @@ def helix_backends() -> Sequence[BackendDescriptor]:
     ]
 
 
-STORED_SHORT = ("add_rms_norm", "causal_conv1d", "cross_entropy", "rms_norm", "selective_scan", "swiglu")
+STORED_SHORT = (
+    "add_rms_norm",
+    "causal_conv1d",
+    "cross_entropy",
+    "gated_delta_rule",
+    "linear_scan",
+    "rms_norm",
+    "rwkv7",
+    "selective_scan",
+    "swiglu",
+)
 """Kernels that read and write bfloat16 themselves; the others get float32 between casts."""
 
 
