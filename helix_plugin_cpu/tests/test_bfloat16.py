@@ -10,7 +10,15 @@ from helix_core.ops import OPS
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._storage import BFLOAT16, FLOAT32, read, size_of, write
 
-SAME = ("gated_delta_rule", "linear_scan", "rwkv7")
+SAME = (
+    "diagonal_ssm",
+    "gated_delta_rule",
+    "gated_linear_attention",
+    "linear_scan",
+    "long_conv",
+    "rwkv7",
+    "ssd",
+)
 """Kernels whose arithmetic is the same however activations are stored."""
 
 NATIVE = ("add_rms_norm", "causal_conv1d", "cross_entropy", "rms_norm", "selective_scan", "swiglu", *SAME)
@@ -47,7 +55,7 @@ def tables():
 def gradients(F, op, sample, dtype):
     """Outputs and gradients, from activations and gradients of outputs rounded to bfloat16 and stored in `dtype`."""
     half = {n: torch.from_numpy(np.asarray(a)) for n, a in sample.arrays.items()}
-    small = {"weight", "bias", "A", "D", "delta_bias", "initial_state", "residual"}
+    small = {"weight", "bias", "A", "D", "delta_bias", "dt_bias", "log_a", "c", "filter", "initial_state", "residual"}
     arrays = {}
     for name, a in half.items():
         if a.is_floating_point():
