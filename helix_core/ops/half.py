@@ -22,17 +22,25 @@ def storage(dtype: str) -> str:
 
 def between_casts(xp: Any, op: Op, function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
     """`function`, which computes in float32, with activations in and out in half precision."""
-    half, halves = getattr(xp, dtype), [getattr(xp, name) for name in HALF if hasattr(xp, name)]
+    halves = [getattr(xp, name) for name in HALF if hasattr(xp, name)]
 
     def widen(array: Any) -> Any:
         return array if array is None or array.dtype not in halves else xp.astype(array, xp.float32)
 
+    return narrowed(xp, op, lambda *arrays, **attrs: function(*map(widen, arrays), **attrs), dtype)
+
+
+def narrowed(xp: Any, op: Op, function: Callable[..., Any], dtype: str) -> Callable[..., Any]:
+    """`function` with activations out in half precision, also where all that it got was float32."""
+    half = getattr(xp, dtype)
+
+    def narrow(name: str, value: Any) -> Any:
+        return value if name in op.wide or value.dtype == half else xp.astype(value, half)
+
     def run(*arrays: Any, **attrs: Any) -> Any:
-        result = function(*map(widen, arrays), **attrs)
+        result = function(*arrays, **attrs)
         if len(op.outputs) == 1:
-            return result if op.outputs[0] in op.wide else xp.astype(result, half)
-        return tuple(
-            value if name in op.wide else xp.astype(value, half) for name, value in zip(op.outputs, result, strict=True)
-        )
+            return narrow(op.outputs[0], result)
+        return tuple(narrow(name, value) for name, value in zip(op.outputs, result, strict=True))
 
     return run

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
-from helix_core.ops.half import HALF, between_casts
+from helix_core.ops.half import HALF, between_casts, narrowed
 from helix_core.ops.op import OPS, Op
 
 if TYPE_CHECKING:
@@ -132,9 +132,10 @@ def _bind_at(
     if native and pin is None:
         function, choice = _bind(op, xp, facts, native, wrap, pin)
         if choice.chosen != REFERENCE:
-            return function, choice
+            return narrowed(xp, op, function, facts.dtype), choice
     elif pin is not None and any(pin in (name, descriptor.name) for name, descriptor in native):
-        return _bind(op, xp, facts, native, wrap, pin)
+        function, choice = _bind(op, xp, facts, native, wrap, pin)
+        return narrowed(xp, op, function, facts.dtype), choice
     function, choice = _bind(op, xp, replace(facts, dtype="float32"), ranked, wrap, pin)
     choice = replace(choice, reason=f"{choice.reason}; in float32, between casts")
     return between_casts(xp, op, function, facts.dtype), choice

@@ -10,7 +10,18 @@ from helix_core.ops import OPS
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._storage import BFLOAT16, FLOAT32, read, size_of, write
 
-NATIVE = ("add_rms_norm", "causal_conv1d", "cross_entropy", "rms_norm", "selective_scan", "swiglu")
+SAME = (
+    "diagonal_ssm",
+    "gated_delta_rule",
+    "gated_linear_attention",
+    "linear_scan",
+    "long_conv",
+    "rwkv7",
+    "ssd",
+)
+"""Kernels whose arithmetic is the same however activations are stored."""
+
+NATIVE = ("add_rms_norm", "causal_conv1d", "cross_entropy", "rms_norm", "selective_scan", "swiglu", *SAME)
 
 
 @kernel
@@ -42,9 +53,9 @@ def tables():
 
 
 def gradients(F, op, sample, dtype):
-    """Outputs and gradients, from activations rounded to bfloat16 and stored in `dtype`."""
+    """Outputs and gradients, from activations and gradients of outputs rounded to bfloat16 and stored in `dtype`."""
     half = {n: torch.from_numpy(np.asarray(a)) for n, a in sample.arrays.items()}
-    small = {"weight", "bias", "A", "D", "delta_bias", "initial_state", "residual"}
+    small = {"weight", "bias", "A", "D", "delta_bias", "dt_bias", "log_a", "c", "filter", "initial_state", "residual"}
     arrays = {}
     for name, a in half.items():
         if a.is_floating_point():
@@ -54,7 +65,7 @@ def gradients(F, op, sample, dtype):
     out = getattr(F, op.name)(*(arrays.get(n) for n in op.arrays), **sample.attrs)
     out = out if isinstance(out, tuple) else (out,)
     generator = torch.Generator().manual_seed(0)
-    total = sum((torch.randn(y.shape, generator=generator) * y.float()).sum() for y in out)
+    total = sum((torch.randn(y.shape, generator=generator).bfloat16() * y.float()).sum() for y in out)
     leaves = {n: a for n, a in arrays.items() if a.is_floating_point()}
     return out, dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
 
@@ -80,6 +91,31 @@ def test_a_kernel_equals_itself_in_float32(tables, name, rng):
             assert close(a, b, 1e-2), output
         for leaf, grad in whole_grads.items():
             assert close(grad, short_grads[leaf], 2e-2), leaf
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_only_the_result_is_rounded(tables, name, rng):
+    op = OPS[name]
+    for sample in op.samples(rng):
+        whole, whole_grads = gradients(tables["float32"], op, sample, torch.float32)
+        short, short_grads = gradients(tables["bfloat16"], op, sample, torch.bfloat16)
+        for output, a, b in zip(op.outputs, whole, short, strict=True):
+            assert torch.equal(a.to(b.dtype), b), output
+        for leaf, grad in whole_grads.items():
+            assert torch.equal(grad.to(short_grads[leaf].dtype), short_grads[leaf]), leaf
+
+
+def test_activations_come_out_short_also_if_all_come_in_whole(tables, rng):
+    x = torch.from_numpy(rng.normal(size=(2, 5, 3))).float()
+    y, last = tables["bfloat16"].linear_scan(x, x)
+    assert y.dtype == torch.bfloat16
+    assert last.dtype == torch.float32
+
+
+def test_a_decay_in_float32_keeps_its_digits(tables):
+    decay = torch.full((1, 4000, 3), 0.999)  # 1 in bfloat16
+    y, _ = tables["bfloat16"].linear_scan(decay, torch.ones(1, 4000, 3, dtype=torch.bfloat16))
+    assert torch.allclose(y[0, -1].float(), torch.full((3,), (1 - 0.999**4000) / 0.001), rtol=4e-3)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,21 @@ def helix_backends() -> Sequence[BackendDescriptor]:
     ]
 
 
-STORED_SHORT = ("add_rms_norm", "causal_conv1d", "cross_entropy", "rms_norm", "selective_scan", "swiglu")
+STORED_SHORT = (
+    "add_rms_norm",
+    "causal_conv1d",
+    "cross_entropy",
+    "diagonal_ssm",
+    "gated_delta_rule",
+    "gated_linear_attention",
+    "linear_scan",
+    "long_conv",
+    "rms_norm",
+    "rwkv7",
+    "selective_scan",
+    "ssd",
+    "swiglu",
+)
 """Kernels that read and write bfloat16 themselves; the others get float32 between casts."""
 
 

@@ -54,6 +54,11 @@ def single(array: Tensor | None) -> Tensor | None:
     return None if array is None else array.detach().float()
 
 
+def stored_as(*arrays: Tensor | None) -> torch.dtype:
+    """What activations are stored as: bfloat16 if any of the given ones is."""
+    return torch.bfloat16 if any(a is not None and a.dtype == torch.bfloat16 for a in arrays) else torch.float32
+
+
 def stored_like(array: Tensor | None, like: Tensor) -> Tensor | None:
     """The same values in the dtype of `like`: a copy only where a caller mixes dtypes."""
     return None if array is None else array.detach().to(like.dtype)

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, dense, flags, row_ends, rows
+from helix_plugin_cpu.kernels._arguments import Shape, address, dense, flags, row_ends, rows, single, stored_as
 from helix_plugin_cpu.kernels._attention_backward import backward_jobs, backward_scratch
 from helix_plugin_cpu.kernels._attention_chunk import round_up
 from helix_plugin_cpu.kernels._attention_forward import forward_jobs, forward_scratch
 from helix_plugin_cpu.kernels._attention_parts import EACH_KEY, SSD
 from helix_plugin_cpu.kernels._attention_step import step_jobs, step_scratch
 from helix_plugin_cpu.kernels._blocks import total
+from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
 
 FEW_JOBS = 8
@@ -107,15 +108,15 @@ def unit(array: Tensor) -> Tensor:
 
 def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     """y (B, L, H, V) and the last state (B, H, K, V); `kept` takes what `backward` needs."""
-    y = torch.empty(plan.batch, plan.length, plan.heads, plan.values)
+    q, k, v, g = _activations(plan, given)
+    y = torch.empty(plan.batch, plan.length, plan.heads, plan.values, dtype=v.dtype)
     last = torch.empty(plan.batch, plan.heads, plan.keys, plan.values)
-    q, k, v = unit(given.q), unit(given.k), unit(given.v)
-    g = unit(given.g) if plan.kind == EACH_KEY else given.g.resolve_neg()
-    A, bias, D, initial = (dense(a) for a in (given.A, given.bias, given.D, given.initial))
+    A, bias, D, initial = (dense(single(a)) for a in (given.A, given.bias, given.D, given.initial))
     reset, stops = flags(given.reset), ends(given.lengths, plan)
     if plan.length == 1 and kept is None:
         launch(
             step_jobs, plan.batch * plan.heads, last.numel(), step_scratch(plan.keys, plan.values),
+            kind(q, k, v), kind(g),
             *headed(q), *headed(k), *headed(v), *headed(g),
             *(address(a) for a in (A, bias, D, initial, reset, stops, y, last)),
             plan.heads, plan.groups, plan.keys, plan.values,
@@ -124,13 +125,20 @@ def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Ten
         return y, last
     launch(
         forward_jobs, plan.jobs, plan.work,
-        forward_scratch(plan.keys, plan.values, plan.chunk, plan.share),
+        forward_scratch(plan.keys, plan.values, plan.chunk, plan.share), kind(q, k, v), kind(g),
         *headed(q), *headed(k), *headed(v), *headed(g),
         *(address(a) for a in (A, bias, D, initial, reset, stops, y, last, kept)),
         plan.length, plan.heads, plan.groups, plan.share, plan.keys, plan.values,
         plan.kind, plan.chunk, plan.span, int(given.soft), float(given.low), float(given.high), float(given.scale),
     )  # fmt: skip
     return y, last
+
+
+def _activations(plan: Plan, given: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """q, k, v, stored alike, and g, which keeps its digits."""
+    dtype = stored_as(given.q, given.k, given.v)
+    q, k, v = (unit(a.detach().to(dtype)) for a in (given.q, given.k, given.v))
+    return q, k, v, unit(given.g) if plan.kind == EACH_KEY else given.g.resolve_neg()
 
 
 class Gradients(NamedTuple):
@@ -150,19 +158,20 @@ def backward(plan: Plan, given: Inputs, kept: Tensor, dy: Tensor | None, dlast: 
     """Gradients of y and the last state -> of the inputs. That of g has the full (B, L, H, ...)."""
     B, L, H, G = plan.batch, plan.length, plan.heads, plan.groups
     each_key = plan.kind == EACH_KEY
-    dy = torch.zeros(B, L, H, plan.values) if dy is None else unit(dy)
-    q, k, v = unit(given.q), unit(given.k), unit(given.v)
-    g = unit(given.g) if each_key else given.g.resolve_neg()
-    A, bias, D, dlast = (dense(a) for a in (given.A, given.bias, given.D, dlast))
+    q, k, v, g = _activations(plan, given)
+    dy = torch.zeros(B, L, H, plan.values, dtype=v.dtype) if dy is None else unit(dy.to(v.dtype))
+    A, bias, D, dlast = (dense(single(a)) for a in (given.A, given.bias, given.D, dlast))
     reset, stops = flags(given.reset), ends(given.lengths, plan)
     parts = H // G // plan.share
-    dq, dk = torch.empty(parts, B, L, G, plan.keys), torch.empty(parts, B, L, G, plan.keys)
-    dv, dinitial = torch.empty(B, L, H, plan.values), torch.empty(B, H, plan.keys, plan.values)
-    dg = torch.empty(B, L, H, plan.keys) if each_key else torch.empty(B, L, H)
+    summed = v.dtype if parts == 1 else torch.float32
+    dq, dk = (torch.empty(parts, B, L, G, plan.keys, dtype=summed) for _ in range(2))
+    dv, dinitial = torch.empty(v.shape, dtype=v.dtype), torch.empty(B, H, plan.keys, plan.values)
+    dg = torch.empty(B, L, H, plan.keys, dtype=g.dtype) if each_key else torch.empty(B, L, H)
     dA, dbias, dD = (torch.empty(B, H) if plan.kind == SSD else None for _ in range(3))
     launch(
         backward_jobs, plan.jobs, 3 * plan.work,
         backward_scratch(plan.keys, plan.values, plan.chunk, plan.share, plan.span),
+        kind(q, k, v, dy), kind(g), kind(dq),
         *headed(q), *headed(k), *headed(v), *headed(g), *headed(dy),
         *(address(a) for a in (A, bias, D, dlast, reset, stops, kept)),
         *(address(a) for a in (dq, dk, dv, dg, dA, dbias, dD, dinitial)),

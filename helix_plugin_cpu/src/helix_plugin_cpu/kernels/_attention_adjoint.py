@@ -18,9 +18,9 @@ from helix_plugin_cpu.kernels._simd import (
     load_first,
     splat,
     store,
-    store_first,
     sum_lanes,
 )
+from helix_plugin_cpu.kernels._storage import read, read_one, size_of, write
 
 
 @part
@@ -180,20 +180,21 @@ def fold_keys(
 
 @part
 def finish_ssd(
+    stored: float, dt_stored: float,
     x: int, x_t: int, dy: int, dv: int, weight: int, dlog: int, dt: int, dt_t: int, rate: float, bias: float,
     skip: float, soft: int, low: float, high: float, steps: int, values: int, sums: int, dx: int, dx_t: int,
     ddt: int, ddt_t: int, dA: int, dD: int, dbias: int,
 ) -> None:  # fmt: skip
     """Mamba-2's own inputs: dx and ddt of a chunk of a head; dA, dD, dbias, a number each, accumulate."""
-    V, skips = padded(values), splat(0.0)
+    V, skips, wide = padded(values), splat(0.0), size_of(stored)
     for t in range(steps):
         factor, dot = broadcast(weight + FLOAT * t), splat(0.0)
         for p in range(0, values, LANES):
-            x_v = load_first(x + FLOAT * (t * x_t + p), values - p)
+            x_v = read(stored, x + wide * (t * x_t + p), values - p)
             dy_v, dv_v = load(dy + FLOAT * (t * V + p)), load(dv + FLOAT * (t * V + p))
             dot = fma(x_v, dv_v, dot)
             skips = fma(x_v, dy_v, skips)
-            store_first(dx + FLOAT * (t * dx_t + p), fma(dv_v, factor, dy_v * skip), values - p)
+            write(stored, dx + wide * (t * dx_t + p), fma(dv_v, factor, dy_v * skip), values - p)
         store(sums + VECTOR * t, dot)
     for t in range(steps, padded(steps)):
         store(sums + VECTOR * t, splat(0.0))
@@ -205,7 +206,7 @@ def finish_ssd(
     for start in range(0, steps, LANES):
         count = min(LANES, steps - start)
         for i in range(LANES):
-            raw = get(dt + FLOAT * (start + i) * dt_t) if i < count else np.float32(0.0)
+            raw = read_one(dt_stored, dt + size_of(dt_stored) * (start + i) * dt_t) if i < count else np.float32(0.0)
             put(buffer + FLOAT * i, np.float32(raw + bias))
         raw_v = load(buffer)
         store(buffer + VECTOR, sum_lanes(sums + VECTOR * start))

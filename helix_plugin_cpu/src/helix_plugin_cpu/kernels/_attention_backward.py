@@ -39,6 +39,7 @@ from helix_plugin_cpu.kernels._blocks import (
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
+from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, size_of
 
 
 def backward_scratch(keys: int, values: int, chunk: int, share: int, span: int) -> int:
@@ -57,7 +58,7 @@ def unpack_column(source: int, steps: int, target: int, target_t: int) -> None:
 
 @kernel
 def backward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, stored: float, g_stored: float, sum_stored: float,
     q: int, q_b: int, q_t: int, q_h: int, k: int, k_b: int, k_t: int, k_h: int,
     v: int, v_b: int, v_t: int, v_h: int, g: int, g_b: int, g_t: int, g_h: int,
     dy: int, dy_b: int, dy_t: int, dy_h: int,
@@ -68,8 +69,10 @@ def backward_jobs(
 ) -> None:  # fmt: skip
     """dq, dk (jobs of a group, B, L, groups, keys) and dA, dbias, dD (B, H) are partial sums.
 
-    dg is (B, L, H), or (B, L, H, keys) where every key has a decay.
+    dg is (B, L, H), or (B, L, H, keys) where every key has a decay; it is then stored as `g_stored` says, like g. dq
+    and dk are stored as `sum_stored` says, q, k, v, dv and dy as `stored` does, the rest as float32.
     """
+    wide, g_wide, sum_wide = size_of(stored), size_of(g_stored), size_of(sum_stored)
     K, V = padded(keys), padded(values)
     spans, parts, together = (length + span - 1) // span, heads // share, heads // groups
     size, per_span = K * V // LANES, span // chunk
@@ -105,13 +108,15 @@ def backward_jobs(
         end = get_int(ends + 8 * row) if ends != 0 else length
         flags = resets + row * length if resets != 0 else 0
         shared = ((part * batch + row) * length * groups + group) * keys
-        dq_job, dk_job = dq + FLOAT * shared, dk + FLOAT * shared
-        clear_rows(dq_job + FLOAT * end * groups * keys, groups * keys, length - end, keys)
-        clear_rows(dk_job + FLOAT * end * groups * keys, groups * keys, length - end, keys)
+        dq_job, dk_job = dq + sum_wide * shared, dk + sum_wide * shared
+        clear_stored(sum_stored, dq_job + sum_wide * end * groups * keys, groups * keys, length - end, keys)
+        clear_stored(sum_stored, dk_job + sum_wide * end * groups * keys, groups * keys, length - end, keys)
         rest = (row * length + end) * heads + first
-        clear_rows(dv + FLOAT * rest * values, heads * values, length - end, share * values)
-        width = keys if kind == EACH_KEY else 1
-        clear_rows(dg + FLOAT * rest * width, heads * width, length - end, share * width)
+        clear_stored(stored, dv + wide * rest * values, heads * values, length - end, share * values)
+        if kind == EACH_KEY:
+            clear_stored(g_stored, dg + g_wide * rest * keys, heads * keys, length - end, share * keys)
+        else:
+            clear_rows(dg + FLOAT * rest, heads, length - end, share)
         for h in range(share):
             each = row * heads + first + h
             at = FLOAT * each * keys * values
@@ -131,8 +136,8 @@ def backward_jobs(
                 t_end = next_start(flags, t, min((t // chunk + 1) * chunk, stop))
                 slot = (t - begin) // chunk
                 if t_end < stop and t_end % chunk == 0 and not starts_at(flags, t_end):
-                    k_at = k + FLOAT * (row * k_b + t * k_t + group * k_h)
-                    prepare_chunk(work, chunk, k_at, k_t, k_at, k_t, t_end - t, keys, values, EACH_KEY, 1.0)
+                    k_at = k + wide * (row * k_b + t * k_t + group * k_h)
+                    prepare_chunk(stored, work, chunk, k_at, k_t, k_at, k_t, t_end - t, keys, values, EACH_KEY, 1.0)
                     for h in range(share):
                         head = first + h
                         state = states_l + VECTOR * size * (slot * share + h)
@@ -142,8 +147,8 @@ def backward_jobs(
                         else:
                             copy_vectors(state, target, size)
                         prepare_head(
-                            work, chunk, v + FLOAT * (row * v_b + t * v_t + head * v_h), v_t,
-                            g + FLOAT * (row * g_b + t * g_t + head * g_h), g_t, number(A, head, 1.0),
+                            stored, g_stored, work, chunk, v + wide * (row * v_b + t * v_t + head * v_h), v_t,
+                            g + g_wide * (row * g_b + t * g_t + head * g_h), g_t, number(A, head, 1.0),
                             number(bias, head, 0.0), soft, low, high, t_end - t, keys, values, kind, 0,
                         )  # fmt: skip
                         advance(target, ks_l, v_l, t_end - t, K, V, total_l)
@@ -154,36 +159,53 @@ def backward_jobs(
                 steps, slot, fresh = t_end - t, (t - begin) // chunk, starts_at(flags, t)
                 rows = padded(steps)
                 q_at, k_at = (
-                    q + FLOAT * (row * q_b + t * q_t + group * q_h),
-                    k + FLOAT * (row * k_b + t * k_t + group * k_h),
+                    q + wide * (row * q_b + t * q_t + group * q_h),
+                    k + wide * (row * k_b + t * k_t + group * k_h),
                 )
-                prepare_chunk(work, chunk, q_at, q_t, k_at, k_t, steps, keys, values, kind, scale)
+                prepare_chunk(stored, work, chunk, q_at, q_t, k_at, k_t, steps, keys, values, kind, scale)
                 clear_vectors(dq_l, rows * K // LANES)
                 clear_vectors(dk_l, rows * K // LANES)
                 clear_vectors(dproducts_l, chunk * chunk // LANES)
                 for h in range(share):
                     head = first + h
-                    g_at = g + FLOAT * (row * g_b + t * g_t + head * g_h)
-                    v_at = v + FLOAT * (row * v_b + t * v_t + head * v_h)
+                    g_at = g + g_wide * (row * g_b + t * g_t + head * g_h)
+                    v_at = v + wide * (row * v_b + t * v_t + head * v_h)
                     rate, shift = number(A, head, 1.0), number(bias, head, 0.0)
                     prepare_head(
-                        work, chunk, v_at, v_t, g_at, g_t, rate, shift, soft, low, high, steps, keys, values, kind, 1
+                        stored,
+                        g_stored,
+                        work,
+                        chunk,
+                        v_at,
+                        v_t,
+                        g_at,
+                        g_t,
+                        rate,
+                        shift,
+                        soft,
+                        low,
+                        high,
+                        steps,
+                        keys,
+                        values,
+                        kind,
+                        1,
                     )
-                    dy_at = dy + FLOAT * (row * dy_b + t * dy_t + head * dy_h)
-                    pack(dy_at, dy_t, steps, values, one_l, 0, dy_l, spare_l)
+                    dy_at = dy + wide * (row * dy_b + t * dy_t + head * dy_h)
+                    pack(stored, dy_at, dy_t, steps, values, one_l, 0, dy_l, spare_l)
                     state = 0 if fresh else states_l + VECTOR * size * (slot * share + h)
                     adjoint_products(
                         state, dstates_l + VECTOR * size * h, qs_l, ks_l, v_l, dy_l, scores_l, chunk, total_l, steps,
                         keys, values, turned_v, turned_s, dqs_l, dks_l, dv_l, dscores_l, dtotal_l,
                     )  # fmt: skip
                     here = (row * length + t) * heads + head
-                    dv_at = dv + FLOAT * here * values
+                    dv_at = dv + wide * here * values
                     if kind == EACH_KEY:
                         fold_keys(
                             q_l, k_l, decay_k, since_k, until_k, ks_l, dqs_l, dks_l, dscores_l, chunk, dtotal_l,
                             steps, K, dq_l, dk_l, dg_l,
                         )  # fmt: skip
-                        unpack(dg_l, K, steps, keys, 1.0, dg + FLOAT * here * keys, heads * keys)
+                        unpack(dg_l, K, steps, keys, 1.0, g_stored, dg + g_wide * here * keys, heads * keys)
                     else:
                         fold(dqs_l, qs_l, since_l, rows, K, dq_l, sums_l, entering_l)
                         fold(dks_l, ks_l, until_l, rows, K, dk_l, sums_l, leaving_l)
@@ -194,18 +216,18 @@ def backward_jobs(
                     if kind == SSD:
                         each = FLOAT * (row * heads + head)
                         finish_ssd(
-                            v_at, v_t, dy_l, dv_l, weight_l, dlog_l, g_at, g_t, rate, shift, number(D, head, 0.0),
-                            soft, low, high, steps, values, sums_l, dv_at, heads * values,
+                            stored, g_stored, v_at, v_t, dy_l, dv_l, weight_l, dlog_l, g_at, g_t, rate, shift,
+                            number(D, head, 0.0), soft, low, high, steps, values, sums_l, dv_at, heads * values,
                             dg + FLOAT * here, heads, dA + each, dD + each, dbias + each,
                         )  # fmt: skip
                     else:
-                        unpack(dv_l, V, steps, values, 1.0, dv_at, heads * values)
+                        unpack(dv_l, V, steps, values, 1.0, stored, dv_at, heads * values)
                 if kind != EACH_KEY:
                     fold_products(dproducts_l, chunk, q_l, k_l, rows, K, dq_l, dk_l)
-                at = FLOAT * t * groups * keys
-                unpack(dq_l, K, steps, keys, scale, dq_job + at, groups * keys)
-                unpack(dk_l, K, steps, keys, 1.0, dk_job + at, groups * keys)
+                at = sum_wide * t * groups * keys
+                unpack(dq_l, K, steps, keys, scale, sum_stored, dq_job + at, groups * keys)
+                unpack(dk_l, K, steps, keys, 1.0, sum_stored, dk_job + at, groups * keys)
                 t_end = t
         for h in range(share):
             target = dinitial + FLOAT * (row * heads + first + h) * keys * values
-            unpack(dstates_l + VECTOR * size * h, V, keys, values, 1.0, target, values)
+            unpack(dstates_l + VECTOR * size * h, V, keys, values, 1.0, FLOAT32, target, values)

@@ -67,7 +67,7 @@ def by_value(work: int, chunk: int, K: int, V: int) -> tuple[int, int, int, int,
 
 @part
 def prepare_chunk(
-    work: int, chunk: int, q: int, q_t: int, k: int, k_t: int, steps: int, keys: int, values: int,
+    stored: float, work: int, chunk: int, q: int, q_t: int, k: int, k_t: int, steps: int, keys: int, values: int,
     kind: int, scale: float,
 ) -> float:  # fmt: skip
     """Pack q, times the scale, and k; their products. NaN unless all is finite."""
@@ -76,8 +76,8 @@ def prepare_chunk(
     q_l, k_l, _, _, turned_l = by_key(work, chunk, K)[:5]
     put(one_l, np.float32(1.0))
     put(one_l + FLOAT, np.float32(scale))
-    sound = pack(q, q_t, steps, keys, one_l + FLOAT, 0, q_l, spare_l)
-    sound += pack(k, k_t, steps, keys, one_l, 0, k_l, spare_l)
+    sound = pack(stored, q, q_t, steps, keys, one_l + FLOAT, 0, q_l, spare_l)
+    sound += pack(stored, k, k_t, steps, keys, one_l, 0, k_l, spare_l)
     if kind != EACH_KEY:
         products_l = by_value(work, chunk, K, padded(values))[2]
         products(q_l, k_l, turned_l, padded(steps), K, keys, products_l, chunk)
@@ -86,7 +86,7 @@ def prepare_chunk(
 
 @part
 def prepare_head(
-    work: int, chunk: int, v: int, v_t: int, g: int, g_t: int, rate: float, bias: float,
+    stored: float, g_stored: float, work: int, chunk: int, v: int, v_t: int, g: int, g_t: int, rate: float, bias: float,
     soft: int, low: float, high: float, steps: int, keys: int, values: int, kind: int, scores: int,
 ) -> float:  # fmt: skip
     """A head's decays, its packed v (times Δ for SSD), decayed k and, if asked for, decayed q and scores.
@@ -98,14 +98,14 @@ def prepare_head(
     q_l, k_l, qs_l, ks_l, turned_l, decay_k, since_k, until_k, upper_k = by_key(work, chunk, K)
     v_l, _, products_l, gaps_l, scores_l, sums_l = by_value(work, chunk, K, V)
     if kind == EACH_KEY:
-        fine = key_decays(g, g_t, steps, keys, decay_k, since_k, until_k, total_l, upper_k, turned_l, spare_l)
+        fine = key_decays(g_stored, g, g_t, steps, keys, decay_k, since_k, until_k, total_l, upper_k, turned_l, spare_l)
         scale_each(k_l, rows * K, until_k, ks_l)
         if scores:
             scale_each(q_l, rows * K, since_k, qs_l)
             key_scores(q_l, k_l, decay_k, steps, K, sums_l, scores_l, chunk)
     else:
         fine = head_decays(
-            kind, g, g_t, rate, bias, soft, low, high, steps, weight_l, upper_l, lower_l, since_l, until_l
+            kind, g_stored, g, g_t, rate, bias, soft, low, high, steps, weight_l, upper_l, lower_l, since_l, until_l
         )
         for n in range(0, K, LANES):
             store(total_l + FLOAT * n, splat(fine))
@@ -115,5 +115,5 @@ def prepare_head(
             pair_decays(upper_l, lower_l, steps, gaps_l, chunk)
             lower_times(products_l, gaps_l, chunk, rows, scores_l)
     if kind == SSD:
-        return fine + pack(v, v_t, steps, values, weight_l, 1, v_l, spare_l)
-    return fine + pack(v, v_t, steps, values, one_l, 0, v_l, spare_l)
+        return fine + pack(stored, v, v_t, steps, values, weight_l, 1, v_l, spare_l)
+    return fine + pack(stored, v, v_t, steps, values, one_l, 0, v_l, spare_l)

@@ -25,10 +25,11 @@ from helix_plugin_cpu.kernels._attention_parts import (
     padded,
     unpack,
 )
-from helix_plugin_cpu.kernels._blocks import clear_rows, clear_vectors, copy_vectors, next_start, starts_at
+from helix_plugin_cpu.kernels._blocks import clear_vectors, copy_vectors, next_start, starts_at
 from helix_plugin_cpu.kernels._jit import inline, kernel, part
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, take_job
-from helix_plugin_cpu.kernels._simd import LANES, VECTOR, broadcast, fma, load, load_first, store, store_first
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR, broadcast, fma, load, load_first, store
+from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, read, size_of, write
 
 
 def forward_scratch(keys: int, values: int, chunk: int, share: int) -> int:
@@ -55,8 +56,8 @@ def load_state(source: int, keys: int, values: int, state: int) -> None:
 
 @part
 def step_by_step(
-    work: int, chunk: int, state: int, g: int, g_t: int, rate: float, bias: float, soft: int, low: float, high: float,
-    steps: int, keys: int, values: int, kind: int,
+    g_stored: float, work: int, chunk: int, state: int, g: int, g_t: int, rate: float, bias: float, soft: int,
+    low: float, high: float, steps: int, keys: int, values: int, kind: int,
 ) -> None:  # fmt: skip
     """A prepared chunk as the recurrence has it."""
     K, V = padded(keys), padded(values)
@@ -68,7 +69,7 @@ def step_by_step(
         if kind != EACH_KEY:
             # The decay of this step alone: sums over several are not finite.
             head_decays(
-                kind, g + FLOAT * t * g_t, g_t, rate, bias, soft, low, high, 1,
+                kind, g_stored, g + size_of(g_stored) * t * g_t, g_t, rate, bias, soft, low, high, 1,
                 turned_l, upper_l, lower_l, since_l, until_l,
             )  # fmt: skip
             decay, decay_step = since_l, 0
@@ -79,22 +80,25 @@ def step_by_step(
 
 
 @part
-def write_outputs(y: int, x: int, x_t: int, skip: int, steps: int, values: int, target: int, target_t: int) -> None:
+def write_outputs(
+    y: int, stored: float, x: int, x_t: int, skip: int, steps: int, values: int, target: int, target_t: int
+) -> None:
     """y + skip x of a chunk; skip is an address or 0."""
     V = padded(values)
     if skip == 0:
-        unpack(y, V, steps, values, 1.0, target, target_t)
+        unpack(y, V, steps, values, 1.0, stored, target, target_t)
         return
-    D = broadcast(skip)
+    D, wide = broadcast(skip), size_of(stored)
     for t in range(steps):
         for p in range(0, values, LANES):
-            found = fma(D, load_first(x + FLOAT * (t * x_t + p), values - p), load(y + FLOAT * (t * V + p)))
-            store_first(target + FLOAT * (t * target_t + p), found, values - p)
+            x_v = read(stored, x + wide * (t * x_t + p), values - p)
+            found = fma(D, x_v, load(y + FLOAT * (t * V + p)))
+            write(stored, target + wide * (t * target_t + p), found, values - p)
 
 
 @kernel
 def forward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, stored: float, g_stored: float,
     q: int, q_b: int, q_t: int, q_h: int, k: int, k_b: int, k_t: int, k_h: int,
     v: int, v_b: int, v_t: int, v_h: int, g: int, g_b: int, g_t: int, g_h: int,
     A: int, bias: int, D: int, initial: int, resets: int, ends: int, y: int, last: int, kept: int,
@@ -103,8 +107,10 @@ def forward_jobs(
 ) -> None:  # fmt: skip
     """q, k have `groups` heads; `kept` (B, spans, H, padded keys, padded values) takes the states before every span.
 
-    Optional arrays have the address 0.
+    Optional arrays have the address 0. q, k, v and y are stored as `stored` says, g as `g_stored` does, the rest as
+    float32.
     """
+    wide = size_of(stored)
     K, V = padded(keys), padded(values)
     spans, parts = (length + span - 1) // span, heads // share
     size = K * V // LANES
@@ -128,33 +134,52 @@ def forward_jobs(
             t_end = next_start(flags, t, min((t // chunk + 1) * chunk, end))
             steps = t_end - t
             q_at, k_at = (
-                q + FLOAT * (row * q_b + t * q_t + group * q_h),
-                k + FLOAT * (row * k_b + t * k_t + group * k_h),
+                q + wide * (row * q_b + t * q_t + group * q_h),
+                k + wide * (row * k_b + t * k_t + group * k_h),
             )
-            sound = prepare_chunk(work, chunk, q_at, q_t, k_at, k_t, steps, keys, values, kind, scale)
+            sound = prepare_chunk(stored, work, chunk, q_at, q_t, k_at, k_t, steps, keys, values, kind, scale)
             for h in range(share):
                 head, state = first + h, scratch + VECTOR * size * h
                 if kept != 0 and t % span == 0:
                     copy_vectors(state, kept + VECTOR * size * ((row * spans + t // span) * heads + head), size)
                 if starts_at(flags, t):
                     clear_vectors(state, size)
-                g_at = g + FLOAT * (row * g_b + t * g_t + head * g_h)
-                v_at = v + FLOAT * (row * v_b + t * v_t + head * v_h)
+                g_at = g + size_of(g_stored) * (row * g_b + t * g_t + head * g_h)
+                v_at = v + wide * (row * v_b + t * v_t + head * v_h)
                 rate, shift = number(A, head, 1.0), number(bias, head, 0.0)
                 fine = sound + prepare_head(
-                    work, chunk, v_at, v_t, g_at, g_t, rate, shift, soft, low, high, steps, keys, values, kind, 1
+                    stored,
+                    g_stored,
+                    work,
+                    chunk,
+                    v_at,
+                    v_t,
+                    g_at,
+                    g_t,
+                    rate,
+                    shift,
+                    soft,
+                    low,
+                    high,
+                    steps,
+                    keys,
+                    values,
+                    kind,
+                    1,
                 )
                 if fine == fine:
                     attend(qs_l, state, scores_l, chunk, v_l, padded(steps), K, V, y_l)
                     advance(state, ks_l, v_l, steps, K, V, total_l)
                 else:
-                    step_by_step(work, chunk, state, g_at, g_t, rate, shift, soft, low, high, steps, keys, values, kind)
-                out = y + FLOAT * ((row * length + t) * heads + head) * values
+                    step_by_step(
+                        g_stored, work, chunk, state, g_at, g_t, rate, shift, soft, low, high, steps, keys, values, kind
+                    )
+                out = y + wide * ((row * length + t) * heads + head) * values
                 skip = D + FLOAT * head if D != 0 else 0
-                write_outputs(y_l, v_at, v_t, skip, steps, values, out, heads * values)
+                write_outputs(y_l, stored, v_at, v_t, skip, steps, values, out, heads * values)
             t = t_end
-        rest = y + FLOAT * ((row * length + end) * heads + first) * values
-        clear_rows(rest, heads * values, length - end, share * values)
+        rest = y + wide * ((row * length + end) * heads + first) * values
+        clear_stored(stored, rest, heads * values, length - end, share * values)
         for h in range(share):
             target = last + FLOAT * (row * heads + first + h) * keys * values
-            unpack(scratch + VECTOR * size * h, V, keys, values, 1.0, target, values)
+            unpack(scratch + VECTOR * size * h, V, keys, values, 1.0, FLOAT32, target, values)

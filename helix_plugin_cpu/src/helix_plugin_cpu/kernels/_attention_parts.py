@@ -26,6 +26,7 @@ from helix_plugin_cpu.kernels._simd import (
     store_first,
     sum_lanes,
 )
+from helix_plugin_cpu.kernels._storage import read, read_one, size_of, write
 
 EACH_HEAD, SSD, EACH_KEY = 0, 1, 2
 """Kinds of decay: a logarithm for each head, Mamba-2's Δ A, a logarithm for each key."""
@@ -51,15 +52,23 @@ def lane_total(vector: Vec, buffer: int) -> float:
 
 @part
 def pack(
-    source: int, row: int, steps: int, width: int, factors: int, factor_step: int, target: int, buffer: int
+    stored: float,
+    source: int,
+    row: int,
+    steps: int,
+    width: int,
+    factors: int,
+    factor_step: int,
+    target: int,
+    buffer: int,
 ) -> float:
-    """(steps, width) with rows `row` floats apart, each times its factor -> padded; NaN unless all is finite."""
+    """(steps, width) with rows `row` elements apart, each times its factor -> padded; NaN unless all is finite."""
     wide = padded(width)
     check = splat(0.0)
     for t in range(steps):
         factor = broadcast(factors + FLOAT * factor_step * t)
         for d in range(0, wide, LANES):
-            x = load_first(source + FLOAT * (t * row + d), width - d)
+            x = read(stored, source + size_of(stored) * (t * row + d), width - d)
             scaled = x * factor
             check = fma(scaled, splat(0.0), check)
             store(target + FLOAT * (t * wide + d), scaled)
@@ -69,17 +78,18 @@ def pack(
 
 
 @part
-def unpack(source: int, wide: int, steps: int, width: int, factor: float, target: int, row: int) -> None:
-    """The way back: padded rows -> (steps, width) with rows `row` floats apart, times a factor."""
+def unpack(source: int, wide: int, steps: int, width: int, factor: float, stored: float, target: int, row: int) -> None:
+    """The way back: padded rows -> (steps, width) with rows `row` elements apart, times a factor."""
     for t in range(steps):
         for d in range(0, width, LANES):
-            store_first(target + FLOAT * (t * row + d), load(source + FLOAT * (t * wide + d)) * factor, width - d)
+            found = load(source + FLOAT * (t * wide + d)) * factor
+            write(stored, target + size_of(stored) * (t * row + d), found, width - d)
 
 
 @part
 def head_decays(
-    kind: int, g: int, g_t: int, rate: float, bias: float, soft: int, low: float, high: float, steps: int,
-    weight: int, upper: int, lower: int, since: int, until: int,
+    kind: int, stored: float, g: int, g_t: int, rate: float, bias: float, soft: int, low: float, high: float,
+    steps: int, weight: int, upper: int, lower: int, since: int, until: int,
 ) -> float:  # fmt: skip
     """The decays of a head that has one number for each step; g is that number's logarithm, or dt for SSD.
 
@@ -88,7 +98,10 @@ def head_decays(
     """
     wide = padded(steps)
     for t in range(wide):
-        put(weight + FLOAT * t, np.float32(get(g + FLOAT * g_t * t) + bias) if t < steps else np.float32(0.0))
+        put(
+            weight + FLOAT * t,
+            np.float32(read_one(stored, g + size_of(stored) * g_t * t) + bias) if t < steps else np.float32(0.0),
+        )
     if kind == SSD:
         for t in range(0, wide, LANES):
             dt = canonical(load(weight + FLOAT * t))
@@ -119,8 +132,8 @@ def head_decays(
 
 @part
 def key_decays(
-    g: int, g_t: int, steps: int, keys: int, decay: int, since: int, until: int, total: int, upper: int, lower: int,
-    buffer: int,
+    stored: float, g: int, g_t: int, steps: int, keys: int, decay: int, since: int, until: int, total: int, upper: int,
+    lower: int, buffer: int,
 ) -> float:  # fmt: skip
     """The same where every key has its own: decay = 2^(log of a step), since and until (steps, keys) padded.
 
@@ -132,7 +145,7 @@ def key_decays(
         head, rest = splat(0.0), splat(0.0)
         for t in range(steps):
             at = FLOAT * (t * wide + n)
-            x = load_first(g + FLOAT * (t * g_t + n), keys - n) * LOG2_E
+            x = read(stored, g + size_of(stored) * (t * g_t + n), keys - n) * LOG2_E
             x = bounded(canonical(x), FORGOTTEN, 1e30)
             check = fma(x, splat(0.0), check)
             store(decay + at, exp2(x))

@@ -11,6 +11,7 @@ from torch import Tensor
 from helix_plugin_cpu.kernels._arguments import Shape, address
 from helix_plugin_cpu.kernels._delta_backward import backward_scratch, delta_backward_jobs
 from helix_plugin_cpu.kernels._delta_forward import PAIR, delta_forward_jobs, forward_scratch, tile_steps
+from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
 
 
@@ -22,34 +23,46 @@ def kept_shape(r: Shape, v: Shape) -> Shape:
 
 
 def run_forward(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor,
-    initial: Tensor | None, resets: Tensor | None, ends: Tensor, kept: Tensor | None,
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor,
+    initial: Tensor | None, resets: Tensor | None, ends: Tensor, kept: Tensor | None, scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Dense r, w, k, a, b (B, L, H, K), v (B, L, H, V) -> y (B, L, H, V), last state (B, H, K, V)."""
-    batch, length, heads, keys = r.shape
-    values = v.shape[3]
-    y, last = torch.empty(v.shape), torch.empty(batch, heads, keys, values)
+    """Dense r, w, k, a, b (B, L, H, K), v (B, L, H, V) -> y (B, L, H, V), last state (B, H, K, V).
+
+    Without a, r and k (B, L, G, K) are queries and keys of the gated delta rule, w and b (B, L, H) decays and β.
+    """
+    batch, length, groups, keys = r.shape
+    heads, values = v.shape[2:]
+    y, last = torch.empty(v.shape, dtype=v.dtype), torch.empty(batch, heads, keys, values)
     launch(
         delta_forward_jobs, batch * heads * -(-values // PAIR), 5 * batch * length * heads * keys * values // 4,
-        forward_scratch(keys), *(address(x) for x in (r, w, k, v, a, b, initial, resets, ends, y, last, kept)),
-        length, heads, keys, values, tile_steps(keys, values),
+        forward_scratch(keys), kind(r, k, v), *(address(x) for x in (r, w, k, v, a, b)),
+        *(address(x) for x in (initial, resets, ends, y, last, kept)),
+        length, heads, groups, keys, values, tile_steps(keys, values), float(scale),
     )  # fmt: skip
     return y, last
 
 
 def run_backward(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor,
-    dy: Tensor, dlast: Tensor | None, resets: Tensor | None, ends: Tensor, kept: Tensor,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """Gradients of r, w, k, v, a, b and of the initial state."""
-    batch, length, heads, keys = r.shape
-    values, tile = v.shape[3], tile_steps(keys, v.shape[3])
-    grads = tuple(torch.empty(x.shape) for x in (r, w, k, v, a, b))
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor,
+    dy: Tensor, dlast: Tensor | None, resets: Tensor | None, ends: Tensor, kept: Tensor, scale: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor]:  # fmt: skip
+    """Gradients of r, w, k, v, a, b and of the initial state.
+
+    Without a, those of r and k are of every head, (B, L, H, K) float32.
+    """
+    batch, length, groups, keys = r.shape
+    heads, values = v.shape[2:]
+    tile = tile_steps(keys, values)
+    dw, dv, db = (torch.empty(x.shape, dtype=x.dtype) for x in (w, v, b))
+    da = None if a is None else torch.empty(a.shape, dtype=a.dtype)
+    each = (batch, length, heads, keys)
+    dr, dk = (torch.empty(each, dtype=torch.float32 if a is None else x.dtype) for x in (r, k))
     dinitial = torch.empty(batch, heads, keys, values)
     launch(
         delta_backward_jobs, batch * heads, 5 * batch * length * heads * keys * values,
-        backward_scratch(keys, values, tile),
-        *(address(x) for x in (r, w, k, v, a, b, dy, dlast, resets, ends, kept, *grads, dinitial)),
-        length, heads, keys, values, tile,
+        backward_scratch(keys, values, tile), kind(r, k, v, dy),
+        *(address(x) for x in (r, w, k, v, a, b, dy, dlast, resets, ends, kept)),
+        *(address(x) for x in (dr, dw, dk, dv, da, db, dinitial)),
+        length, heads, groups, keys, values, tile, float(scale),
     )  # fmt: skip
-    return (*grads, dinitial)
+    return dr, dw, dk, dv, da, db, dinitial

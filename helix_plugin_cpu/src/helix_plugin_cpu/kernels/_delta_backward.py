@@ -5,9 +5,11 @@ A job is one head of a row with all its columns, since the gradients of r, w, k,
 
 from __future__ import annotations
 
+from helix_plugin_cpu.kernels._attention_parts import lane_total
 from helix_plugin_cpu.kernels._blocks import clear_rows, clear_vectors, last_start, starts_at
+from helix_plugin_cpu.kernels._delta_forward import inputs, removal, row_bytes
 from helix_plugin_cpu.kernels._jit import inline, kernel
-from helix_plugin_cpu.kernels._memory import FLOAT, get_int, take_job
+from helix_plugin_cpu.kernels._memory import FLOAT, get_int, put, take_job
 from helix_plugin_cpu.kernels._simd import (
     LANES,
     VECTOR,
@@ -20,6 +22,7 @@ from helix_plugin_cpu.kernels._simd import (
     store_first,
     sum_lanes,
 )
+from helix_plugin_cpu.kernels._storage import FLOAT32, as_floats, clear_stored, read, size_of, write
 
 PARTS = 5
 """Gradients that sum over columns: of r, w, k, a and b."""
@@ -28,7 +31,7 @@ PARTS = 5
 def backward_scratch(keys: int, values: int, tile: int) -> int:
     """Bytes that `delta_backward_jobs` needs per thread."""
     blocks, rows = -(-values // LANES), -(-keys // LANES) * LANES
-    return VECTOR * (blocks * keys * (tile + 2) + blocks * (tile + 1) + PARTS * rows)
+    return VECTOR * (blocks * keys * (tile + 2) + blocks * (tile + 3) + PARTS * rows + 4 * rows // LANES)
 
 
 @inline
@@ -61,7 +64,9 @@ def recompute(
 
 
 @inline
-def pull(r: int, k: int, b: int, dy: int, grad: int, dmoved: int, dv: int, keys: int, values: int, blocks: int) -> None:
+def pull(
+    kind: float, r: int, k: int, b: int, dy: int, grad: int, dmoved: int, dv: int, keys: int, values: int, blocks: int
+) -> None:
     """The state's gradient takes in that of y; from it, those of v and of Sᵀa."""
     for block in range(blocks):
         at, lanes = VECTOR * block, values - block * LANES
@@ -73,7 +78,7 @@ def pull(r: int, k: int, b: int, dy: int, grad: int, dmoved: int, dv: int, keys:
             store(here, g)
             dv_v = fma(broadcast(k + FLOAT * i), g, dv_v)
             dd_v = fma(broadcast(b + FLOAT * i), g, dd_v)
-        store_first(dv + at, dv_v, lanes)
+        write(kind, dv + size_of(kind) * LANES * block, dv_v, lanes)
         store(dmoved + at, dd_v)
 
 
@@ -105,31 +110,62 @@ def push(
 
 
 @inline
-def write_sums(sums: int, target: int, keys: int) -> None:
+def write_sums(kind: float, sums: int, target: int, keys: int) -> None:
     for i in range(0, keys, LANES):
-        store_first(target + FLOAT * i, sum_lanes(sums + VECTOR * i), keys - i)
+        write(kind, target + size_of(kind) * i, sum_lanes(sums + VECTOR * i), keys - i)
+
+
+@inline
+def write_gated(
+    kind: float, k: int, decay: int, beta: int, sums: int, rows: int, scale: float, keys: int,
+    dr: int, dk: int, ddecay: int, dbeta: int, buffer: int,
+) -> None:  # fmt: skip
+    """Gradients of the gated delta rule's own inputs, for w = α, a = -α k, b = β k and k = β k; those of r and k as
+    float32."""
+    shrink, share, part = broadcast(decay), broadcast(beta), VECTOR * rows
+    of_decay, of_beta = splat(0.0), splat(0.0)
+    for i in range(0, keys, LANES):
+        at, left = sums + VECTOR * i, keys - i
+        k_v = read(kind, k + size_of(kind) * i, left)
+        taken, da = sum_lanes(at + 2 * part) + sum_lanes(at + 4 * part), sum_lanes(at + 3 * part)
+        store_first(dr + FLOAT * i, sum_lanes(at) * scale, left)
+        store_first(dk + FLOAT * i, fma(share, taken, -shrink * da), left)
+        of_decay = of_decay + (sum_lanes(at + part) - da * k_v)
+        of_beta = fma(taken, k_v, of_beta)
+    put(ddecay, lane_total(of_decay, buffer))
+    put(dbeta, lane_total(of_beta, buffer))
 
 
 @kernel
 def delta_backward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     r: int, w: int, k: int, v: int, a: int, b: int, dy: int, dlast: int, resets: int, ends: int, kept: int,
     dr: int, dw: int, dk: int, dv: int, da: int, db: int, dinitial: int,
-    length: int, heads: int, keys: int, values: int, tile: int,
+    length: int, heads: int, groups: int, keys: int, values: int, tile: int, scale: float,
 ) -> None:  # fmt: skip
-    """Dense arrays as in `delta_forward_jobs`; `dlast` may have address 0."""
+    """Dense arrays as in `delta_forward_jobs`; `dlast` may have address 0.
+
+    Gradients are stored as what they are of is, but of the gated delta rule's queries and keys they are float32 and of
+    every head, (B, L, H, K).
+    """
+    wide = size_of(kind)
     blocks, rows = (values + LANES - 1) // LANES, (keys + LANES - 1) // LANES * LANES
     tiles = (length + tile - 1) // tile
     size = VECTOR * blocks * keys
     grad = scratch + size * (tile + 1)
     moved = grad + size
     dmoved = moved + VECTOR * blocks * tile
-    sums = dmoved + VECTOR * blocks
+    v_l = dmoved + VECTOR * blocks
+    dy_l = v_l + VECTOR * blocks
+    sums = dy_l + VECTOR * blocks
+    a_l = sums + VECTOR * PARTS * rows
+    rows_l = a_l + row_bytes(keys)
     while True:
         job = take_job(counter)
         if job >= jobs:
             return
         row, head = job // heads, job % heads
+        group = head // (heads // groups)
         end = get_int(ends + 8 * row)
         flags = resets + row * length if resets != 0 else 0
         restore(dlast + FLOAT * job * keys * values if dlast != 0 else 0, values, keys, blocks, grad)
@@ -140,40 +176,51 @@ def delta_backward_jobs(
             fresh = starts_at(flags, t)
             source = kept + FLOAT * (job * tiles + t // tile) * keys * values
             restore(0 if fresh else source, values, keys, blocks, scratch)
-            for i in range(t_end - t):
-                at = (row * length + t + i) * heads + head
-                key, value = FLOAT * at * keys, FLOAT * at * values
-                here = scratch + size * i
-                recompute(
-                    w + key, k + key, v + value, a + key, b + key, here, here + size,
-                    moved + VECTOR * blocks * i, keys, values, blocks,
-                )  # fmt: skip
-            for i in range(t_end - t - 1, -1, -1):
-                at = (row * length + t + i) * heads + head
-                key, value = FLOAT * at * keys, FLOAT * at * values
-                here = scratch + size * i
-                pull(r + key, k + key, b + key, dy + value, grad, dmoved, dv + value, keys, values, blocks)
+            for step in range(2 * (t_end - t)):  # there, and back
+                back = step >= t_end - t
+                i = 2 * (t_end - t) - 1 - step if back else step
+                at = row * length + t + i
+                key, number, value = (at * groups + group) * keys, at * heads + head, (at * heads + head) * values
+                here, moved_l = scratch + size * i, moved + VECTOR * blocks * i
+                a_at = removal(kind, k, w, a, key, number, keys, a_l)
+                r_at, w_at, k_at, b_at = inputs(kind, r, w, k, a, b, key, number, scale, keys, rows_l)
+                v_at = as_floats(kind, v + wide * value, values, v_l)
+                if not back:
+                    recompute(w_at, k_at, v_at, a_at, b_at, here, here + size, moved_l, keys, values, blocks)
+                    continue
+                dy_at = as_floats(kind, dy + wide * value, values, dy_l)
+                pull(kind, r_at, k_at, b_at, dy_at, grad, dmoved, dv + wide * value, keys, values, blocks)
                 push(
-                    w + key, a + key, v + value, dy + value, here, here + size, moved + VECTOR * blocks * i,
-                    grad, dmoved, sums, keys, values, blocks, rows,
-                )  # fmt: skip
-                part = VECTOR * rows
-                write_sums(sums, dr + key, keys)
-                write_sums(sums + part, dw + key, keys)
-                write_sums(sums + 2 * part, dk + key, keys)
-                write_sums(sums + 3 * part, da + key, keys)
-                write_sums(sums + 4 * part, db + key, keys)
+                    w_at, a_at, v_at, dy_at, here, here + size, moved_l, grad, dmoved, sums, keys, values, blocks, rows
+                )
+                if a == 0:
+                    to = FLOAT * number
+                    write_gated(
+                        kind, k + wide * key, w + to, b + to, sums, rows, scale, keys,
+                        dr + to * keys, dk + to * keys, dw + to, db + to, rows_l,
+                    )  # fmt: skip
+                else:
+                    part = VECTOR * rows
+                    write_sums(kind, sums, dr + wide * key, keys)
+                    write_sums(FLOAT32, sums + part, dw + FLOAT * key, keys)
+                    write_sums(kind, sums + 2 * part, dk + wide * key, keys)
+                    write_sums(kind, sums + 3 * part, da + wide * key, keys)
+                    write_sums(kind, sums + 4 * part, db + wide * key, keys)
             if fresh:  # nothing flows into the document before
                 clear_vectors(grad, blocks * keys)
             t_end = t
         at = (row * length + end) * heads + head
-        padding, stride = FLOAT * at * keys, heads * keys
-        clear_rows(dr + padding, stride, length - end, keys)
-        clear_rows(dw + padding, stride, length - end, keys)
-        clear_rows(dk + padding, stride, length - end, keys)
-        clear_rows(da + padding, stride, length - end, keys)
-        clear_rows(db + padding, stride, length - end, keys)
-        clear_rows(dv + FLOAT * at * values, heads * values, length - end, values)
+        for target in (dr, dk, da, db):
+            if a != 0:
+                clear_stored(kind, target + wide * at * keys, heads * keys, length - end, keys)
+        if a != 0:
+            clear_rows(dw + FLOAT * at * keys, heads * keys, length - end, keys)
+        else:
+            for target in (dr, dk):
+                clear_rows(target + FLOAT * at * keys, heads * keys, length - end, keys)
+            for target in (dw, db):
+                clear_rows(target + FLOAT * at, heads, length - end, 1)
+        clear_stored(kind, dv + wide * at * values, heads * values, length - end, values)
         for i in range(keys):
             for block in range(blocks):
                 into = dinitial + FLOAT * ((job * keys + i) * values + block * LANES)

@@ -37,7 +37,7 @@ def direct_jobs(
         job = take_job(counter)
         if job >= jobs:
             return
-        b, d = job // groups, channel(job % groups, channels)
+        b, d = job // groups, FLOAT * channel(job % groups, channels)
         end = get_int(ends + 8 * b)
         start = -before
         for t in range(length):

@@ -28,6 +28,7 @@ from helix_plugin_cpu.kernels._fft_plan import CHUNK, LEVEL
 from helix_plugin_cpu.kernels._jit import inline, kernel, part
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, prefetch, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load, store
+from helix_plugin_cpu.kernels._storage import FLOAT32, read, size_of, write
 
 SPECTRUM, CONVOLVE, ADJOINT, INVERSE = range(4)
 
@@ -48,8 +49,8 @@ def offset(points: int) -> int:
 
 @inline
 def channel(group: int, channels: int) -> int:
-    """Bytes to a group's first channel. The last group overlaps the one before rather than be narrower."""
-    return FLOAT * min(LANES * group, channels - LANES)
+    """A group's first channel. The last group overlaps the one before rather than be narrower."""
+    return min(LANES * group, channels - LANES)
 
 
 @part
@@ -110,36 +111,38 @@ def write_rows(x: int, top: int, columns: int, stride: int, table: int, rows: in
 
 @part
 def stage_in(
-    stage: int, gap: int, source: int, row: int, gate: int, gate_row: int, first: int, stop: int, channels: int,
-    steps: int,
+    kind: float, stage: int, gap: int, source: int, row: int, gate: int, gate_row: int, first: int, stop: int,
+    channels: int, steps: int,
 ) -> None:  # fmt: skip
     """Copy blocks first..stop-1 of strided rows, times their gates, each to dense rows `gap` bytes after the last."""
     for t in range(steps):
         for block in range(first, stop):
-            d = channel(block, channels)
+            d = size_of(kind) * channel(block, channels)
             prefetch(source + row * (t + AHEAD) + d)
-            value = load(source + row * t + d)
+            value = read(kind, source + row * t + d, LANES)
             if gate != 0:
                 prefetch(gate + gate_row * (t + AHEAD) + d)
-                value = value * load(gate + gate_row * t + d)
+                value = value * read(kind, gate + gate_row * t + d, LANES)
             store(stage + gap * (block - first) + VECTOR * t, value)
 
 
 @part
 def stage_out(
-    stage: int, gap: int, target: int, row: int, gate: int, gate_row: int, first: int, stop: int, channels: int,
-    steps: int,
+    kind: float, stage: int, gap: int, target_kind: float, target: int, row: int, gate: int, gate_row: int,
+    first: int, stop: int, channels: int, steps: int,
 ) -> None:  # fmt: skip
-    """The way back: dense rows, times gates, to strided ones."""
+    """The way back: dense rows, times gates, to strided ones, stored as `target_kind` says."""
     for t in range(steps):
         for block in range(first, stop):
             d = channel(block, channels)
             value = load(stage + gap * (block - first) + VECTOR * t)
             if gate != 0:
-                prefetch(gate + gate_row * (t + AHEAD) + d)
-                value = value * load(gate + gate_row * t + d)
-            prefetch(target + row * (t + AHEAD) + d)
-            store(target + row * t + d, value)
+                here = gate + size_of(kind) * d
+                prefetch(here + gate_row * (t + AHEAD))
+                value = value * read(kind, here + gate_row * t, LANES)
+            to = target + size_of(target_kind) * d
+            prefetch(to + row * (t + AHEAD))
+            write(target_kind, to + row * t, value, LANES)
 
 
 @part
@@ -204,7 +207,7 @@ def place(base: int, row: int, step: int, b: int, t: int) -> int:
 
 @kernel
 def conv_jobs(
-    counter: int, jobs: int, scratch: int, mode: int, segments: int, count: int, longest: int,
+    counter: int, jobs: int, scratch: int, kind: float, mode: int, segments: int, count: int, longest: int,
     channels: int, width: int, staged: int,
     u: int, u_b: int, u_t: int, gate: int, gate_b: int, gate_t: int,
     v: int, v_b: int, v_t: int, v_gate: int, v_gate_b: int, v_gate_t: int,
@@ -222,7 +225,8 @@ def conv_jobs(
               u gate with v v_gate over a part of the segments
 
     Where there are gates, `staged`, rows pass through dense copies of a few blocks: a gated row is read from several
-    places, each a page of its own, and to look up a page takes longer than to read sixteen floats of it.
+    places, each a page of its own, and to look up a page takes longer than to read sixteen floats of it. u, v, y and
+    gates are stored as `kind` says, and staged if that is in bfloat16; z, the filter, h and dfilter are float32.
     """
     size, blocks, gap = top * stride, (channels + LANES - 1) // LANES, staged * VECTOR * (longest + 3)
     x, inputs, stage = scratch, scratch + size, scratch + size
@@ -236,7 +240,7 @@ def conv_jobs(
             return
         if mode == SPECTRUM:
             x = h + job * size
-            read_rows(x, top, inner, stride, table, u + channel(job, channels), u_t, taps)
+            read_rows(x, top, inner, stride, table, u + FLOAT * channel(job, channels), u_t, taps)
             sweep(mode, x, 0, scale, 0, top, inner, unit, stride, levels, depth)
             continue
         if mode == CONVOLVE:
@@ -252,12 +256,12 @@ def conv_jobs(
             u_here, y_here, v_here = place(u, u_b, u_t, b, t), place(y, y_b, y_t, b, t), place(v, v_b, v_t, b, t)
             if staged:
                 gate_here = place(gate, gate_b, gate_t, b, t)
-                stage_in(stage, gap, u_here, u_t, gate_here, gate_t, begin, stop, channels, n)
+                stage_in(kind, stage, gap, u_here, u_t, gate_here, gate_t, begin, stop, channels, n)
                 if mode == ADJOINT:
                     gate_here = place(v_gate, v_gate_b, v_gate_t, b, t)
-                    stage_in(v_stage, gap, v_here, v_t, gate_here, v_gate_t, begin, stop, channels, n)
+                    stage_in(kind, v_stage, gap, v_here, v_t, gate_here, v_gate_t, begin, stop, channels, n)
             for block in range(begin, stop):
-                d, total, at = channel(block, channels), totals + size * (block - begin), gap * (block - begin)
+                d, total, at = FLOAT * channel(block, channels), totals + size * (block - begin), gap * (block - begin)
                 source, source_t, other, other_t, target, target_t = u_here + d, u_t, v_here + d, v_t, y_here + d, y_t
                 if staged:
                     source, source_t, other, other_t, target, target_t = (
@@ -269,14 +273,15 @@ def conv_jobs(
                 sweep(mode, x, inputs, h + block * size, total, top, inner, unit, stride, levels, depth)
                 write_rows(x, top, inner, stride, table, target, target_t, n)
             if z != 0:
-                gate_here = place(z_gate, z_gate_b, z_gate_t, b, t)
-                stage_out(stage, gap, place(z, z_b, z_t, b, t), z_t, gate_here, z_gate_t, begin, stop, channels, n)
+                z_here, gate_here = place(z, z_b, z_t, b, t), place(z_gate, z_gate_b, z_gate_t, b, t)
+                stage_out(kind, stage, gap, FLOAT32, z_here, z_t, gate_here, z_gate_t, begin, stop, channels, n)
             if staged:
                 gate_here = place(y_gate, y_gate_b, y_gate_t, b, t)
-                stage_out(stage, gap, y_here, y_t, gate_here, y_gate_t, begin, stop, channels, n)
+                stage_out(kind, stage, gap, kind, y_here, y_t, gate_here, y_gate_t, begin, stop, channels, n)
         if mode == ADJOINT:
             row = FLOAT * channels
             for block in range(begin, stop):
-                total, to = totals + size * (block - begin), dfilter + first * taps * row + channel(block, channels)
+                total = totals + size * (block - begin)
+                to = dfilter + first * taps * row + FLOAT * channel(block, channels)
                 sweep(INVERSE, total, 0, scale, 0, top, inner, unit, stride, levels, depth)
                 write_rows(total, top, inner, stride, table, to, row, taps)

@@ -16,12 +16,14 @@ from numba import types
 
 from helix_plugin_cpu.kernels._jit import inline, overloaded
 from helix_plugin_cpu.kernels._simd import (
+    F32,
     FLOATS,
     I16,
     I32,
     I64,
     INTS,
     LANES,
+    VECTOR,
     Value,
     call,
     constant,
@@ -31,6 +33,7 @@ from helix_plugin_cpu.kernels._simd import (
     first_lanes,
     integers,
     splat,
+    store,
 )
 
 FLOAT32, BFLOAT16 = 4.0, 2
@@ -87,6 +90,11 @@ def _store_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, value: Value,
             )  # fmt: skip
 
 
+def _load_one(b: ir.IRBuilder, _kind: Value, address: Value) -> Value:
+    bits = b.zext(b.load(b.inttoptr(address, I16.as_pointer())), I32)
+    return b.bitcast(b.shl(bits, ir.Constant(I32, 16)), F32)
+
+
 def _whole(emit: Callable[..., Any]) -> Callable[..., Any]:
     return lambda b, _kind, *rest: emit(b, *rest)
 
@@ -98,6 +106,22 @@ size_of = overloaded(
     ((SHORT,), lambda b, _kind: ir.Constant(I64, 2)),
 )
 """size_of(kind): bytes of an element."""
+
+is_wide = overloaded(
+    "is_wide",
+    types.boolean,
+    ((WHOLE,), lambda b, _kind: ir.Constant(ir.IntType(1), 1)),
+    ((SHORT,), lambda b, _kind: ir.Constant(ir.IntType(1), 0)),
+)
+"""is_wide(kind): whether elements are float32; a constant to the compiler."""
+
+read_one = overloaded(
+    "read_one",
+    types.float32,
+    ((WHOLE, types.intp), lambda b, _kind, address: b.load(b.inttoptr(address, F32.as_pointer()))),
+    ((SHORT, types.intp), _load_one),
+)
+"""read_one(kind, address): an element."""
 
 read = overloaded(
     "read",
@@ -122,3 +146,13 @@ def clear_stored(kind: float, target: int, row: int, rows: int, width: int) -> N
     for t in range(rows):
         for d in range(0, width, LANES):
             write(kind, target + size_of(kind) * (t * row + d), splat(0.0), width - d)
+
+
+@inline
+def as_floats(kind: float, source: int, width: int, buffer: int) -> int:
+    """Where the elements of a row stand as float32: where they are, or after a copy in the buffer."""
+    if is_wide(kind):
+        return source
+    for d in range(0, width, LANES):
+        store(buffer + VECTOR * (d // LANES), read(kind, source + size_of(kind) * d, width - d))
+    return buffer

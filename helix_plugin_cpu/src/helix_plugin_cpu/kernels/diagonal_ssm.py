@@ -12,10 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows, strided
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    cast_back,
+    check,
+    dense,
+    flags,
+    row_ends,
+    rows,
+    single,
+    stored_like,
+    strided,
+)
 from helix_plugin_cpu.kernels._blocks import (
     blocks_per_job,
-    clear_rows,
     clear_vectors,
     copy_vectors,
     gather_block,
@@ -29,7 +41,8 @@ from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, prefetch, take_job
 from helix_plugin_cpu.kernels._modes import MODE, mode_adjoint, modes1, modes2
 from helix_plugin_cpu.kernels._scan_forward import tile_steps
-from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load, load_first, store, store_first
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load, store
+from helix_plugin_cpu.kernels._storage import clear_stored, kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
 
 NAMES = ("u", "log_a", "c", "initial_state", "reset", "lengths")
@@ -37,11 +50,15 @@ NAMES = ("u", "log_a", "c", "initial_state", "reset", "lengths")
 
 @kernel
 def forward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     u: int, u_b: int, u_t: int, a: int, c: int, initial: int, resets: int, ends: int,
     y: int, last: int, kept: int, length: int, channels: int, modes: int, group: int, tile: int,
 ) -> None:  # fmt: skip
-    """Optional arrays have the address 0. `kept` takes the states in front of every tile."""
+    """Optional arrays have the address 0. `kept` takes the states in front of every tile.
+
+    u and y are stored as `kind` says, everything else as float32.
+    """
+    wide = size_of(kind)
     blocks = (channels + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     tiles = (length + tile - 1) // tile
@@ -78,10 +95,10 @@ def forward_jobs(
                     copy_vectors(h_l + at, kept + ((row * tiles + t // tile) * blocks + block) * size, 2 * modes)
                 if starts_at(flags, t):
                     clear_vectors(h_l + at, 2 * modes)
-                u_row = u + FLOAT * (row * u_b + t * u_t + d)
+                u_row = u + wide * (row * u_b + t * u_t + d)
                 for i in range(steps):
-                    prefetch(u_row + FLOAT * (i + tile) * u_t)
-                    store(u_l + VECTOR * i, load_first(u_row + FLOAT * i * u_t, lanes))
+                    prefetch(u_row + wide * (i + tile) * u_t)
+                    store(u_l + VECTOR * i, read(kind, u_row + wide * i * u_t, lanes))
                 clear_vectors(y_l, steps)
                 for n in range(0, modes - 1, 2):
                     here = at + MODE * n
@@ -89,13 +106,13 @@ def forward_jobs(
                 if modes % 2:
                     here = at + MODE * (modes - 1)
                     modes1(a_l + here, c_l + here, h_l + here, u_l, y_l, steps)
-                out = y + FLOAT * ((row * length + t) * channels + d)
+                out = y + wide * ((row * length + t) * channels + d)
                 for i in range(steps):
-                    store_first(out + FLOAT * i * channels, load(y_l + VECTOR * i), lanes)
+                    write(kind, out + wide * i * channels, load(y_l + VECTOR * i), lanes)
             t = t_end
         d = first * LANES
         width = min(channels, stop * LANES) - d
-        clear_rows(y + FLOAT * ((row * length + end) * channels + d), channels, length - end, width)
+        clear_stored(kind, y + wide * ((row * length + end) * channels + d), channels, length - end, width)
         for block in range(first, stop):
             d = block * LANES
             target = last + FLOAT * (row * channels + d) * 2 * modes
@@ -106,11 +123,15 @@ def forward_jobs(
 
 @kernel
 def backward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, kind: float,
     u: int, u_b: int, u_t: int, dy: int, dy_b: int, dy_t: int, a: int, c: int, dlast: int, resets: int, ends: int,
     kept: int, du: int, da: int, dc: int, dinitial: int, length: int, channels: int, modes: int, tile: int,
 ) -> None:  # fmt: skip
-    """da and dc (B, blocks, 2 N, 16) are partial sums; dc is that of the doubled c. A job is one row of one block."""
+    """da and dc (B, blocks, 2 N, 16) are partial sums; dc is that of the doubled c. A job is one row of one block.
+
+    u, dy and du are stored as `kind` says, everything else as float32.
+    """
+    wide = size_of(kind)
     blocks = (channels + LANES - 1) // LANES
     tiles = (length + tile - 1) // tile
     size = MODE * modes
@@ -137,11 +158,11 @@ def backward_jobs(
             t = last_start(flags, (t_end - 1) // tile * tile, t_end)
             steps = t_end - t
             fresh = starts_at(flags, t)
-            u_row, dy_row = u + FLOAT * (row * u_b + t * u_t + d), dy + FLOAT * (row * dy_b + t * dy_t + d)
+            u_row, dy_row = u + wide * (row * u_b + t * u_t + d), dy + wide * (row * dy_b + t * dy_t + d)
             for i in range(steps):
-                store(u_l + VECTOR * i, load_first(u_row + FLOAT * i * u_t, lanes))
+                store(u_l + VECTOR * i, read(kind, u_row + wide * i * u_t, lanes))
                 if dy != 0:
-                    store(dy_l + VECTOR * i, load_first(dy_row + FLOAT * i * dy_t, lanes))
+                    store(dy_l + VECTOR * i, read(kind, dy_row + wide * i * dy_t, lanes))
                 else:
                     clear_vectors(dy_l + VECTOR * i, 1)
             clear_vectors(du_l, steps)
@@ -152,13 +173,11 @@ def backward_jobs(
                     a_l + at, c_l + at, h, g_l + at, da_l + at, dc_l + at, u_l, dy_l, du_l, states_l, steps
                 )  # fmt: skip
             for i in range(steps):
-                store_first(
-                    du + FLOAT * ((row * length + t + i) * channels + d), load(du_l + VECTOR * i), lanes
-                )  # fmt: skip
+                write(kind, du + wide * ((row * length + t + i) * channels + d), load(du_l + VECTOR * i), lanes)
             if fresh:  # nothing flows into the document before
                 clear_vectors(g_l, 2 * modes)
             t_end = t
-        clear_rows(du + FLOAT * ((row * length + end) * channels + d), channels, length - end, lanes)
+        clear_stored(kind, du + wide * ((row * length + end) * channels + d), channels, length - end, lanes)
         copy_vectors(da_l, da + (row * blocks + block) * size, 2 * modes)
         copy_vectors(dc_l, dc + (row * blocks + block) * size, 2 * modes)
         scatter_block(g_l, 2 * modes, 2 * modes, lanes, dinitial + FLOAT * (row * channels + d) * 2 * modes)
@@ -174,8 +193,8 @@ def residuals(u: Shape, log_a: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, 
 def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
     """The inputs of the op, in its order -> y (B, L, D), last_state (B, D, N, 2).
 
-    u (B, L, D); log_a, c (D, N, 2); optionally initial_state (B, D, N, 2), reset (B, L), lengths (B,). Raises
-    TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    u (B, L, D); log_a, c (D, N, 2); optionally initial_state (B, D, N, 2), reset (B, L), lengths (B,). u and y are
+    float32 or bfloat16, the rest float32. Raises TypeError for other dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), None)
 
@@ -197,16 +216,18 @@ def backward(
     check(
         "diagonal_ssm's backward",
         {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, channels, modes, 2))},
+        dtypes=STORED,
     )
-    u, dy, c, dlast = rows(given["u"]), rows(grads[0]), dense(given["c"]), dense(grads[1])
+    u, dy = rows(given["u"]), rows(stored_like(grads[0], given["u"]))
+    c, dlast = dense(single(given["c"])), dense(single(grads[1]))
     a = _exponential(given["log_a"])
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
     blocks, tile = -(-channels // LANES), tile_steps(2 * modes)
-    du, dinitial = torch.empty(batch, length, channels), torch.empty(batch, channels, modes, 2)
+    du, dinitial = torch.empty(u.shape, dtype=u.dtype), torch.empty(batch, channels, modes, 2)
     da, dc = torch.empty(batch, blocks, 2 * modes, LANES), torch.empty(batch, blocks, 2 * modes, LANES)
     launch(
         backward_jobs, batch * blocks, 16 * batch * length * channels * modes,
-        VECTOR * (10 * modes + 5 * tile),
+        VECTOR * (10 * modes + 5 * tile), kind(u, dy),
         *strided(u), *strided(dy), *(address(z) for z in (a, c, dlast, reset, ends, saved[0])),
         *(address(z) for z in (du, da, dc, dinitial)), length, channels, modes, tile,
     )  # fmt: skip
@@ -214,7 +235,7 @@ def backward(
     real, imaginary = da[..., 0], da[..., 1]
     # d/d(log a) = conj(a) d/da.
     dlog_a = torch.stack([a[..., 0] * real + a[..., 1] * imaginary, a[..., 0] * imaginary - a[..., 1] * real], dim=-1)
-    return du, dlog_a, dc, None if given["initial_state"] is None else dinitial, None, None
+    return cast_back((du, dlog_a, dc, None if given["initial_state"] is None else dinitial, None, None), arrays)
 
 
 def _by_channel(parts: Tensor, channels: int) -> Tensor:
@@ -243,22 +264,22 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     system = (channels, log_a.shape[1], 2)
     shapes = ((batch, length, channels), system, system, (batch, *system), (batch, length), (batch,))
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("diagonal_ssm", expected, exempt=("reset", "lengths"))
+    check("diagonal_ssm", expected, exempt=("reset", "lengths"), dtypes=STORED)
     return given
 
 
 def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor]:
     batch, length, channels = given["u"].shape
     modes = given["log_a"].shape[1]
-    u, c, initial = rows(given["u"]), dense(given["c"]), dense(given["initial_state"])
+    u, c, initial = rows(given["u"]), dense(single(given["c"])), dense(single(given["initial_state"]))
     a = _exponential(given["log_a"])
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(batch, length, channels), torch.empty(batch, channels, modes, 2)
+    y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(batch, channels, modes, 2)
     blocks, tile = -(-channels // LANES), tile_steps(2 * modes)
     group = blocks_per_job(batch, blocks)
     launch(
         forward_jobs, batch * -(-blocks // group), 6 * batch * length * channels * modes,
-        VECTOR * (6 * modes * group + 2 * tile),
+        VECTOR * (6 * modes * group + 2 * tile), kind(u),
         *strided(u), *(address(z) for z in (a, c, initial, reset, ends, y, last, kept)),
         length, channels, modes, group, tile,
     )  # fmt: skip

@@ -12,10 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, check, dense, flags, row_ends
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    cast_back,
+    check,
+    dense,
+    flags,
+    row_ends,
+    single,
+    stored_as,
+    stored_like,
+)
 from helix_plugin_cpu.kernels._delta import kept_shape, run_backward, run_forward
 
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state", "reset", "lengths")
+ACTIVATIONS = ("q", "k", "v")
 
 
 def _heads(q: Shape, v: Shape) -> Shape:
@@ -31,7 +43,8 @@ def residuals(q: Shape, k: Shape, v: Shape, *rest: Any, **attrs: Any) -> tuple[S
 def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """The eight inputs of the op, in its order -> y (B, L, H, V), last_state (B, H, K, V).
 
-    Raises TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    q, k, v and y are float32 or bfloat16, the rest is computed with in float32. Raises TypeError for other
+    dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), scale, None)
 
@@ -53,52 +66,30 @@ def backward(
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     given = _checked(arrays)
     batch, length, heads, values = given["v"].shape
-    keys = given["q"].shape[3]
-    dy = torch.zeros(given["v"].shape) if grads[0] is None else dense(grads[0])
-    dlast = dense(grads[1])
+    groups, keys = given["q"].shape[2:]
+    dy = torch.zeros_like(given["v"]) if grads[0] is None else dense(stored_like(grads[0], given["v"]))
+    dlast = dense(single(grads[1]))
     check(
         "gated_delta_rule's backward",
         {"y": (dy, (batch, length, heads, values)), "last_state": (dlast, (batch, heads, keys, values))},
+        dtypes=STORED,
     )
-    q, key, decay, a, b = _parts(given, scale)
-    dr, dw, dk, dv, da, db, dinitial = run_backward(
-        q, decay.expand(q.shape).contiguous(), b, given["v"], a, b, dy, dlast,
-        flags(given["reset"]), row_ends(given["lengths"], batch, length), saved[0],
+    decay = given["log_decay"].exp()
+    dq, ddecay, dk, dv, _, dbeta, dinitial = run_backward(
+        given["q"], decay, given["k"], given["v"], None, given["beta"], dy, dlast,
+        flags(given["reset"]), row_ends(given["lengths"], batch, length), saved[0], scale,
     )  # fmt: skip
-    beta, taken = given["beta"][..., None], dk.add_(db)
-    dbeta = (taken * key).sum(-1)
-    dlog = decay[..., 0] * (dw.sum(-1) - (da * key).sum(-1))
-    groups = given["q"].shape[2]
-
-    def of_groups(grad: Tensor) -> Tensor:
-        return grad.unflatten(2, (groups, heads // groups)).sum(3)
-
-    return (
-        of_groups(dr.mul_(scale)),
-        of_groups(taken.mul_(beta).sub_(decay * da)),
-        dv,
-        dlog,
-        dbeta,
-        None if given["initial_state"] is None else dinitial,
-        None,
-        None,
-    )
-
-
-def _parts(given: dict[str, Any], scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Scaled queries and keys (B, L, H, K) of every head, decay (B, L, H, 1), a and b."""
-    each = given["v"].shape[2] // given["q"].shape[2]
-    q, key = (given[name].repeat_interleave(each, dim=2) if each > 1 else given[name] for name in ("q", "k"))
-    decay = given["log_decay"].exp()[..., None]
-    return (q * scale if scale != 1 else q), key, decay, key * -decay, key * given["beta"][..., None]
+    if groups < heads:
+        dq, dk = (grad.unflatten(2, (groups, heads // groups)).sum(3) for grad in (dq, dk))
+    initial = None if given["initial_state"] is None else dinitial
+    return cast_back((dq, dk, dv, ddecay.mul_(decay), dbeta, initial, None, None), arrays)
 
 
 def _forward(given: dict[str, Any], scale: float, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     batch, length = given["v"].shape[:2]
-    q, _, decay, a, b = _parts(given, scale)
     return run_forward(
-        q, decay.expand(q.shape).contiguous(), b, given["v"], a, b, given["initial_state"],
-        flags(given["reset"]), row_ends(given["lengths"], batch, length), kept,
+        given["q"], given["log_decay"].exp(), given["k"], given["v"], None, given["beta"], given["initial_state"],
+        flags(given["reset"]), row_ends(given["lengths"], batch, length), kept, scale,
     )  # fmt: skip
 
 
@@ -117,5 +108,9 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     key, head = (batch, length, groups, keys), (batch, length, heads)
     shapes = (key, key, (*head, values), head, head, (batch, heads, keys, values), (batch, length), (batch,))
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("gated_delta_rule", expected, exempt=("reset", "lengths"))
-    return {name: array if name in ("reset", "lengths") else dense(array) for name, array in given.items()}
+    check("gated_delta_rule", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    short = stored_as(*(given[name] for name in ACTIVATIONS))
+    for name in NAMES[:6]:
+        dtype = short if name in ACTIVATIONS else torch.float32
+        given[name] = None if given[name] is None else dense(given[name].detach().to(dtype))
+    return given

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels import _attention as attention
-from helix_plugin_cpu.kernels._arguments import Shape, check
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check
 from helix_plugin_cpu.kernels._attention import Inputs, Plan
 from helix_plugin_cpu.kernels._attention_parts import EACH_HEAD, EACH_KEY
 
@@ -35,7 +35,8 @@ def residuals(q: Shape, k: Shape, v: Shape, log_decay: Shape, *rest: Any, **attr
 def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """The 7 inputs of the op, in its order -> y (B, L, H, V), last_state (B, H, K, V).
 
-    Raises TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    q, k, v and y are float32 or bfloat16, log_decay on its own too, the rest float32. Raises TypeError for other
+    dtypes, ValueError for shapes that do not fit.
     """
     plan, given = _checked(arrays, scale)
     return attention.forward(plan, given, None)
@@ -61,13 +62,15 @@ def backward(
     check(
         "gated_linear_attention's backward",
         {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)},
+        dtypes=STORED,
     )
     found = attention.backward(plan, given, saved[0], grads[0], grads[1])
     dg = found.g if plan.kind == EACH_KEY else found.g[..., None]
     shared = [axis for axis in range(4) if given.g.shape[axis] == 1 and dg.shape[axis] != 1]
     if shared:
         dg = dg.sum(dim=shared, keepdim=True)
-    return found.q, found.k, found.v, dg, None if given.initial is None else found.initial, None, None
+    initial = None if given.initial is None else found.initial
+    return cast_back((found.q, found.k, found.v, dg, initial, None, None), arrays)
 
 
 def _checked(arrays: tuple[Tensor | None, ...], scale: float) -> tuple[Plan, Inputs]:
@@ -85,7 +88,7 @@ def _checked(arrays: tuple[Tensor | None, ...], scale: float) -> tuple[Plan, Inp
         (batch, heads, keys, values), (batch, length), (batch,),
     )  # fmt: skip
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("gated_linear_attention", expected, exempt=("reset", "lengths"))
+    check("gated_linear_attention", expected, exempt=("reset", "lengths"), dtypes=STORED)
     initial, reset, lengths = (given[name] for name in NAMES[4:])
     return _plan(tuple(q.shape), tuple(v.shape), tuple(g.shape)), Inputs(
         q=q, k=k, v=v, g=g, A=None, bias=None, D=None, initial=initial, reset=reset, lengths=lengths, scale=scale

@@ -11,10 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows, strided
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    check,
+    dense,
+    flags,
+    row_ends,
+    rows,
+    single,
+    stored_as,
+    strided,
+)
 from helix_plugin_cpu.kernels._blocks import (
     blocks_per_job,
-    clear_rows,
     clear_vectors,
     copy_vectors,
     starts_at,
@@ -22,6 +33,7 @@ from helix_plugin_cpu.kernels._blocks import (
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, prefetch, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, fma, load, load_first, store, store_first
+from helix_plugin_cpu.kernels._storage import BFLOAT16, FLOAT32, clear_stored, kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
 
 TILE = 32
@@ -35,12 +47,16 @@ NAMES = ("a", "x", "initial_state", "reset", "lengths")
 
 @kernel
 def forward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, a_kind: float, x_kind: float, y_kind: float,
     a: int, a_b: int, a_t: int, x: int, x_b: int, x_t: int,
     initial: int, resets: int, ends: int, y: int, last: int, kept: int,
     length: int, channels: int, group: int,
 ) -> None:  # fmt: skip
-    """Optional arrays have the address 0. `kept` takes the states in front of every tile."""
+    """Optional arrays have the address 0. `kept` takes the states in front of every tile.
+
+    a, x and y are stored as their kinds say, states as float32.
+    """
+    a_size, x_size, y_size = size_of(a_kind), size_of(x_kind), size_of(y_kind)
     blocks = (channels + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     tiles = (length + TILE - 1) // TILE
@@ -64,20 +80,20 @@ def forward_jobs(
                 copy_vectors(scratch, kept + ((row * tiles + t // TILE) * blocks + first) * VECTOR, count)
             if starts_at(flags, t):
                 clear_vectors(scratch, count)
-            a_row = a + FLOAT * (row * a_b + t * a_t + first * LANES)
-            x_row = x + FLOAT * (row * x_b + t * x_t + first * LANES)
-            out = y + FLOAT * ((row * length + t) * channels + first * LANES)
+            a_row = a + a_size * (row * a_b + t * a_t + first * LANES)
+            x_row = x + x_size * (row * x_b + t * x_t + first * LANES)
+            out = y + y_size * ((row * length + t) * channels + first * LANES)
             for i in range(count):
-                at = VECTOR * i
-                prefetch(a_row + at + FLOAT * AHEAD * a_t)
-                prefetch(x_row + at + FLOAT * AHEAD * x_t)
-                h = fma(
-                    load_first(a_row + at, width - i * LANES), load(scratch + at),
-                    load_first(x_row + at, width - i * LANES),
-                )  # fmt: skip
-                store(scratch + at, h)
-                store_first(out + at, h, width - i * LANES)
-        clear_rows(y + FLOAT * ((row * length + end) * channels + first * LANES), channels, length - end, width)
+                d, lanes = LANES * i, width - LANES * i
+                prefetch(a_row + a_size * (d + AHEAD * a_t))
+                prefetch(x_row + x_size * (d + AHEAD * x_t))
+                a_v, x_v = read(a_kind, a_row + a_size * d, lanes), read(x_kind, x_row + x_size * d, lanes)
+                h = fma(a_v, load(scratch + VECTOR * i), x_v)
+                store(scratch + VECTOR * i, h)
+                write(y_kind, out + y_size * d, h, lanes)
+        clear_stored(
+            y_kind, y + y_size * ((row * length + end) * channels + first * LANES), channels, length - end, width
+        )
         for i in range(count):
             into = last + FLOAT * (row * channels + (first + i) * LANES)
             store_first(into, load(scratch + VECTOR * i), width - i * LANES)
@@ -85,12 +101,16 @@ def forward_jobs(
 
 @kernel
 def backward_jobs(
-    counter: int, jobs: int, scratch: int,
+    counter: int, jobs: int, scratch: int, a_kind: float, x_kind: float, y_kind: float,
     a: int, a_b: int, a_t: int, x: int, x_b: int, x_t: int, dy: int, dy_b: int, dy_t: int,
     dlast: int, resets: int, ends: int, kept: int, da: int, dx: int, dinitial: int,
     length: int, channels: int, group: int,
 ) -> None:  # fmt: skip
-    """dx_t = g_t = dy_t + a_{t+1} g_{t+1} and da_t = g_t h_{t-1}, last tiles first."""
+    """dx_t = g_t = dy_t + a_{t+1} g_{t+1} and da_t = g_t h_{t-1}, last tiles first.
+
+    dy is stored as y is, da as a and dx as x.
+    """
+    a_size, x_size, y_size = size_of(a_kind), size_of(x_kind), size_of(y_kind)
     blocks = (channels + LANES - 1) // LANES
     groups = (blocks + group - 1) // group
     tiles = (length + TILE - 1) // TILE
@@ -117,36 +137,33 @@ def backward_jobs(
                 here = before + VECTOR * group * (t - begin)
                 if starts_at(flags, t):
                     clear_vectors(here, count)
-                a_row = a + FLOAT * (row * a_b + t * a_t + first * LANES)
-                x_row = x + FLOAT * (row * x_b + t * x_t + first * LANES)
+                a_row = a + a_size * (row * a_b + t * a_t + first * LANES)
+                x_row = x + x_size * (row * x_b + t * x_t + first * LANES)
                 for i in range(count):
-                    at = VECTOR * i
-                    prefetch(a_row + at - FLOAT * TILE * a_t)
-                    prefetch(x_row + at - FLOAT * TILE * x_t)
-                    h = fma(
-                        load_first(a_row + at, width - i * LANES), load(here + at),
-                        load_first(x_row + at, width - i * LANES),
-                    )  # fmt: skip
-                    store(here + VECTOR * group + at, h)
+                    d, lanes = LANES * i, width - LANES * i
+                    prefetch(a_row + a_size * (d - TILE * a_t))
+                    prefetch(x_row + x_size * (d - TILE * x_t))
+                    a_v, x_v = read(a_kind, a_row + a_size * d, lanes), read(x_kind, x_row + x_size * d, lanes)
+                    store(here + VECTOR * (group + i), fma(a_v, load(here + VECTOR * i), x_v))
             for t in range(stop - 1, begin - 1, -1):
                 here = before + VECTOR * group * (t - begin)
-                a_row = a + FLOAT * (row * a_b + t * a_t + first * LANES)
-                dy_row = dy + FLOAT * (row * dy_b + t * dy_t + first * LANES)
-                out = FLOAT * ((row * length + t) * channels + first * LANES)
+                a_row = a + a_size * (row * a_b + t * a_t + first * LANES)
+                dy_row = dy + y_size * (row * dy_b + t * dy_t + first * LANES)
+                out = (row * length + t) * channels + first * LANES
                 for i in range(count):
-                    at, lanes = VECTOR * i, width - i * LANES
-                    g = load(scratch + at)
+                    d, lanes = LANES * i, width - LANES * i
+                    g = load(scratch + VECTOR * i)
                     if dy != 0:
-                        prefetch(dy_row + at - FLOAT * TILE * dy_t)
-                        g = g + load_first(dy_row + at, lanes)
-                    store_first(dx + out + at, g, lanes)
-                    store_first(da + out + at, g * load(here + at), lanes)
-                    store(scratch + at, g * load_first(a_row + at, lanes))
+                        prefetch(dy_row + y_size * (d - TILE * dy_t))
+                        g = g + read(y_kind, dy_row + y_size * d, lanes)
+                    write(x_kind, dx + x_size * (out + d), g, lanes)
+                    write(a_kind, da + a_size * (out + d), g * load(here + VECTOR * i), lanes)
+                    store(scratch + VECTOR * i, g * read(a_kind, a_row + a_size * d, lanes))
                 if starts_at(flags, t):  # nothing flows into the document before
                     clear_vectors(scratch, count)
-        padding = FLOAT * ((row * length + end) * channels + first * LANES)
-        clear_rows(da + padding, channels, length - end, width)
-        clear_rows(dx + padding, channels, length - end, width)
+        padding = (row * length + end) * channels + first * LANES
+        clear_stored(a_kind, da + a_size * padding, channels, length - end, width)
+        clear_stored(x_kind, dx + x_size * padding, channels, length - end, width)
         for i in range(count):
             into = dinitial + FLOAT * (row * channels + (first + i) * LANES)
             store_first(into, load(scratch + VECTOR * i), width - i * LANES)
@@ -160,8 +177,8 @@ def residuals(a: Shape, x: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, ...]
 def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
     """a, x (B, L, D), initial_state (B, D), reset (B, L), lengths (B,) -> y (B, L, D), last_state (B, D).
 
-    The last three are optional. Raises TypeError for arrays that are not float32, ValueError for shapes that do not
-    fit.
+    The last three are optional. a and x are float32 or bfloat16, each on its own, and y bfloat16 if one of them is;
+    the rest is float32. Raises TypeError for other dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), None)
 
@@ -182,20 +199,24 @@ def backward(
     check(
         "linear_scan's backward",
         {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, channels))},
+        dtypes=STORED,
     )
-    a, x, dy, dlast = rows(given["a"]), rows(given["x"]), rows(grads[0]), dense(grads[1])
+    a, x, dlast = rows(given["a"]), rows(given["x"]), dense(single(grads[1]))
+    y_dtype = stored_as(a, x)
+    dy = None if grads[0] is None else rows(grads[0].to(y_dtype))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    da, dx = torch.empty(batch, length, channels), torch.empty(batch, length, channels)
+    da, dx = (torch.empty(z.shape, dtype=z.dtype) for z in (a, x))
     dinitial = torch.empty(batch, channels)
     blocks = -(-channels // LANES)
     group = blocks_per_job(batch, blocks)
     launch(
         backward_jobs, batch * -(-blocks // group), 5 * batch * length * channels,
-        VECTOR * group * (TILE + 2),
+        VECTOR * group * (TILE + 2), kind(a), kind(x), BFLOAT16 if y_dtype == torch.bfloat16 else FLOAT32,
         *strided(a), *strided(x), *strided(dy),
         *(address(z) for z in (dlast, reset, ends, saved[0], da, dx, dinitial)), length, channels, group,
     )  # fmt: skip
-    return da, dx, None if given["initial_state"] is None else dinitial, None, None
+    initial = given["initial_state"]
+    return da, dx, None if initial is None else dinitial.to(initial.dtype), None, None
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
@@ -209,20 +230,20 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     sequence = (batch, length, channels)
     shapes = (sequence, sequence, (batch, channels), (batch, length), (batch,))
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("linear_scan", expected, exempt=("reset", "lengths"))
+    check("linear_scan", expected, exempt=("reset", "lengths"), dtypes=STORED)
     return given
 
 
 def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor]:
     batch, length, channels = given["x"].shape
-    a, x, initial = rows(given["a"]), rows(given["x"]), dense(given["initial_state"])
+    a, x, initial = rows(given["a"]), rows(given["x"]), dense(single(given["initial_state"]))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(batch, length, channels), torch.empty(batch, channels)
+    y, last = torch.empty(batch, length, channels, dtype=stored_as(a, x)), torch.empty(batch, channels)
     blocks = -(-channels // LANES)
     group = blocks_per_job(batch, blocks)
     launch(
         forward_jobs, batch * -(-blocks // group), 3 * batch * length * channels, VECTOR * group,
-        *strided(a), *strided(x), *(address(z) for z in (initial, reset, ends, y, last, kept)),
-        length, channels, group,
+        kind(a), kind(x), kind(y), *strided(a), *strided(x),
+        *(address(z) for z in (initial, reset, ends, y, last, kept)), length, channels, group,
     )  # fmt: skip
     return y, last

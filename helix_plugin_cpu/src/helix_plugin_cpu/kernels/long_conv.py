@@ -16,7 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    cast_back,
+    check,
+    dense,
+    flags,
+    row_ends,
+    rows,
+    stored_as,
+)
 from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
 from helix_plugin_cpu.kernels._direct_conv import direct_jobs
 from helix_plugin_cpu.kernels._fft_jobs import ADJOINT, CONVOLVE, SPECTRUM, conv_jobs
@@ -24,6 +35,7 @@ from helix_plugin_cpu.kernels._fft_plan import Plan, plan
 from helix_plugin_cpu.kernels._memory import FLOAT
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 from helix_plugin_cpu.kernels._spectra import kept_spectrum
+from helix_plugin_cpu.kernels._storage import BFLOAT16, kind
 from helix_plugin_cpu.kernels._threads import launch
 
 NAMES = ("u", "filter", "pre", "post", "initial_state", "reset", "lengths")
@@ -48,7 +60,8 @@ def residuals(u: Shape, filter: Shape, pre: Any = None, post: Any = None, *rest:
 def forward(*arrays: Tensor | None) -> tuple[Tensor]:
     """(u, filter, pre, post, initial_state, reset, lengths) -> y (B, L, D); from pre on they are optional.
 
-    Raises TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    u, the gates and y are float32 or bfloat16, the rest float32. Raises TypeError for other dtypes, ValueError for
+    shapes that do not fit.
     """
     return (_forward(arrays, keep=False)[0],)
 
@@ -66,8 +79,8 @@ def backward(
     given = _checked(arrays)
     u, filter, pre, post, state = (given[name] for name in NAMES[:5])
     batch, length, channels = u.shape
-    dy = torch.zeros(u.shape) if grads[0] is None else grads[0]
-    check("long_conv's backward", {"y": (dy, (batch, length, channels))})
+    dy = torch.zeros_like(u) if grads[0] is None else grads[0].to(u.dtype)
+    check("long_conv's backward", {"y": (dy, (batch, length, channels))}, dtypes=STORED)
     dpost = None if post is None else dy.detach() * saved[0]
     before = 0 if state is None else state.shape[1]
     if channels < LANES:
@@ -80,9 +93,10 @@ def backward(
     assert v is not None
     assert dc is not None
     assert filter is not None
+    stored = kind(v, dc, v_gate, gate)
     ragged = given["reset"] is not None or given["lengths"] is not None or before > 0
     fresh = torch.zeros if ragged else torch.empty
-    dv = fresh(v.shape)
+    dv = fresh(v.shape, dtype=v.dtype)
     dgate = None if v_gate is None else fresh(v.shape)
     dfilter = torch.zeros(filter.shape)
     for shape, segments in _plans(given, length + before):
@@ -93,7 +107,7 @@ def backward(
         _launch(
             ADJOINT, shape, segments, filter.shape[1],
             [(dc, gate), (v, v_gate), (dv, v_gate), (dgate, v if v_gate is not None else None)],
-            _spectrum(given["filter"], filter, shape), taps, part, parts,
+            _spectrum(arrays[1], filter, shape, stored), taps, part, parts, stored,
         )  # fmt: skip
         dfilter[:taps] += total(part)
     du, dpre = dv[:, before:], dgate
@@ -101,7 +115,7 @@ def backward(
         du, dpre = du * pre, du * u
     dstate = None if len(arrays) < 5 or arrays[4] is None else dv[:, :before]
     found = (du, dfilter, dpre, dpost, dstate)
-    return *(None if a is None else a[..., :channels].contiguous() for a in found), None, None
+    return cast_back((*(None if a is None else a[..., :channels].contiguous() for a in found), None, None), arrays)
 
 
 def _forward(arrays: tuple[Tensor | None, ...], keep: bool) -> tuple[Tensor, Tensor | None]:
@@ -112,6 +126,7 @@ def _forward(arrays: tuple[Tensor | None, ...], keep: bool) -> tuple[Tensor, Ten
     if channels < LANES:
         u, filter, pre, post, state = (_widened(a) for a in (u, filter, pre, post, state))
     v, v_gate, gate = rows(u), rows(pre), rows(post)
+    stored = kind(v, v_gate, gate)
     before = 0 if state is None else state.shape[1]
     assert v is not None
     if state is not None and length <= DIRECT:
@@ -119,19 +134,21 @@ def _forward(arrays: tuple[Tensor | None, ...], keep: bool) -> tuple[Tensor, Ten
     else:
         if state is not None:
             v, v_gate = torch.cat([state.detach(), v if v_gate is None else v * v_gate], 1), None
-        y = torch.zeros(v.shape) if given["lengths"] is not None or before else torch.empty(v.shape)
-        kept = torch.zeros_like(y) if keep and gate is not None and not before else None
+        fresh = torch.zeros if given["lengths"] is not None or before else torch.empty
+        y = fresh(v.shape, dtype=v.dtype)
+        kept = torch.zeros(v.shape) if keep and gate is not None and not before else None
         for shape, segments in _plans(given, length + before):
-            spectrum = _spectrum(given["filter"], filter, shape)
+            spectrum = _spectrum(arrays[1], filter, shape, stored)
             into = (y, None if before else gate)
             _launch(
                 CONVOLVE, shape, segments, v.shape[2],
-                [(v, v_gate), (None, None), into, (kept, None)], spectrum, filter.shape[0], None, 1,
+                [(v, v_gate), (None, None), into, (kept, None)], spectrum, filter.shape[0], None, 1, stored,
             )  # fmt: skip
         if before:
             y = y[:, before:]
             if gate is not None:
                 kept, y = (y if keep else None), y * gate
+    y = y.to(stored_as(*arrays[:1], *arrays[2:4]))
     return y[..., :channels].contiguous(), None if kept is None else kept[..., :channels].contiguous()
 
 
@@ -153,7 +170,7 @@ def _direct(
     return y, kept
 
 
-def _spectrum(key: Tensor, filter: Tensor, shape: Plan) -> Tensor:
+def _spectrum(key: Tensor | None, filter: Tensor, shape: Plan, stored: float) -> Tensor:
     """The filter's transform in the plan's own order, divided by N: float32 (groups, bytes / 4)."""
 
     def compute() -> Tensor:
@@ -164,22 +181,23 @@ def _spectrum(key: Tensor, filter: Tensor, shape: Plan) -> Tensor:
         none = (None, None)
         _launch(
             SPECTRUM, shape, torch.empty(0, 3, dtype=torch.int64), values.shape[1],
-            [(values[None], None), none, none, none], spectrum, min(values.shape[0], shape.points), None, 1,
+            [(values[None], None), none, none, none], spectrum, min(values.shape[0], shape.points), None, 1, stored,
         )  # fmt: skip
         return spectrum
 
+    assert key is not None
     return kept_spectrum(key, shape.points, compute)
 
 
 def _launch(
     mode: int, shape: Plan, segments: Tensor, channels: int,
     arrays: Sequence[tuple[Tensor | None, Tensor | None]], spectrum: Tensor, taps: int,
-    dfilter: Tensor | None, parts: int,
+    dfilter: Tensor | None, parts: int, stored: float,
 ) -> None:  # fmt: skip
-    """Run `conv_jobs`; `arrays` are u, v, y and z, each with its gate."""
+    """Run `conv_jobs`; `arrays` are u, v, y and z, each with its gate, and `stored` how activations are."""
     blocks = -(-channels // LANES)
     count = {SPECTRUM: 1, CONVOLVE: len(segments), ADJOINT: parts}[mode]
-    staged = any(gate is not None for _, gate in arrays) or arrays[3][0] is not None
+    staged = any(gate is not None for _, gate in arrays) or arrays[3][0] is not None or stored == BFLOAT16
     width = blocks_per_job(count, blocks) if staged and shape.points <= WIDE else 1
     longest = int(segments[:, 2].max()) if len(segments) else 0
     stage = VECTOR * width * (longest + 3) if staged else 0
@@ -191,14 +209,15 @@ def _launch(
     rows_done = max(len(segments), 1) * shape.points * channels
     launch(
         conv_jobs, count * -(-blocks // width), 2 * shape.points.bit_length() * rows_done, scratch,
-        mode, address(segments), len(segments), longest, channels, width, int(staged), *places,
+        stored, mode, address(segments), len(segments), longest, channels, width, int(staged), *places,
         address(spectrum), taps, address(dfilter), address(scale), parts, *shape.arguments,
     )  # fmt: skip
 
 
 def _place(array: Tensor | None) -> tuple[int, int, int]:
     """Address, and bytes between rows of the batch and between steps."""
-    return (0, 0, 0) if array is None else (array.data_ptr(), FLOAT * array.stride(0), FLOAT * array.stride(1))
+    size = 0 if array is None else array.element_size()
+    return (0, 0, 0) if array is None else (array.data_ptr(), size * array.stride(0), size * array.stride(1))
 
 
 def _plans(given: dict[str, Any], length: int) -> list[Group]:
@@ -248,7 +267,12 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
         u.shape, (filter.shape[0], channels), u.shape, u.shape, (batch, before, channels), (batch, length), (batch,),
     )  # fmt: skip
     expected = {name: (given[name], tuple(shape)) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("long_conv", expected, exempt=("reset", "lengths"))
+    check("long_conv", expected, exempt=("reset", "lengths"), dtypes=STORED)
     if state is not None and not before:
         given["initial_state"] = None
+    # After a state everything is float32: its history is that, and the few new steps go into one array with it.
+    dtype = stored_as(u, given["pre"], given["post"]) if given["initial_state"] is None else torch.float32
+    for name in NAMES[:5]:
+        if given[name] is not None:
+            given[name] = given[name].to(dtype if name in ("u", "pre", "post") else torch.float32)
     return given

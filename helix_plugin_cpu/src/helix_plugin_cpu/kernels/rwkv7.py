@@ -7,10 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, check, dense, flags, row_ends
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    cast_back,
+    check,
+    dense,
+    flags,
+    row_ends,
+    single,
+    stored_as,
+    stored_like,
+)
 from helix_plugin_cpu.kernels._delta import kept_shape, run_backward, run_forward
 
 NAMES = ("r", "log_decay", "k", "v", "a", "b", "initial_state", "reset", "lengths")
+ACTIVATIONS = ("r", "k", "v", "a", "b")
 
 
 def residuals(r: Shape, log_decay: Shape, k: Shape, v: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, ...]:
@@ -21,7 +33,8 @@ def residuals(r: Shape, log_decay: Shape, k: Shape, v: Shape, *rest: Any, **attr
 def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
     """The nine inputs of the op, in its order -> y (B, L, H, V), last_state (B, H, K, V).
 
-    Raises TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    r, k, v, a, b and y are float32 or bfloat16, the rest float32. Raises TypeError for other
+    dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), None)
 
@@ -40,18 +53,20 @@ def backward(
     given = _checked(arrays)
     batch, length, heads, keys = given["r"].shape
     values = given["v"].shape[3]
-    dy = torch.zeros(given["v"].shape) if grads[0] is None else dense(grads[0])
-    dlast = dense(grads[1])
+    dy = torch.zeros_like(given["v"]) if grads[0] is None else dense(stored_like(grads[0], given["v"]))
+    dlast = dense(single(grads[1]))
     check(
         "rwkv7's backward",
         {"y": (dy, (batch, length, heads, values)), "last_state": (dlast, (batch, heads, keys, values))},
+        dtypes=STORED,
     )
     decay = given["log_decay"].exp()
     dr, dw, dk, dv, da, db, dinitial = run_backward(
         given["r"], decay, given["k"], given["v"], given["a"], given["b"], dy, dlast,
         flags(given["reset"]), row_ends(given["lengths"], batch, length), saved[0],
     )  # fmt: skip
-    return dr, dw.mul_(decay), dk, dv, da, db, None if given["initial_state"] is None else dinitial, None, None
+    found = (dr, dw.mul_(decay), dk, dv, da, db, None if given["initial_state"] is None else dinitial, None, None)
+    return cast_back(found, arrays)
 
 
 def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -73,5 +88,9 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     key, value = (batch, length, heads, keys), (batch, length, heads, values)
     shapes = (key, key, key, value, key, key, (batch, heads, keys, values), (batch, length), (batch,))
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("rwkv7", expected, exempt=("reset", "lengths"))
-    return {name: array if name in ("reset", "lengths") else dense(array) for name, array in given.items()}
+    check("rwkv7", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    short = stored_as(*(given[name] for name in ACTIVATIONS))
+    for name in NAMES[:7]:
+        dtype = short if name in ACTIVATIONS else torch.float32
+        given[name] = None if given[name] is None else dense(given[name].detach().to(dtype))
+    return given

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels import _attention as attention
-from helix_plugin_cpu.kernels._arguments import Shape, check
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check
 from helix_plugin_cpu.kernels._attention import Inputs, Plan
 from helix_plugin_cpu.kernels._attention_parts import SSD
 
@@ -37,7 +37,8 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The 10 inputs of the op, in its order -> y (B, L, H, P), last_state (B, H, N, P).
 
-    Raises TypeError for arrays that are not float32, ValueError for shapes that do not fit.
+    x, B, C and y are float32 or bfloat16, dt on its own too, the rest float32. Raises TypeError for other dtypes,
+    ValueError for shapes that do not fit.
     """
     plan, given = _checked(arrays, dt_softplus, dt_min, dt_max)
     return attention.forward(plan, given, None)
@@ -64,9 +65,9 @@ def backward(
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     plan, given = _checked(arrays, dt_softplus, dt_min, dt_max)
     state = (plan.batch, plan.heads, plan.keys, plan.values)
-    check("ssd's backward", {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)})
+    check("ssd's backward", {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)}, dtypes=STORED)
     found = attention.backward(plan, given, saved[0], grads[0], grads[1])
-    return (
+    result = (
         found.v,
         found.g,
         found.A,
@@ -78,6 +79,7 @@ def backward(
         None,
         None,
     )
+    return cast_back(result, arrays)
 
 
 def _checked(arrays: tuple[Tensor | None, ...], soft: bool, low: float, high: float) -> tuple[Plan, Inputs]:
@@ -97,7 +99,7 @@ def _checked(arrays: tuple[Tensor | None, ...], soft: bool, low: float, high: fl
         (batch, length, groups, states), (heads,), (heads,), (batch, heads, states, width), (batch, length), (batch,),
     )  # fmt: skip
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("ssd", expected, exempt=("reset", "lengths"))
+    check("ssd", expected, exempt=("reset", "lengths"), dtypes=STORED)
     D, bias, initial, reset, lengths = (given[name] for name in NAMES[5:])
     return _plan(tuple(x.shape), tuple(B.shape)), Inputs(
         q=C, k=B, v=x, g=dt, A=A, bias=bias, D=D, initial=initial, reset=reset, lengths=lengths,

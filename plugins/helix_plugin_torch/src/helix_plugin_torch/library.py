@@ -154,8 +154,9 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
 
 
 def _floating(arrays: Sequence[Tensor | None]) -> Tensor:
-    """The first array that is no index or mask: outputs have its dtype."""
-    return next(a for a in arrays if a is not None and a.is_floating_point())
+    """The first array that is no index or mask, or the first in half precision if one is: outputs have its dtype."""
+    found = [a for a in arrays if a is not None and a.is_floating_point()]
+    return next((a for a in found if a.dtype in (torch.bfloat16, torch.float16)), found[0])
 
 
 def _bare(values: tuple[Tensor, ...]) -> Any:
