@@ -43,6 +43,12 @@ class Layer(ABC, Generic[ConfigT]):
 
     causal: bool = True
 
+    reach: int | None = None
+    """How many steps back an output looks: 0 for a layer that treats every step on its own, None for no limit."""
+
+    context: int | None = None
+    """How many steps of a document a state holds at most; None for no limit."""
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
@@ -66,3 +72,7 @@ class Layer(ABC, Generic[ConfigT]):
     def init_state(self, F: OpTable, batch: int) -> State:
         """The state before any input: a dict of arrays whose first axis is the batch."""
         return {}
+
+    def room(self, F: OpTable, state: State) -> int | None:
+        """How many more steps fit into the fullest row of a state; None for no limit."""
+        return None

@@ -31,11 +31,11 @@ class LanguageModel:
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
         norm = Norm(config.norm, config.d_model, config.norm_eps)
-        mixers = config.mixer
+        mixers, mlps = config.mixer, config.mlp
         self.blocks = [
             Block(
                 self._layer(mixers[i % len(mixers)]),
-                self._layer(config.mlp) if config.mlp else None,
+                self._layer(mlps[i % len(mlps)]) if mlps else None,
                 norm,
             )
             for i in range(config.n_layers)
@@ -72,6 +72,21 @@ class LanguageModel:
     def init_state(self, F: OpTable, batch: int) -> State:
         """The state before the first token of `batch` rows."""
         return {"blocks": [block.init_state(F, batch) for block in self.blocks]}
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens of a document fit into the state; None for no limit."""
+        limits = [layer.context for block in self.blocks for layer in block.parts.values()]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def room(self, F: OpTable, state: State) -> int | None:
+        """How many more tokens fit into the fullest row of a state; None for no limit."""
+        rooms = [
+            layer.room(F, state["blocks"][i][part])
+            for i, block in enumerate(self.blocks)
+            for part, layer in block.parts.items()
+        ]
+        return min((room for room in rooms if room is not None), default=None)
 
     def apply(
         self,
