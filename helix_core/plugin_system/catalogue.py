@@ -11,6 +11,7 @@ _CATALOGUE: dict[tuple[str, str], str] = {
     ("layer", "blocks/attention"): "helix-plugin-blocks",
     ("layer", "blocks/geglu"): "helix-plugin-blocks",
     ("layer", "blocks/gelu_mlp"): "helix-plugin-blocks",
+    ("layer", "blocks/moe"): "helix-plugin-blocks",
     ("layer", "blocks/swiglu"): "helix-plugin-blocks",
     ("layer", "hyena/hyena"): "helix-plugin-hyena",
     ("layer", "ssm/mamba"): "helix-plugin-ssm",

@@ -26,3 +26,12 @@ class TestGeGLU(BaseLayerTests):
 class TestGeluMLP(BaseLayerTests):
     layer = "gelu_mlp"
     configs = ({"d_model": 8}, {"d_model": 5, "d_ff": 7, "bias": False})
+
+
+class TestMoE(BaseLayerTests):
+    layer = "moe"
+    configs = (
+        {"d_model": 8, "n_experts": 3, "expert": {"name": "swiglu", "d_ff": 8}},
+        {"d_model": 5, "n_experts": 2, "top_k": 1, "expert": {"name": "gelu_mlp", "d_ff": 4}},
+        {"d_model": 5, "n_experts": 3, "top_k": 3, "normalize": False, "expert": {"name": "geglu", "d_ff": 4}},
+    )

@@ -37,9 +37,7 @@ class AttentionConfig(LayerConfig):
     @model_validator(mode="after")
     def _fits(self) -> AttentionConfig:
         if self.n_heads is not None and self.head_dim is None and self.d_model % self.n_heads:
-            raise ValueError(
-                f"d_model = {self.d_model} must be a multiple of n_heads = {self.n_heads}"
-            )
+            raise ValueError(f"d_model = {self.d_model} must be a multiple of n_heads = {self.n_heads}")
         if self.heads % self.groups:
             raise ValueError(f"the query heads, {self.heads}, must be a multiple of n_kv_heads = {self.groups}")
         if self.rope and self.turned < 2:

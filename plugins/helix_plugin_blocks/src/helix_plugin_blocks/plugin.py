@@ -27,6 +27,12 @@ def helix_layers() -> Sequence[LayerDescriptor]:
             summary="gated MLP with a SiLU gate (Shazeer, 2020)",
         ),
         LayerDescriptor(
+            name="moe",
+            target="helix_plugin_blocks.moe:MoE",
+            config="helix_plugin_blocks.moe:MoEConfig",
+            summary="mixture of experts: a gate sends each step through a few of many MLPs (Shazeer et al., 2017)",
+        ),
+        LayerDescriptor(
             name="geglu",
             target="helix_plugin_blocks.geglu:GeGLU",
             config="helix_plugin_blocks._mlp:MLPConfig",
