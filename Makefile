@@ -9,6 +9,7 @@ EVERYTHING = -e '.[plot,test]' \
              -e helix_plugin_cpu \
              -e plugins/helix_plugin_ssm \
              -e plugins/helix_plugin_hyena \
+             -e plugins/helix_plugin_blocks \
              -e plugins/helix_plugin_synthetic \
              -e plugins/helix_plugin_jax \
              -e plugins/helix_plugin_topomemory \

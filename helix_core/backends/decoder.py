@@ -44,6 +44,12 @@ class Decoder(ABC):
     def state(self) -> Any:
         """A copy of the state: the same pytree as the model's own."""
 
+    def _full(self) -> UsageError:
+        return UsageError(
+            "the model's context is full: its attention holds no more tokens of a document",
+            hint="generate fewer, or build the model with a larger `max_length` or with a `window`",
+        )
+
     def _checked(self, tokens: np.ndarray) -> np.ndarray:
         tokens = np.asarray(tokens)
         if tokens.shape != (self.batch,) or not np.issubdtype(tokens.dtype, np.integer):

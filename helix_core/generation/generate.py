@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helix_core.data.corpus import SEPARATOR
+from helix_core.errors import UsageError
 from helix_core.generation.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -34,13 +35,20 @@ def generate(
 
     Equal seeds give equal bytes on one backend. F should be bound with mode "infer". `weights` is the format that the
     backend's decoder keeps weights in ("float32", "bfloat16", "int8"); the prompt is read with the parameters as they
-    are. Raises ComponentUnavailable for a format that the backend does not have.
+    are. Raises ComponentUnavailable for a format that the backend does not have, UsageError for more bytes than fit
+    into the model's context.
     """
     sampling = sampling or Sampling()
     rng = np.random.default_rng(seed)
     decoder = backend.decoder(model, F, params, weights=weights)
-    state = decoder.state()
     context = np.frombuffer(bytes([SEPARATOR]) + prompt, dtype=np.uint8).astype(np.int64)
+    if model.context is not None and len(context) + max_bytes - 1 > model.context:
+        raise UsageError(
+            f"a prompt of {len(prompt)} bytes and {max_bytes} more do not fit into the model's context of "
+            f"{model.context}",
+            hint="shorten the prompt or generate fewer; attention with a `window` has no limit",
+        )
+    state = decoder.state()
     logits = np.empty(0)
     for start in range(0, len(context), PREFILL_CHUNK):
         logits, state = _advance(model, backend, F, params, context[start : start + PREFILL_CHUNK], state)

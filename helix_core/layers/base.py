@@ -43,6 +43,12 @@ class Layer(ABC, Generic[ConfigT]):
 
     causal: bool = True
 
+    reach: int | None = None
+    """How many steps back an output looks: 0 for a layer that treats every step on its own, None for no limit."""
+
+    context: int | None = None
+    """How many steps of a document a state holds at most; None for no limit."""
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
@@ -63,6 +69,24 @@ class Layer(ABC, Generic[ConfigT]):
     ) -> tuple[Array, State | None]:
         """x (B, L, D) -> y (B, L, D) and the state after it, or None if none was given."""
 
+    def apply_with_loss(
+        self,
+        F: OpTable,
+        p: Params,
+        x: Array,
+        *,
+        state: State | None = None,
+        reset: Array | None = None,
+        lengths: Array | None = None,
+    ) -> tuple[Array, State | None, Array | None]:
+        """`apply`, and a scalar that the layer adds to the training loss (a mixture of experts' balance), or None."""
+        y, after = self.apply(F, p, x, state=state, reset=reset, lengths=lengths)
+        return y, after, None
+
     def init_state(self, F: OpTable, batch: int) -> State:
         """The state before any input: a dict of arrays whose first axis is the batch."""
         return {}
+
+    def room(self, F: OpTable, state: State) -> int | None:
+        """How many more steps fit into the fullest row of a state; None for no limit."""
+        return None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_core.layers.base import Layer, Params, State
 from helix_core.layers.init import ParamSpec, constant
+from helix_core.ops.dropout import fold
 
 if TYPE_CHECKING:
     from helix_core.ops.table import OpTable
@@ -39,8 +40,16 @@ class Norm:
 class Block:
     """A mixer and, if the model has one, an mlp, each behind a norm and added to the residual stream."""
 
-    def __init__(self, mixer: Layer[Any], mlp: Layer[Any] | None, norm: Norm) -> None:
-        self.norm = norm
+    def __init__(
+        self,
+        mixer: Layer[Any],
+        mlp: Layer[Any] | None,
+        norm: Norm,
+        *,
+        dropout: float = 0.0,
+        skip: float = 0.0,
+    ) -> None:
+        self.norm, self.dropout, self.skip = norm, dropout, skip
         self.parts: dict[str, Layer[Any]] = {"mixer": mixer} | ({"mlp": mlp} if mlp else {})
 
     def params(self) -> dict[str, ParamSpec]:
@@ -63,16 +72,19 @@ class Block:
         state: State | None,
         reset: Array | None,
         lengths: Array | None,
+        key: Array | None = None,
+        losses: list[Array] | None = None,
     ) -> tuple[Array, Array, State | None]:
         """What the part before wrote, and the stream it is yet to be added to -> the same of the last part.
 
         All (B, L, D); the first block gets the embeddings and no stream. The addition waits for the next norm, which
-        does both in one pass. `p` holds the parameters of each part and of its norm.
+        does both in one pass. `p` holds the parameters of each part and of its norm. With a random key (1,), parts of
+        what is written are dropped; what layers add to the training loss is appended to `losses`.
         """
         after: State = {}
-        for part, layer in self.parts.items():
+        for i, (part, layer) in enumerate(self.parts.items()):
             normed, residual = self.norm.apply(F, p[f"{part}_norm"], x, residual)
-            x, after[part] = layer.apply(
+            x, after[part], extra = layer.apply_with_loss(
                 F,
                 p[part],
                 normed,
@@ -80,4 +92,16 @@ class Block:
                 reset=reset,
                 lengths=lengths,
             )
+            if losses is not None and extra is not None:
+                losses.append(extra)
+            if key is not None:
+                x = self._dropped(F, x, fold(key, i))
         return x, residual, None if state is None else after
+
+    def _dropped(self, F: OpTable, x: Array, key: Array) -> Array:
+        """Dropout of single values, and of whole rows (stochastic depth, Huang et al., 2016)."""
+        x = F.dropout(x, key, rate=self.dropout)
+        if self.skip:
+            rows = F.xp.ones((x.shape[0], 1, 1), dtype=x.dtype, device=x.device)
+            x = x * F.dropout(rows, fold(key, 0), rate=self.skip)
+        return x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class ComponentConfig(BaseModel):
@@ -31,16 +31,34 @@ class ModelConfig(BaseModel):
     mixer: tuple[ComponentConfig, ...] = Field(
         description="the sequence-mixing layer, or a list of them that the blocks go through in turn"
     )
-    mlp: ComponentConfig | None = Field(None, description="a second layer in every block, after the mixer")
+    mlp: tuple[ComponentConfig, ...] | None = Field(
+        None, description="a second layer in every block, after the mixer; a list is gone through like the mixers"
+    )
     norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
     norm_eps: float = Field(1e-5, gt=0)
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the embeddings and of what each layer adds that is dropped in training"
+    )
+    stochastic_depth: float = Field(
+        0.0, ge=0, lt=1, description="chance that a row skips the last block in training; falls linearly to the first"
+    )
+    reversible: bool = Field(
+        False,
+        description="two streams of residuals whose blocks run backwards: training memory does not grow with n_layers",
+    )
     tie_embeddings: bool = Field(True, description="use the embedding as the output head")
 
-    @field_validator("mixer", mode="before")
+    @model_validator(mode="after")
+    def _two_parts(self) -> ModelConfig:
+        if self.reversible and self.mlp is None:
+            raise ValueError("reversible blocks have two parts: give an mlp too")
+        return self
+
+    @field_validator("mixer", "mlp", mode="before")
     @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
+    def _one_or_many(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, dict | ComponentConfig):
             return (value,)
         if isinstance(value, list | tuple) and not value:
-            raise ValueError("name at least one mixer")
+            raise ValueError(f"name at least one {info.field_name}")
         return value

@@ -11,6 +11,8 @@ from helix_core.layers.init import ParamSpec, fan_in, init_params, normal
 from helix_core.models.block import Block, Norm
 from helix_core.models.config import ComponentConfig, ModelConfig
 from helix_core.models.padding import last_real, pack_left, reorder
+from helix_core.models.reversible import ReversibleBlock
+from helix_core.ops.dropout import fold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,12 +33,15 @@ class LanguageModel:
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
         norm = Norm(config.norm, config.d_model, config.norm_eps)
-        mixers = config.mixer
-        self.blocks = [
-            Block(
+        mixers, mlps = config.mixer, config.mlp
+        block = ReversibleBlock if config.reversible else Block
+        self.blocks: list[Block] = [
+            block(
                 self._layer(mixers[i % len(mixers)]),
-                self._layer(config.mlp) if config.mlp else None,
+                self._layer(mlps[i % len(mlps)]) if mlps else None,
                 norm,
+                dropout=config.dropout,
+                skip=config.stochastic_depth * (i + 1) / config.n_layers,
             )
             for i in range(config.n_layers)
         ]
@@ -60,6 +65,11 @@ class LanguageModel:
             specs["head.weight"] = ParamSpec(shape, fan_in())
         return specs
 
+    @property
+    def random(self) -> bool:
+        """Whether training takes a random key: without one, nothing is dropped."""
+        return self.config.dropout > 0 or self.config.stochastic_depth > 0
+
     def params(self) -> dict[str, ParamSpec]:
         """Every parameter's spec by its dotted name."""
         return dict(self._specs)
@@ -73,6 +83,21 @@ class LanguageModel:
         """The state before the first token of `batch` rows."""
         return {"blocks": [block.init_state(F, batch) for block in self.blocks]}
 
+    @property
+    def context(self) -> int | None:
+        """How many tokens of a document fit into the state; None for no limit."""
+        limits = [layer.context for block in self.blocks for layer in block.parts.values()]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def room(self, F: OpTable, state: State) -> int | None:
+        """How many more tokens fit into the fullest row of a state; None for no limit."""
+        rooms = [
+            layer.room(F, state["blocks"][i][part])
+            for i, block in enumerate(self.blocks)
+            for part, layer in block.parts.items()
+        ]
+        return min((room for room in rooms if room is not None), default=None)
+
     def apply(
         self,
         F: OpTable,
@@ -83,6 +108,8 @@ class LanguageModel:
         mask: Array | None = None,
         reset: Array | None = None,
         last: bool = False,
+        key: Array | None = None,
+        losses: list[Array] | None = None,
     ) -> tuple[Array, State | None]:
         """Integer tokens (B, L) -> logits (B, L, V), and the state after them if one was given.
 
@@ -90,13 +117,64 @@ class LanguageModel:
                       logits at their places mean nothing
         reset (B, L)  True where a new document starts in a row of several
         last          only the logits of each row's last real token, (B, 1, V): all that reading a prompt needs
+        key (1,)      training only: an integer below 2^32 that says what dropout and stochastic depth drop
+        losses        a list to which scalars are appended that layers add to the training loss
         """
-        x, after = self.features(F, params, tokens, state=state, mask=mask, reset=reset, last=last)
+        x, after = self.features(
+            F, params, tokens, state=state, mask=mask, reset=reset, last=last, key=key, losses=losses
+        )
         return self.head(F, params, x), after
 
     def head(self, F: OpTable, params: Mapping[str, Array], x: Array) -> Array:
         """Features (B, L, D) -> logits (B, L, V)."""
         return F.linear(x, params["embedding.weight" if self.config.tie_embeddings else "head.weight"])
+
+    def embed(self, F: OpTable, params: Mapping[str, Array], tokens: Array, key: Array | None = None) -> Array:
+        """Integer tokens (B, L) -> what the first block reads (B, L, D)."""
+        x = F.embedding(tokens, params["embedding.weight"])
+        return x if key is None else F.dropout(x, key, rate=self.config.dropout)
+
+    def run_block(
+        self,
+        F: OpTable,
+        params: Mapping[str, Array],
+        i: int,
+        x: Array,
+        residual: Array | None,
+        *,
+        state: State | None = None,
+        reset: Array | None = None,
+        lengths: Array | None = None,
+        key: Array | None = None,
+        losses: list[Array] | None = None,
+    ) -> tuple[Array, Array, State | None]:
+        """`Block.apply` of the i-th block, with the model's own parameters (of which others may be absent) and key."""
+        own = None if key is None else fold(key, i)
+        p = _pick(self._groups["blocks"][str(i)], params)
+        return self.blocks[i].apply(
+            F, p, x, residual, state=state, reset=reset, lengths=lengths, key=own, losses=losses
+        )
+
+    def invert_block(
+        self,
+        F: OpTable,
+        params: Mapping[str, Array],
+        i: int,
+        first: Array,
+        second: Array,
+        *,
+        reset: Array | None = None,
+        key: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """`ReversibleBlock.invert` of the i-th block of a reversible model."""
+        block, own = self.blocks[i], None if key is None else fold(key, i)
+        assert isinstance(block, ReversibleBlock)
+        p = _pick(self._groups["blocks"][str(i)], params)
+        return block.invert(F, p, first, second, reset=reset, key=own)
+
+    def final_norm(self, F: OpTable, params: Mapping[str, Array], x: Array, residual: Array | None) -> Array:
+        """What the last block returned (B, L, D) -> what the head reads (B, L, D)."""
+        return self.norm.apply(F, _pick(self._groups["norm"], params), x, residual)[0]
 
     def features(
         self,
@@ -108,6 +186,8 @@ class LanguageModel:
         mask: Array | None = None,
         reset: Array | None = None,
         last: bool = False,
+        key: Array | None = None,
+        losses: list[Array] | None = None,
     ) -> tuple[Array, State | None]:
         """Integer tokens (B, L) -> what the head reads (B, L, D), and the state after them; see `apply`."""
         order, lengths = None, None
@@ -116,18 +196,16 @@ class LanguageModel:
             tokens = reorder(F.xp, tokens, order)
             if reset is not None:
                 reset = reorder(F.xp, F.xp.logical_and(reset, mask), order)
-        p = {part: _pick(names, params) for part, names in self._groups.items()}
-        x = F.embedding(tokens, params["embedding.weight"])
+        x: Array = self.embed(F, params, tokens, key)
         residual, after = None, []
-        for i, block in enumerate(self.blocks):
+        for i in range(len(self.blocks)):
             before = None if state is None else state["blocks"][i]
-            x, residual, following = block.apply(
-                F, p["blocks"][str(i)], x, residual, state=before, reset=reset, lengths=lengths
-            )
+            rows = {"reset": reset, "lengths": lengths, "key": key, "losses": losses}
+            x, residual, following = self.run_block(F, params, i, x, residual, state=before, **rows)
             after.append(following)
         if last:
             x, residual = (last_real(F.xp, part, lengths) for part in (x, residual))
-        x, _ = self.norm.apply(F, p["norm"], x, residual)
+        x = self.final_norm(F, params, x, residual)
         if order is not None and not last:
             x = reorder(F.xp, x, inverse)
         return x, None if state is None else {"blocks": after}
@@ -142,14 +220,21 @@ def loss(
     *,
     reset: Array | None = None,
     weights: Array | None = None,
+    key: Array | None = None,
 ) -> Array:
     """Mean negative log-likelihood in nats per token: tokens, targets (B, L) -> scalar.
 
     With weights (B, L), the weighted sum instead: a mask over its count gives the mean over scored tokens.
+    What layers add to the training loss (the balance of a mixture of experts) is in it, by the same share.
     """
-    logits, _ = model.apply(F, params, tokens, reset=reset)
+    losses: list[Array] = []
+    logits, _ = model.apply(F, params, tokens, reset=reset, key=key, losses=losses)
     nats = F.cross_entropy(logits, targets)
-    return F.xp.mean(nats) if weights is None else F.xp.sum(nats * weights)
+    value = F.xp.mean(nats) if weights is None else F.xp.sum(nats * weights)
+    if losses:
+        extra = sum(losses)
+        value = value + (extra if weights is None else extra * F.xp.sum(weights))
+    return value
 
 
 def _nest(specs: Mapping[str, ParamSpec]) -> dict[str, Any]:

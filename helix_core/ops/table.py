@@ -75,6 +75,11 @@ class OpTable:
 
         return self.asarray(np.zeros(shape, dtype=np.float32))
 
+    def demand(self, holds: Any, error: Exception) -> None:
+        """Raise `error` unless all of the boolean array `holds` is true. Tables that record or trace skip it."""
+        if not bool(self.xp.all(holds)):
+            raise error
+
     def __getattr__(self, name: str) -> Any:
         # Reached only for unknown names: bound ops live in the instance's own dictionary.
         raise AttributeError(f"no op {name!r} in the table; the ops are {', '.join(OPS)}")

@@ -9,6 +9,11 @@ from __future__ import annotations
 _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cpu/cpu"): "helix-plugin-cpu",
     ("backend", "jax/jax"): "helix-plugin-jax",
+    ("layer", "blocks/attention"): "helix-plugin-blocks",
+    ("layer", "blocks/geglu"): "helix-plugin-blocks",
+    ("layer", "blocks/gelu_mlp"): "helix-plugin-blocks",
+    ("layer", "blocks/moe"): "helix-plugin-blocks",
+    ("layer", "blocks/swiglu"): "helix-plugin-blocks",
     ("layer", "hyena/hyena"): "helix-plugin-hyena",
     ("layer", "ssm/mamba"): "helix-plugin-ssm",
     ("layer", "ssm/mamba2"): "helix-plugin-ssm",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from helix_core.models import LanguageModel
+from helix_core.ops.dropout import fold
 from helix_core.tree import tree_items, tree_map
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ STATE = "state:"
 def chunked_value_and_grad(
     backend: Backend, model: LanguageModel, F: OpTable, F_infer: OpTable, chunk: int
 ) -> Callable[..., tuple[Array, dict[str, Array]]]:
-    """`(params, tokens, targets, reset, weights) -> (loss, gradient by name)`, with the memory of `chunk` steps.
+    """`(params, tokens, targets, reset, weights, key) -> (loss, gradient by name)`, with the memory of `chunk` steps.
 
-    All (B, L), the last two or None. Equal to the gradient of `helix_core.models.loss` but for rounding.
+    All (B, L), reset and weights or None; key (1,) or None, of which every chunk makes one of its own.
+    Equal to the gradient of `helix_core.models.loss` but for rounding.
     F is bound for training, F_infer for inference.
     """
 
@@ -37,13 +39,19 @@ def chunked_value_and_grad(
         return None if array is None else array[:, start : start + chunk]
 
     def step(
-        leaves: Mapping[str, Array], structure: Any, pull: list[Array | None], share: float, *rows: Array | None
+        leaves: Mapping[str, Array],
+        structure: Any,
+        pull: list[Array | None],
+        share: float,
+        key: Any,
+        *rows: Array | None,
     ) -> Array:
         """A chunk's share of the loss, plus what its last state adds to the loss of the chunks behind it."""
         tokens, targets, reset, weights = rows
         state = _with_leaves(structure, leaves)
-        logits, after = model.apply(F, leaves, tokens, state=state, reset=reset)
-        value = _share_of_loss(F, logits, targets, weights, share)
+        losses: list[Array] = []
+        logits, after = model.apply(F, leaves, tokens, state=state, reset=reset, key=key, losses=losses)
+        value = _share_of_loss(F, logits, targets, weights, share, losses)
         for (_, leaf), grad in zip(tree_items(after), pull, strict=True):
             if grad is not None:
                 value = value + F.xp.sum(leaf * grad)
@@ -57,18 +65,29 @@ def chunked_value_and_grad(
         targets: Array,
         reset: Array | None = None,
         weights: Array | None = None,
+        key: Array | None = None,
     ) -> tuple[Array, dict[str, Array]]:
         length = tokens.shape[1]
         starts = range(0, length, chunk)
+        losses: list[Array]
         with backend.inference():
             states: list[Any] = [model.init_state(F_infer, tokens.shape[0])]
             value: Array = 0.0
             for start in starts:
+                losses = []
                 logits, after = model.apply(
-                    F_infer, params, part(tokens, start), state=states[-1], reset=part(reset, start)
+                    F_infer,
+                    params,
+                    part(tokens, start),
+                    state=states[-1],
+                    reset=part(reset, start),
+                    key=None if key is None else fold(key, start),
+                    losses=losses,
                 )
                 share = logits.shape[1] / length
-                value = value + _share_of_loss(F_infer, logits, part(targets, start), part(weights, start), share)
+                value = value + _share_of_loss(
+                    F_infer, logits, part(targets, start), part(weights, start), share, losses
+                )
                 states.append(after)
         pull: list[Array | None] = [None for _ in tree_items(states.pop())]
         total: dict[str, Array] = {}
@@ -77,7 +96,9 @@ def chunked_value_and_grad(
             moving = {f"{STATE}{name}": leaf for name, leaf in tree_items(before) if _floating(F.xp, leaf)}
             rows = tuple(part(array, start) for array in (tokens, targets, reset, weights))
             share = rows[0].shape[1] / length  # type: ignore[union-attr]
-            _, grads = gradient({**params, **moving}, before, pull, share, *rows)
+            _, grads = gradient(
+                {**params, **moving}, before, pull, share, None if key is None else fold(key, start), *rows
+            )
             pull = [grads.get(f"{STATE}{name}") for name, _ in tree_items(before)]
             with backend.inference():
                 total = {name: total[name] + grads[name] if total else grads[name] for name in params}
@@ -86,9 +107,14 @@ def chunked_value_and_grad(
     return run
 
 
-def _share_of_loss(F: OpTable, logits: Array, targets: Array, weights: Array | None, share: float) -> Array:
-    nats = F.cross_entropy(logits, targets)
-    return F.xp.mean(nats) * share if weights is None else F.xp.sum(nats * weights)
+def _share_of_loss(
+    F: OpTable, logits: Array, targets: Array, weights: Array | None, share: float, losses: list[Array]
+) -> Array:
+    """As `helix_core.models.loss`, for a chunk that is a share of the row."""
+    nats, extra = F.cross_entropy(logits, targets), sum(losses)
+    if weights is None:
+        return (F.xp.mean(nats) + extra) * share
+    return F.xp.sum(nats * weights) + extra * F.xp.sum(weights)
 
 
 def _with_leaves(structure: Any, leaves: Mapping[str, Array]) -> Any:

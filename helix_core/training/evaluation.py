@@ -46,13 +46,19 @@ def evaluate(
 ) -> Evaluation:
     """Code every byte of every document; F should be bound with mode "infer".
 
+    A model whose state holds so many tokens and no more (`model.context`) codes longer documents in windows of that
+    length, each of which begins half a window before the bytes that it codes.
     `progress` is called with the number of bytes of each finished portion.
     """
     # Documents of like length share a batch, so that few rows idle.
     ordered = sorted(documents, key=len, reverse=True)
     nats = 0.0
     for start in range(0, len(ordered), ROWS):
-        nats += _evaluate_rows(model, backend, F, params, ordered[start : start + ROWS], progress)
+        rows = ordered[start : start + ROWS]
+        if model.context is not None and len(rows[0]) > model.context:
+            nats += _evaluate_windows(model, backend, F, params, rows, model.context, progress)
+        else:
+            nats += _evaluate_rows(model, backend, F, params, rows, progress)
     return Evaluation(nats / math.log(2), sum(map(len, documents)), len(documents))
 
 
@@ -89,6 +95,40 @@ def _evaluate_rows(
             nats += float(np.sum(loss, where=mask, dtype=np.float64))
             if progress:
                 progress(int(mask.sum()))
+    return nats
+
+
+def _evaluate_windows(
+    model: LanguageModel,
+    backend: Backend,
+    F: OpTable,
+    params: Mapping[str, Any],
+    documents: Sequence[Document],
+    context: int,
+    progress: Callable[[int], None] | None,
+) -> float:
+    nats = 0.0
+    half = max(1, context // 2)
+    for begin in [0, *range(context, len(documents[0]), half)]:
+        first = max(0, begin - (context - half))
+        end = begin + (half if begin else context)
+        going = [d.data[first:end] for d in documents if len(d) > begin]
+        width = max(map(len, going))
+        targets = np.full((len(going), width), SEPARATOR, dtype=np.int64)
+        before = np.full((len(going), 1), SEPARATOR, dtype=np.int64)
+        coded = np.zeros((len(going), width), dtype=bool)
+        for row, piece in enumerate(going):
+            targets[row, : len(piece)] = piece
+            coded[row, begin - first : len(piece)] = True
+            if first:
+                before[row] = documents[row].data[first - 1]
+        tokens = np.concatenate([before, targets[:, :-1]], axis=1)
+        with backend.inference():
+            logits, _ = model.apply(F, params, backend.asarray(tokens))
+            loss = backend.to_numpy(F.cross_entropy(logits, backend.asarray(targets)))
+        nats += float(np.sum(loss, where=coded, dtype=np.float64))
+        if progress:
+            progress(int(coded.sum()))
     return nats
 
 

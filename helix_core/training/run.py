@@ -226,13 +226,15 @@ def _write_sample(run: RunFolder, trainer: Trainer) -> str:
         return file.relative_to(run.path).as_posix()
     spec = trainer.recipe.sample
     prompt = spec.prompt.encode()
+    context = trainer.model.context
+    room = spec.max_bytes if context is None else max(0, min(spec.max_bytes, context - len(prompt)))
     produced = generate(
         trainer.model,
         trainer.backend,
         trainer.F_infer,
         trainer.params,
         prompt,
-        max_bytes=spec.max_bytes,
+        max_bytes=room,
         sampling=Sampling(spec.temperature, spec.top_k, spec.top_p),
         seed=trainer.recipe.seed,
     )

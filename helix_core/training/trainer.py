@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 import time
@@ -21,6 +22,7 @@ from helix_core.plugin_system import create, select
 from helix_core.recipes import Recipe
 from helix_core.training.checkpoint import Checkpoint, check_params, save_checkpoint
 from helix_core.training.chunked import chunked_value_and_grad
+from helix_core.training.reversible import reversible_value_and_grad
 from helix_core.tree import tree_items
 
 if TYPE_CHECKING:
@@ -98,10 +100,12 @@ class Trainer:
         return sum(math.prod(spec.shape) for spec in self.model.params().values())
 
     def _gradient(self) -> Callable[..., tuple[Any, dict[str, Any]]]:
-        """`(params, tokens, targets, reset, weights) -> (loss, gradient by name)`."""
+        """`(params, tokens, targets, reset, weights, key) -> (loss, gradient by name)`."""
         chunk = self.recipe.training.chunk
         if chunk is not None and chunk < self.recipe.training.seq_len:
             return chunked_value_and_grad(self.backend, self.model, self.F, self.F_infer, chunk)
+        if self.model.config.reversible:
+            return reversible_value_and_grad(self.backend, self.model, self.F, self.F_infer)
         return self.backend.value_and_grad(
             self.backend.compile(self._loss) if self.recipe.backend.compile else self._loss
         )
@@ -161,7 +165,9 @@ class Trainer:
         value: Any = 0.0
         grads: dict[str, Any] = {}
         for part, batch in enumerate(batches):
-            part_value, part_grads = self._value_and_grad(self.params, *self._arrays(batch, scored))
+            part_value, part_grads = self._value_and_grad(
+                self.params, *self._arrays(batch, scored), self._key(step, part)
+            )
             value = value + part_value
             grads = {k: grads[k] + g for k, g in part_grads.items()} if part else part_grads
         if scored or parts == 1:
@@ -174,8 +180,15 @@ class Trainer:
         weights = None if batch.mask is None else asarray(batch.mask / scored, storage(self.recipe.backend.dtype))
         return asarray(batch.tokens), asarray(batch.targets), reset, weights
 
-    def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any, weights: Any = None) -> Any:
-        return loss(self.model, self.F, params, tokens, targets, reset=reset, weights=weights)
+    def _key(self, step: int, part: int) -> Any:
+        """The random key of a micro-batch, a function of the seed and its place; None for a model without chance."""
+        if not self.model.random:
+            return None
+        digest = hashlib.blake2b(f"{self.recipe.seed}:{step}:{part}".encode(), digest_size=4).digest()
+        return self.backend.asarray(np.array([int.from_bytes(digest, "little")], dtype=np.int64))
+
+    def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any, weights: Any = None, key: Any = None) -> Any:
+        return loss(self.model, self.F, params, tokens, targets, reset=reset, weights=weights, key=key)
 
     def save(self, folder: Path, **facts: Any) -> Path:
         """Write a checkpoint of this state. Raises CheckpointError if that fails."""

@@ -34,6 +34,7 @@ class RecordedDecoder(Decoder):
     ) -> None:
         super().__init__(batch, weights, model.config.vocab_size)
         self._lock = threading.Lock()
+        self._model, self._F = model, F
         with torch.no_grad():
             try:
                 self._record(model, backend, F, params, in_place=True)
@@ -68,6 +69,10 @@ class RecordedDecoder(Decoder):
     def step(self, tokens: np.ndarray) -> np.ndarray:
         checked = self._checked(tokens)
         with self._lock, torch.no_grad():
+            if self._room is not None:
+                if self._room < 1:
+                    raise self._full()
+                self._room -= 1
             self._tokens.copy_(torch.from_numpy(checked)[:, None])
             self._program.run()
             logits: np.ndarray = self._logits.reshape(self.batch, -1).numpy().copy()
@@ -76,6 +81,7 @@ class RecordedDecoder(Decoder):
     def load(self, state: Any) -> None:
         with self._lock, torch.no_grad():
             tree_map(lambda mine, theirs: mine.copy_(theirs), self._state, state)
+            self._room = self._model.room(self._F, state)
 
     def state(self) -> Any:
         with self._lock:

@@ -277,6 +277,9 @@ class RecordingTable:
         self._recorder = recorder
         self.xp = RecordingNamespace(recorder)
 
+    def demand(self, holds: Any, error: Exception) -> None:
+        """Nothing: a decoder asks the model for `room` before it steps."""
+
     def __getattr__(self, name: str) -> Any:
         real = getattr(self._recorder.F, name)
         return _noting(self._recorder, name, real) if name in OPS else real

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as nn
 
 from helix_core.ops import OPS
+from helix_plugin_torch.attention import attention as attention
 
 sigmoid = torch.sigmoid
 silu = nn.silu

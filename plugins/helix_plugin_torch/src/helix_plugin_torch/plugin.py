@@ -10,6 +10,7 @@ from helix_core.hookspecs import hookimpl
 PLUGIN_API = "1.0"
 
 OPS = (
+    "attention",
     "causal_conv1d",
     "cross_entropy",
     "embedding",
@@ -36,7 +37,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             name=op,
             op=op,
             target=f"helix_plugin_torch.functional:{op}",
-            summary=f"torch's own {op}",
+            summary="scaled_dot_product_attention" if op == "attention" else f"torch's own {op}",
             namespace="torch",
             devices=("cpu", "cuda", "mps", "xpu"),
             dtypes=FULL + (HALF if op in IN_HALF else ()),

@@ -1,0 +1,1 @@
+"""Layers around and beside the mixers: attention, gated MLPs, mixtures of experts."""

@@ -1,0 +1,23 @@
+"""GeGLU: a gated MLP with a GELU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helix_core.ops import OpTable
+from helix_plugin_blocks._mlp import GatedMLP
+
+Array = Any
+
+
+class GeGLU(GatedMLP):
+    """Gated MLP whose gate is GELU, in its tanh form.
+
+        y = W_down (gelu(W_gate x) * W_up x)
+
+    No state: every step on its own. Parameter names as in Hugging Face's Gemma.
+    Source: Shazeer, GLU Variants Improve Transformer, 2020.
+    """
+
+    def gate(self, F: OpTable, gate: Array, up: Array) -> Array:
+        return F.gelu(gate) * up
