@@ -43,6 +43,11 @@ class Layer(ABC, Generic[ConfigT]):
 
     causal: bool = True
 
+    shares: bool = False
+    """Whether `apply` also takes `shared`: a dict of arrays, empty at first, that one call of a model hands to its
+    layers in their order. What a layer writes those after it may read: the same steps, nothing of other calls.
+    """
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 

@@ -63,11 +63,13 @@ class Block:
         state: State | None,
         reset: Array | None,
         lengths: Array | None,
+        shared: dict[str, Array],
     ) -> tuple[Array, Array, State | None]:
         """What the part before wrote, and the stream it is yet to be added to -> the same of the last part.
 
         All (B, L, D); the first block gets the embeddings and no stream. The addition waits for the next norm, which
-        does both in one pass. `p` holds the parameters of each part and of its norm.
+        does both in one pass. `p` holds the parameters of each part and of its norm; `shared` is for the layers that
+        declare `shares`.
         """
         after: State = {}
         for part, layer in self.parts.items():
@@ -79,5 +81,6 @@ class Block:
                 state=None if state is None else state[part],
                 reset=reset,
                 lengths=lengths,
+                **({"shared": shared} if layer.shares else {}),
             )
         return x, residual, None if state is None else after

@@ -119,10 +119,11 @@ class LanguageModel:
         p = {part: _pick(names, params) for part, names in self._groups.items()}
         x = F.embedding(tokens, params["embedding.weight"])
         residual, after = None, []
+        shared: dict[str, Array] = {}
         for i, block in enumerate(self.blocks):
             before = None if state is None else state["blocks"][i]
             x, residual, following = block.apply(
-                F, p["blocks"][str(i)], x, residual, state=before, reset=reset, lengths=lengths
+                F, p["blocks"][str(i)], x, residual, state=before, reset=reset, lengths=lengths, shared=shared
             )
             after.append(following)
         if last:

@@ -20,6 +20,7 @@ from helix_core.ops import (
     selective_scan,
     ssd,
     swiglu,
+    wkv4,
 )
 from helix_core.ops.kernel import Kernel
 from helix_core.ops.op import OPS, Op, Sample, define_op
@@ -54,4 +55,5 @@ __all__ = [
     "selective_scan",
     "ssd",
     "swiglu",
+    "wkv4",
 ]
