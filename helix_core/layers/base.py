@@ -49,6 +49,11 @@ class Layer(ABC, Generic[ConfigT]):
     context: int | None = None
     """How many steps of a document a state holds at most; None for no limit."""
 
+    shares: bool = False
+    """Whether `apply` also takes `shared`: a dict of arrays, empty at first, that one call of a model hands to its
+    layers in their order. What a layer writes those after it may read: the same steps, nothing of other calls.
+    """
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
@@ -78,9 +83,10 @@ class Layer(ABC, Generic[ConfigT]):
         state: State | None = None,
         reset: Array | None = None,
         lengths: Array | None = None,
+        **shared: Any,
     ) -> tuple[Array, State | None, Array | None]:
         """`apply`, and a scalar that the layer adds to the training loss (a mixture of experts' balance), or None."""
-        y, after = self.apply(F, p, x, state=state, reset=reset, lengths=lengths)
+        y, after = self.apply(F, p, x, state=state, reset=reset, lengths=lengths, **shared)
         return y, after, None
 
     def init_state(self, F: OpTable, batch: int) -> State:

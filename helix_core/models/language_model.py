@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from helix_core.errors import ConfigError
 from helix_core.layers.base import State
 from helix_core.layers.init import ParamSpec, fan_in, init_params, normal
 from helix_core.models.block import Block, Norm
@@ -53,6 +54,11 @@ class LanguageModel:
         from helix_core.plugin_system import create
 
         layer: Layer[Any] = create("layer", component.name, d_model=self.config.d_model, **component.options)
+        if layer.shares and self.config.reversible:
+            raise ConfigError(
+                f"layer {component.name!r} reads what earlier layers wrote, which reversible blocks do not keep",
+                hint="set model.reversible = false, or the layer's option for it (rwkv7: value_residual = false)",
+            )
         return layer
 
     def _collect_params(self) -> dict[str, ParamSpec]:
@@ -147,13 +153,13 @@ class LanguageModel:
         lengths: Array | None = None,
         key: Array | None = None,
         losses: list[Array] | None = None,
+        shared: dict[str, Array] | None = None,
     ) -> tuple[Array, Array, State | None]:
         """`Block.apply` of the i-th block, with the model's own parameters (of which others may be absent) and key."""
         own = None if key is None else fold(key, i)
         p = _pick(self._groups["blocks"][str(i)], params)
-        return self.blocks[i].apply(
-            F, p, x, residual, state=state, reset=reset, lengths=lengths, key=own, losses=losses
-        )
+        rows = {"state": state, "reset": reset, "lengths": lengths}
+        return self.blocks[i].apply(F, p, x, residual, **rows, key=own, losses=losses, shared=shared)
 
     def invert_block(
         self,
@@ -198,9 +204,10 @@ class LanguageModel:
                 reset = reorder(F.xp, F.xp.logical_and(reset, mask), order)
         x: Array = self.embed(F, params, tokens, key)
         residual, after = None, []
+        shared: dict[str, Array] = {}
         for i in range(len(self.blocks)):
             before = None if state is None else state["blocks"][i]
-            rows = {"reset": reset, "lengths": lengths, "key": key, "losses": losses}
+            rows = {"reset": reset, "lengths": lengths, "key": key, "losses": losses, "shared": shared}
             x, residual, following = self.run_block(F, params, i, x, residual, state=before, **rows)
             after.append(following)
         if last:

@@ -36,6 +36,7 @@ class ReversibleBlock(Block):
         lengths: Array | None,
         key: Array | None = None,
         losses: list[Array] | None = None,
+        shared: dict[str, Array] | None = None,
     ) -> tuple[Array, Array, State | None]:
         """The streams x_1 and x_2 (B, L, D) -> y_1 and y_2; the first block gets the embeddings as both."""
         first, second = x, x if residual is None else residual

@@ -22,6 +22,7 @@ from helix_core.ops import (
     selective_scan,
     ssd,
     swiglu,
+    wkv4,
 )
 from helix_core.ops._array import device_of
 from helix_core.ops.kernel import Kernel
@@ -60,4 +61,5 @@ __all__ = [
     "selective_scan",
     "ssd",
     "swiglu",
+    "wkv4",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops._array import device_of, valid_steps, zeros
 from helix_core.ops.activations import softmax
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
@@ -97,7 +97,7 @@ def attention(
     batch, length, heads, d_key = q.shape
     groups = k.shape[2]
     scale = scale or d_key**-0.5
-    steps = xp.arange(length, dtype=xp.int64, device=q.device)
+    steps = xp.arange(length, dtype=xp.int64, device=device_of(q))
     if position is None:
         position = xp.broadcast_to(steps[None, :], (batch, length))
     if keys is None or values is None:
@@ -126,7 +126,7 @@ def attention(
 
 def cached_positions(xp: Any, count: Array, size: int) -> Array:
     """The position (B, S) in each slot of a cache that `count` (B, 1) steps of a document went through; unused: < 0."""
-    slots = xp.arange(size, dtype=xp.int64, device=count.device)[None, :]
+    slots = xp.arange(size, dtype=xp.int64, device=device_of(count))[None, :]
     return count - 1 - (count - 1 - slots) % max(size, 1)
 
 
@@ -137,7 +137,7 @@ def cache_sources(xp: Any, position: Array, lengths: Array | None, size: int) ->
     """
     batch, length = position.shape
     if lengths is None:
-        ends = xp.full((batch, 1), length, dtype=xp.int64, device=position.device)
+        ends = xp.full((batch, 1), length, dtype=xp.int64, device=device_of(position))
     else:
         ends = xp.astype(lengths, xp.int64)[:, None]
     last = xp.take_along_axis(position, xp.where(ends > 0, ends - 1, xp.zeros_like(ends)), axis=1)
@@ -145,7 +145,7 @@ def cache_sources(xp: Any, position: Array, lengths: Array | None, size: int) ->
     held = cached_positions(xp, count, size)
     filled = held >= 0
     step = ends - count + held
-    slots = xp.broadcast_to(xp.arange(size, dtype=xp.int64, device=position.device)[None, :], step.shape)
+    slots = xp.broadcast_to(xp.arange(size, dtype=xp.int64, device=device_of(position))[None, :], step.shape)
     source = xp.where(step >= 0, step + size, slots)
     return xp.where(filled, source, xp.zeros_like(source)), filled
 

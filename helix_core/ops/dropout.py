@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from helix_core.ops._array import device_of
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 MASK = 0xFFFFFFFF
@@ -35,7 +36,7 @@ def dropout(xp: Any, x: Array, key: Array, *, rate: float = 0.0) -> Array:
     size = 1
     for n in x.shape:
         size *= n
-    place = xp.arange(size, dtype=xp.int64, device=x.device)
+    place = xp.arange(size, dtype=xp.int64, device=device_of(x))
     bits = mix(mix(place) ^ key)
     kept = xp.reshape(bits >= int(rate * 2**32), x.shape)
     return xp.where(kept, x * (1 / (1 - rate)), xp.zeros_like(x))

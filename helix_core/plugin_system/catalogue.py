@@ -20,7 +20,12 @@ _CATALOGUE: dict[tuple[str, str], str] = {
     ("layer", "ssm/gated_deltanet"): "helix-plugin-ssm",
     ("layer", "ssm/mingru"): "helix-plugin-ssm",
     ("layer", "ssm/minlstm"): "helix-plugin-ssm",
+    ("layer", "ssm/s4"): "helix-plugin-ssm",
     ("layer", "ssm/s4d"): "helix-plugin-ssm",
+    ("layer", "ssm/rwkv4"): "helix-plugin-ssm",
+    ("layer", "ssm/rwkv4_channel_mix"): "helix-plugin-ssm",
+    ("layer", "ssm/rwkv7"): "helix-plugin-ssm",
+    ("layer", "ssm/rwkv7_channel_mix"): "helix-plugin-ssm",
     ("layer", "ssm/retnet"): "helix-plugin-ssm",
     ("layer", "ssm/gla"): "helix-plugin-ssm",
     **{

@@ -1,4 +1,4 @@
-"""linear_scan and diagonal_ssm on Numba against the float64 oracle: ragged shapes, extremes, strides, repeatability."""
+"""linear_scan, diagonal_ssm and wkv4 on Numba against the oracle: ragged shapes, extremes, strides, repeatability."""
 
 import array_api_compat.torch as xp
 import numpy as np
@@ -36,6 +36,19 @@ def modes_inputs(rng, B, L, D, N, *, ragged=True):
     return arrays
 
 
+def wkv_inputs(rng, B, L, D, *, ragged=True):
+    arrays = {
+        "k": 3 * rng.normal(size=(B, L, D)),
+        "v": rng.normal(size=(B, L, D)),
+        "log_decay": -np.exp(rng.uniform(-5, 3, D)),
+        "bonus": rng.normal(size=D),
+    }
+    if ragged:
+        arrays |= {"initial_state": rng.normal(size=(B, 2, D))}
+        arrays |= {"reset": rng.random((B, L)) < 0.15, "lengths": rng.integers(L + 1, size=B)}
+    return arrays
+
+
 class TestLinearScan(BaseKernelTests):
     kernel, op, backend = "cpu/linear_scan", "linear_scan", "cpu"
 
@@ -50,6 +63,14 @@ class TestDiagonalSSM(BaseKernelTests):
     def samples(self, rng):
         for shape in ((2, 70, 17, 5), (1, 33, 65, 2), (3, 5, 3, 33)):
             yield Sample(modes_inputs(rng, *shape), label=f"{shape}")
+
+
+class TestWKV4(BaseKernelTests):
+    kernel, op, backend = "cpu/wkv4", "wkv4", "cpu"
+
+    def samples(self, rng):
+        for shape in ((2, 70, 65), (1, 33, 16), (9, 5, 130)):
+            yield Sample(wkv_inputs(rng, *shape), label=f"{shape}")
 
 
 def both(op, kernel, arrays, rng, **attrs):
@@ -110,10 +131,33 @@ def test_diagonal_ssm_on_any_shape(B, L, D, N, ragged, seed):
     assert_exact(OPS["diagonal_ssm"], table.diagonal_ssm, modes_inputs(rng, B, L, D, N, ragged=ragged), rng)
 
 
+@given(
+    B=st.integers(1, 3), L=st.integers(1, 100), D=st.integers(1, 80), ragged=st.booleans(), seed=st.integers(0, 2**32)
+)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_wkv4_on_any_shape(B, L, D, ragged, seed):
+    rng = np.random.default_rng(seed)
+    assert_exact(OPS["wkv4"], table.wkv4, wkv_inputs(rng, B, L, D, ragged=ragged), rng)
+
+
+@pytest.mark.parametrize("size", [80.0, 1e4, 1e30])
+def test_wkv4_survives_any_keys(size, rng):
+    arrays = wkv_inputs(rng, 2, 60, 20)
+    arrays["k"] *= size
+    arrays["log_decay"][:5] = -1e4
+    y, last = table.wkv4.forward(*tensors(OPS["wkv4"], arrays))
+    assert torch.isfinite(y).all()
+    assert torch.isfinite(last).all()
+    outside = y.abs().max() > 1.001 * max(abs(arrays["v"]).max(), abs(arrays["initial_state"]).max())
+    assert not outside, "an average of values"
+
+
 def case(name, rng):
     """The op, its kernel and inputs for a few documents."""
     if name == "linear_scan":
         return OPS[name], table.linear_scan, linear_inputs(rng, 3, 300, 200)
+    if name == "wkv4":
+        return OPS[name], table.wkv4, wkv_inputs(rng, 3, 300, 200)
     return OPS[name], table.diagonal_ssm, modes_inputs(rng, 3, 100, 100, 6)
 
 
@@ -122,7 +166,7 @@ def tensors(op, arrays):
     return [made[n].float() if n in made and made[n].is_floating_point() else made.get(n) for n in op.arrays]
 
 
-CASES = pytest.mark.parametrize("name", ["linear_scan", "diagonal_ssm"])
+CASES = pytest.mark.parametrize("name", ["linear_scan", "diagonal_ssm", "wkv4"])
 
 
 @CASES
@@ -147,7 +191,7 @@ def test_strided_rows_are_read_in_place_and_other_layouts_copied(name, rng):
     op, kernel, arrays = case(name, rng)
     plain = tensors(op, arrays)
     expected = kernel.forward(*plain)
-    where = op.arrays.index("x" if name == "linear_scan" else "u")
+    where = op.arrays.index({"linear_scan": "x", "diagonal_ssm": "u", "wkv4": "v"}[name])
     for view in (
         torch.cat([plain[where], plain[where]], -1)[..., : plain[where].shape[-1]],
         plain[where].transpose(1, 2).contiguous().transpose(1, 2),

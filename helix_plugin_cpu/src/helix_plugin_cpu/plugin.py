@@ -67,6 +67,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             ("long_conv", "Numba, Fourier transforms across 16 channels, in place and without padding"),
             ("gated_delta_rule", "Numba, the state in the first-level cache, backward by recomputation"),
             ("rwkv7", "Numba, the state in the first-level cache, backward by recomputation"),
+            ("wkv4", "Numba, one pass over memory each way"),
             ("rms_norm", "Numba, one pass over each row"),
             ("add_rms_norm", "Numba, the residual addition in the same pass"),
             ("swiglu", "Numba, one pass"),

@@ -27,6 +27,11 @@ class TestS4D(BaseLayerTests):
     )
 
 
+class TestS4(BaseLayerTests):
+    layer = "s4"
+    configs = ({"d_model": 8, "d_state": 16}, {"d_model": 5, "d_state": 2}, {"d_model": 3, "d_state": 64})
+
+
 class TestMamba2(BaseLayerTests):
     layer = "mamba2"
     configs = (
@@ -66,3 +71,27 @@ class TestGatedDeltaNet(BaseLayerTests):
         {"d_model": 8, "n_heads": 2},
         {"d_model": 6, "n_heads": 4, "n_key_heads": 2, "d_key": 5, "d_value": 3, "d_conv": 1},
     )
+
+
+class TestRWKV7(BaseLayerTests):
+    layer = "rwkv7"
+    configs = (
+        {"d_model": 8, "head_dim": 4},
+        {"d_model": 5, "head_dim": 5, "decay_rank": 2, "rate_rank": 3, "gate_rank": 4},
+        {"d_model": 6, "head_dim": 6, "norm_eps": 1e-3},
+    )
+
+
+class TestRWKV7ChannelMix(BaseLayerTests):
+    layer = "rwkv7_channel_mix"
+    configs = ({"d_model": 8}, {"d_model": 5, "expand": 2.5})
+
+
+class TestRWKV4(BaseLayerTests):
+    layer = "rwkv4"
+    configs = ({"d_model": 8}, {"d_model": 5, "d_attention": 7})
+
+
+class TestRWKV4ChannelMix(BaseLayerTests):
+    layer = "rwkv4_channel_mix"
+    configs = ({"d_model": 8}, {"d_model": 5, "expand": 2.5})

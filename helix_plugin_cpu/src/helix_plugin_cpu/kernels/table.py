@@ -20,6 +20,7 @@ from helix_plugin_cpu.kernels import rwkv7 as _rwkv7
 from helix_plugin_cpu.kernels import selective_scan as _scan
 from helix_plugin_cpu.kernels import ssd as _ssd
 from helix_plugin_cpu.kernels import swiglu as _swiglu
+from helix_plugin_cpu.kernels import wkv4 as _wkv4
 
 
 def _bundle(module: ModuleType) -> Kernel:
@@ -43,3 +44,4 @@ adamw = _adamw.step
 long_conv = _bundle(_long)
 gated_delta_rule = _bundle(_gated_delta)
 rwkv7 = _bundle(_rwkv7)
+wkv4 = _bundle(_wkv4)

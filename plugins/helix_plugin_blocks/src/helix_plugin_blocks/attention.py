@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from helix_core.errors import UsageError
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in
-from helix_core.ops import OpTable
+from helix_core.ops import OpTable, device_of
 from helix_plugin_blocks._rotary import angles, rotate
 
 Array = Any
@@ -147,7 +147,7 @@ class Attention(Layer[AttentionConfig]):
             q = F.rms_norm(q, p["q_norm.weight"], eps=c.norm_eps)
             k = F.rms_norm(k, p["k_norm.weight"], eps=c.norm_eps)
         if c.rope:
-            at = xp.arange(length, dtype=xp.int64, device=x.device) if position is None else position
+            at = xp.arange(length, dtype=xp.int64, device=device_of(x)) if position is None else position
             cos, sin = angles(F, at, c.turned, c.rope_theta)
             q, k = (rotate(xp, part, xp.astype(cos, part.dtype), xp.astype(sin, part.dtype)) for part in (q, k))
         before = (None, None) if state is None else (state["keys"], state["values"])
@@ -161,7 +161,7 @@ class Attention(Layer[AttentionConfig]):
         longest = self.config.max_length
         fits = position < longest
         if lengths is not None:
-            steps = F.xp.arange(position.shape[1], dtype=lengths.dtype, device=lengths.device)
+            steps = F.xp.arange(position.shape[1], dtype=lengths.dtype, device=device_of(lengths))
             fits = F.xp.logical_or(fits, steps[None, :] >= lengths[:, None])
         error = UsageError(
             f"a document is longer than the attention's cache of max_length = {longest} steps",
@@ -173,8 +173,8 @@ class Attention(Layer[AttentionConfig]):
 def positions(xp: Any, x: Array, begun: Array | None, reset: Array | None, lengths: Array | None) -> Array:
     """The place of each step (B, L) in its document, which rows are `begun` (B,) steps into."""
     batch, length, _ = x.shape
-    steps = xp.arange(length, dtype=xp.int64, device=x.device)[None, :]
-    first = xp.zeros((batch, 1), dtype=xp.int64, device=x.device) if begun is None else -begun[:, None]
+    steps = xp.arange(length, dtype=xp.int64, device=device_of(x))[None, :]
+    first = xp.zeros((batch, 1), dtype=xp.int64, device=device_of(x)) if begun is None else -begun[:, None]
     if reset is None:
         return xp.broadcast_to(steps - first, (batch, length))
     if lengths is not None:

@@ -10,7 +10,7 @@ from helix_core.errors import ConfigError
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import fan_in
 from helix_core.models import ComponentConfig
-from helix_core.ops import OpTable
+from helix_core.ops import OpTable, device_of
 
 Array = Any
 
@@ -126,12 +126,12 @@ class MoE(Layer[MoEConfig]):
     def _balance(self, xp: Any, gates: Array, chosen: Array, batch: int, lengths: Array | None) -> Array:
         """The load-balance loss over real steps: gates (steps, E), chosen (steps, top_k)."""
         c = self.config
-        experts = xp.arange(c.n_experts, dtype=chosen.dtype, device=chosen.device)
+        experts = xp.arange(c.n_experts, dtype=chosen.dtype, device=device_of(chosen))
         used = xp.sum(xp.astype(chosen[..., None] == experts, gates.dtype), axis=1)
         if lengths is None:
             share, mean = xp.mean(used, axis=0), xp.mean(gates, axis=0)
         else:
-            at = xp.arange(gates.shape[0] // batch, dtype=lengths.dtype, device=lengths.device)
+            at = xp.arange(gates.shape[0] // batch, dtype=lengths.dtype, device=device_of(lengths))
             real = xp.reshape(xp.astype(at[None, :] < lengths[:, None], gates.dtype), (-1, 1))
             count = xp.maximum(xp.sum(real), xp.ones_like(xp.sum(real)))
             share, mean = xp.sum(used * real, axis=0) / count, xp.sum(gates * real, axis=0) / count

@@ -28,6 +28,13 @@ def helix_layers() -> Sequence[LayerDescriptor]:
             provides=("recurrent",),
         ),
         LayerDescriptor(
+            name="s4",
+            target="helix_plugin_ssm.s4:S4",
+            config="helix_plugin_ssm.s4:S4Config",
+            summary="structured state-space block, diagonal plus low rank from HiPPO (Gu, Goel and Ré, 2022)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
             name="mamba2",
             target="helix_plugin_ssm.mamba2:Mamba2",
             config="helix_plugin_ssm.mamba2:Mamba2Config",
@@ -67,6 +74,34 @@ def helix_layers() -> Sequence[LayerDescriptor]:
             target="helix_plugin_ssm.minlstm:MinLSTM",
             config="helix_plugin_ssm.minlstm:MinLSTMConfig",
             summary="long short-term memory as one linear scan (Feng et al., 2024)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="rwkv7",
+            target="helix_plugin_ssm.rwkv7:RWKV7",
+            config="helix_plugin_ssm.rwkv7:RWKV7Config",
+            summary='RWKV-7 "Goose" time mix (Peng et al., 2025)',
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="rwkv7_channel_mix",
+            target="helix_plugin_ssm.rwkv7_channel_mix:RWKV7ChannelMix",
+            config="helix_plugin_ssm.rwkv7_channel_mix:RWKV7ChannelMixConfig",
+            summary="RWKV-7 channel mix, the mlp beside rwkv7 (Peng et al., 2025)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="rwkv4",
+            target="helix_plugin_ssm.rwkv4:RWKV4",
+            config="helix_plugin_ssm.rwkv4:RWKV4Config",
+            summary="RWKV-4 time mix (Peng et al., 2023)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="rwkv4_channel_mix",
+            target="helix_plugin_ssm.rwkv4_channel_mix:RWKV4ChannelMix",
+            config="helix_plugin_ssm.rwkv4_channel_mix:RWKV4ChannelMixConfig",
+            summary="RWKV-4 channel mix, the mlp beside rwkv4 (Peng et al., 2023)",
             provides=("recurrent",),
         ),
     ]

@@ -1,0 +1,96 @@
+"""RWKV-4's attention: a running average of values, weighted by exponentials of keys that fade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops.op import Array, Sample, Shape, define_op
+
+EMPTY = -1e38
+"""The logarithm of no weight at all; finite, so that differences are numbers."""
+
+
+def _shapes(
+    k: Shape,
+    v: Shape,
+    log_decay: Shape,
+    bonus: Shape,
+    initial_state: Shape | None,
+    reset: Shape | None,
+    lengths: Shape | None,
+) -> tuple[Shape, ...]:
+    return v, (v[0], 2, v[2])
+
+
+def _samples(rng: Any) -> Iterator[Sample]:
+    import numpy as np
+
+    for B, L, D in ((2, 9, 5), (1, 1, 1), (3, 40, 17)):
+        plain = {
+            "k": 2 * rng.normal(size=(B, L, D)),
+            "v": rng.normal(size=(B, L, D)),
+            "log_decay": -np.exp(rng.uniform(-5, 2, size=D)),
+            "bonus": rng.normal(size=D),
+        }
+        yield Sample(plain)
+        ragged = {
+            "initial_state": rng.normal(size=(B, 2, D)),
+            "reset": rng.random((B, L)) < 0.2,
+            "lengths": rng.integers(L + 1, size=B),
+        }
+        yield Sample(plain | ragged, label="state, reset and padding")
+
+
+@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def wkv4(
+    xp: Any,
+    k: Array,
+    v: Array,
+    log_decay: Array,
+    bonus: Array,
+    initial_state: Array | None = None,
+    reset: Array | None = None,
+    lengths: Array | None = None,
+) -> tuple[Array, Array]:
+    """y_t = (Σ_{s<t} e^((t-1-s) w + k_s) v_s + e^(u + k_t) v_t) / (the same without v), for every channel.
+
+    k, v (B, L, D), log_decay w <= 0 and bonus u (D,) -> y (B, L, D), last_state (B, 2, D). A state holds the average m
+    of the values before and the logarithm z of their weight, which no key overflows; without any, m = 0, z = EMPTY:
+
+        y_t = m + sigmoid(k_t + u - z) (v_t - m)
+        m   = m + sigmoid(k_t - (z + w)) (v_t - m),  z = log(e^(z + w) + e^(k_t))
+
+    reset (B, L) is True where a new document starts; lengths (B,) marks right padding (y is 0 there).
+
+    Source: Peng et al., RWKV: Reinventing RNNs for the Transformer Era, 2023.
+    """
+    length = k.shape[1]
+    valid = None if lengths is None else valid_steps(xp, length, lengths)
+    if reset is not None and valid is not None:
+        reset = xp.logical_and(reset, valid)
+    if initial_state is None:
+        m = zeros(xp, (k.shape[0], k.shape[2]), k)
+        z = m + EMPTY
+    else:
+        m, z = initial_state[:, 0, :], initial_state[:, 1, :]
+    steps = []
+    for t in range(length):
+        if reset is not None:
+            m = xp.where(reset[:, t, None], xp.zeros_like(m), m)
+            z = xp.where(reset[:, t, None], xp.zeros_like(z) + EMPTY, z)
+        key, value, faded = k[:, t, :], v[:, t, :], z + log_decay
+        steps.append(m + _sigmoid(xp, key + bonus - z) * (value - m))
+        next_m = m + _sigmoid(xp, key - faded) * (value - m)
+        next_z = xp.maximum(key, faded) + xp.log1p(xp.exp(-xp.abs(key - faded)))
+        keep = None if valid is None else valid[:, t, None]
+        m, z = (next_m, next_z) if keep is None else (xp.where(keep, next_m, m), xp.where(keep, next_z, z))
+    y = xp.stack(steps, axis=1) if steps else xp.zeros_like(v)
+    if valid is not None:
+        y = xp.where(valid[..., None], y, xp.zeros_like(y))
+    return y, xp.stack([m, z], axis=1)
+
+
+def _sigmoid(xp: Any, x: Array) -> Array:
+    return 0.5 * xp.tanh(0.5 * x) + 0.5
