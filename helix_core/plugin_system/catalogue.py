@@ -9,6 +9,7 @@ from __future__ import annotations
 _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cpu/cpu"): "helix-plugin-cpu",
     ("layer", "hyena/hyena"): "helix-plugin-hyena",
+    ("layer", "hyena/hyena_recurrent"): "helix-plugin-hyena",
     ("layer", "ssm/mamba"): "helix-plugin-ssm",
     ("layer", "ssm/mamba2"): "helix-plugin-ssm",
     ("layer", "ssm/gated_deltanet"): "helix-plugin-ssm",
