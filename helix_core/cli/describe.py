@@ -29,6 +29,8 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
             print_json([{"name": c.name, "plugin": c.plugin, "summary": c.descriptor.summary} for c in found])
         else:
             print_table(("NAME", "PLUGIN", "SUMMARY"), [(c.name, c.plugin, c.descriptor.summary) for c in found])
+            if kind == "layer":
+                click.echo("\n`helix explain layer NAME --cost` gives FLOPs, bytes and the size of the state")
         return
     selection = explain(kind, name)
     # A component that cannot run here can still be described.
@@ -60,6 +62,8 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
     for key in ("target", "requires", "provides", "stability"):
         value = facts[key]
         click.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+    if kind == "layer":
+        click.echo(f"FLOPs, bytes and size of the state: `helix explain layer {known.name} --cost`")
     if model:
         click.echo("\noptions:")
         rows = []

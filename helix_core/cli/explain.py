@@ -6,8 +6,10 @@ from dataclasses import asdict
 
 import click
 
+from helix_core.cli.cost import explain_cost
 from helix_core.cli.table import print_json
 from helix_core.descriptors import KINDS
+from helix_core.errors import UsageError
 
 
 @click.command()
@@ -15,7 +17,7 @@ from helix_core.descriptors import KINDS
 @click.argument("name", default="auto")
 @click.option("--needs", multiple=True, metavar="WORD", help="A capability it must provide; repeatable.")
 @click.option("--backend", default="auto", show_default=True, help="With op: the backend that binds the ops.")
-@click.option("--dtype", default="float32", show_default=True, help="With op: the dtype they are bound for.")
+@click.option("--dtype", default="float32", show_default=True, help="With op or --cost: the dtype.")
 @click.option(
     "--mode",
     default="train",
@@ -23,6 +25,11 @@ from helix_core.descriptors import KINDS
     type=click.Choice(["train", "infer"]),
     help="With op: the mode.",
 )
+@click.option("--cost", is_flag=True, help="With layer: FLOPs, bytes and state size beside attention's.")
+@click.option("--d-model", type=click.IntRange(min=1), help="With --cost: width of the stream.  [default: 1024]")
+@click.option("--length", type=click.IntRange(min=1), help="With --cost: tokens of a sequence.  [default: 2048]")
+@click.option("--batch", type=click.IntRange(min=1), help="With --cost: sequences decoded together.  [default: 1]")
+@click.option("--set", "options", multiple=True, metavar="KEY=VALUE", help="With --cost: an option of the layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(
@@ -33,14 +40,27 @@ def command(
     backend: str,
     dtype: str,
     mode: str,
+    cost: bool,
+    d_model: int | None,
+    length: int | None,
+    batch: int | None,
+    options: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Say what KIND NAME resolves to here, with a line for every candidate.
 
     NAME defaults to auto, or to all ops. Exits with 1 if nothing can be used. JSON for a component: kind,
     requested, chosen (or null), how, error (or null), warnings (a list of texts) and candidates (name,
-    accepted, reason, broken); for ops a list of op, summary, chosen, reason and refused.
+    accepted, reason, broken); for ops a list of op, summary, chosen, reason and refused; with --cost layer and
+    attention, each parameters, forward_flops, step_flops, state_bytes and step_bytes.
     """
+    if cost and kind != "layer":
+        raise UsageError("--cost goes with a layer", hint="helix explain layer NAME --cost")
+    if cost:
+        explain_cost(name, d_model or 1024, length or 2048, batch or 1, dtype, options, as_json)
+        return
+    if d_model or length or batch or options:
+        raise UsageError("--d-model, --length, --batch and --set go with --cost")
     if kind == "op":
         _explain_ops(None if name == "auto" else name, backend, dtype, mode, as_json)
         return

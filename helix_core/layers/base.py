@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from helix_core.layers.cost import Cost
 
 if TYPE_CHECKING:
     from helix_core.layers.init import ParamSpec
@@ -96,3 +99,53 @@ class Layer(ABC, Generic[ConfigT]):
     def room(self, F: OpTable, state: State) -> int | None:
         """How many more steps fit into the fullest row of a state; None for no limit."""
         return None
+
+    # What it costs: see helix_core.layers.cost for what counts as a FLOP. A layer that mixes steps overrides
+    # `mixing_flops`; the others only where their defaults are wrong. The layer kit compares all with a count.
+
+    def token_weights(self) -> int:
+        """Entries of the weights that every token is multiplied with: two FLOPs each. Default: all matrices `*weight`.
+
+        A short convolution (channels, taps) is such a matrix too. A layer whose tokens meet some of the weights only
+        (experts) or that has matrices applied to something else than tokens (a filter's network) overrides it.
+        """
+        return sum(
+            math.prod(spec.shape)
+            for name, spec in self.params().items()
+            if name.endswith("weight") and len(spec.shape) == 2
+        )
+
+    def mixing_flops(self, length: int) -> float:
+        """FLOPs per token of what mixes steps, all `length` at once, besides the products with weights."""
+        return 0.0
+
+    def step_mixing_flops(self, length: int) -> float:
+        """The same for one token decoded after `length` others. Default: `mixing_flops(1)`, right for recurrences."""
+        return self.mixing_flops(1)
+
+    def state_size(self, length: int) -> int:
+        """Numbers in the state of one sequence after `length` tokens. Default: those of `init_state`."""
+        from helix_core.plugin_system import create
+        from helix_core.tree import tree_items
+
+        state = self.init_state(create("backend", "core/reference").bind(mode="infer"), 1)
+        return sum(math.prod(array.shape) for _, array in tree_items(state))
+
+    def step_weights(self) -> int:
+        """Numbers that a decoded token reads whatever its sequence: by default every parameter."""
+        return sum(math.prod(spec.shape) for spec in self.params().values())
+
+    def step_traffic(self, length: int) -> int:
+        """Numbers of its sequence's state that a decoded token reads or writes. Default: all, both."""
+        return 2 * self.state_size(length)
+
+    def cost(self, length: int, *, batch: int = 1, itemsize: int = 4) -> Cost:
+        """FLOPs and bytes per token at `length` tokens, in `batch` sequences, with numbers of `itemsize` bytes."""
+        products = 2.0 * self.token_weights()
+        return Cost(
+            parameters=sum(math.prod(spec.shape) for spec in self.params().values()),
+            forward_flops=products + self.mixing_flops(length),
+            step_flops=products + self.step_mixing_flops(length),
+            state_bytes=itemsize * self.state_size(length),
+            step_bytes=itemsize * (self.step_weights() / batch + self.step_traffic(length)),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +38,11 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(full | ragged, {"activation": activation}, "reset and padding")
 
 
-@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def _flops(x: Shape, weight: Shape, *rest: Shape | None, activation: str) -> float:
+    return 2.0 * math.prod(x) * weight[1]
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
 def causal_conv1d(
     xp: Any,
     x: Array,

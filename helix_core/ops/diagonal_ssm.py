@@ -44,7 +44,17 @@ def _scan_samples(rng: Any) -> Iterator[Sample]:
         yield Sample(plain | ragged, label="state, reset and padding")
 
 
-@define_op(shapes=_scan_shapes, samples=_scan_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def _flops(u: Shape, log_a: Shape, *rest: Shape | None) -> float:
+    return 11.0 * math.prod(u) * log_a[1]
+
+
+@define_op(
+    shapes=_scan_shapes,
+    samples=_scan_samples,
+    flops=_flops,
+    outputs=("y", "last_state"),
+    no_grad=("reset", "lengths"),
+)
 def diagonal_ssm(
     xp: Any,
     u: Array,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,7 +48,11 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(plain | state | ragged, {"scale": 0.5}, "reset and padding")
 
 
-@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def _flops(q: Shape, k: Shape, v: Shape, *rest: Shape | None, scale: float) -> float:
+    return 7.0 * math.prod(v) * q[3]
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
 def gated_delta_rule(
     xp: Any,
     q: Array,

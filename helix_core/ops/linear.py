@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,11 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(arrays | ({"bias": rng.normal(size=d_out)} if bias else {}))
 
 
-@define_op(shapes=_shapes, samples=_samples)
+def _flops(x: Shape, weight: Shape, bias: Shape | None) -> float:
+    return 2.0 * math.prod(x) * weight[0]
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops)
 def linear(xp: Any, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x Wᵀ + b over the last axis: (..., D_in), (D_out, D_in), (D_out,) -> (..., D_out)."""
     y = xp.matmul(x, xp.matrix_transpose(weight))

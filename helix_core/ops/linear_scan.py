@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +28,11 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(plain | ragged, label="state, reset and padding")
 
 
-@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def _flops(a: Shape, x: Shape, *rest: Shape | None) -> float:
+    return 2.0 * math.prod(x)
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
 def linear_scan(
     xp: Any,
     a: Array,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +37,22 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(plain | gates | state | ragged, label="everything")
 
 
-@define_op(shapes=_shapes, samples=_samples, no_grad=("reset", "lengths"))
+def long_conv_flops(length: int, taps: int, before: int = 0) -> float:
+    """FLOPs of `length` steps of one channel with `before` known ones: sums of products, or two real transforms.
+
+    The filter's own transform does not depend on the input and is not counted. A real transform of n numbers takes
+    5/2 n log2 n (the count of Frigo and Johnson's FFTW), the product of two spectra 3 n.
+    """
+    taps = min(taps, before + length)
+    n = before + length + taps
+    return min(2.0 * taps * length, 5.0 * n * math.log2(n) + 3.0 * n)
+
+
+def _flops(u: Shape, filter: Shape, pre: Shape | None, post: Shape | None, before: Shape | None, *rest: Any) -> float:
+    return u[0] * u[2] * long_conv_flops(u[1], filter[0], 0 if before is None else before[1])
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops, no_grad=("reset", "lengths"))
 def long_conv(
     xp: Any,
     u: Array,

@@ -39,6 +39,8 @@ class Op:
     shapes      `shapes(*shapes, **attrs)` -> one shape per output; an absent optional array has shape None.
                 Plain arithmetic, so that it also works on symbolic sizes.
     wide        outputs that stay float32 beside activations in half precision: states, sums, losses
+    flops       `flops(*shapes, **attrs)` -> additions, multiplications and exponentials of its products and of its
+                recurrence, computed step by step as it is defined; None for elementwise work, which is not counted
     samples     `samples(rng)` -> inputs of ragged and degenerate sizes, fresh from a NumPy Generator
     """
 
@@ -52,6 +54,7 @@ class Op:
     optional: frozenset[str]
     wide: frozenset[str]
     attrs: Mapping[str, Any]
+    flops: Callable[..., float] | None = None
 
     @property
     def summary(self) -> str:
@@ -75,6 +78,7 @@ def define_op(
     outputs: tuple[str, ...] = ("y",),
     no_grad: tuple[str, ...] = (),
     wide: tuple[str, ...] | None = None,
+    flops: Callable[..., float] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make an op of a reference function and add it to `OPS`; the function itself is returned unchanged.
 
@@ -98,6 +102,7 @@ def define_op(
             optional=frozenset(p.name for p in arrays if p.default is None),
             wide=frozenset(outputs[1:] if wide is None else wide),
             attrs={p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
+            flops=flops,
         )
         return reference
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +47,11 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(plain | ragged, label="state, reset and padding")
 
 
-@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def _flops(r: Shape, log_decay: Shape, k: Shape, v: Shape, *rest: Shape | None) -> float:
+    return 9.0 * math.prod(r) * v[3]
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
 def rwkv7(
     xp: Any,
     r: Array,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,7 +52,11 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(full | ragged, soft, "reset and padding")
 
 
-@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def _flops(u: Shape, delta: Shape, A: Shape, *rest: Shape | None, delta_softplus: bool) -> float:
+    return 7.0 * math.prod(u) * A[1]
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
 def selective_scan(
     xp: Any,
     u: Array,

@@ -58,7 +58,11 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(full | ragged, limits, "reset, padding and limits")
 
 
-@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def _flops(x: Shape, dt: Shape, A: Shape, B: Shape, *rest: Shape | None, **attrs: Any) -> float:
+    return 5.0 * math.prod(x) * B[3]
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
 def ssd(
     xp: Any,
     x: Array,

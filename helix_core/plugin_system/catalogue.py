@@ -15,6 +15,7 @@ _CATALOGUE: dict[tuple[str, str], str] = {
     ("layer", "blocks/moe"): "helix-plugin-blocks",
     ("layer", "blocks/swiglu"): "helix-plugin-blocks",
     ("layer", "hyena/hyena"): "helix-plugin-hyena",
+    ("layer", "hyena/hyena_recurrent"): "helix-plugin-hyena",
     ("layer", "ssm/mamba"): "helix-plugin-ssm",
     ("layer", "ssm/mamba2"): "helix-plugin-ssm",
     ("layer", "ssm/gated_deltanet"): "helix-plugin-ssm",

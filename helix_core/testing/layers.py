@@ -15,6 +15,7 @@ import pytest
 
 from helix_core.errors import ConfigError
 from helix_core.plugin_system import components, create, explain
+from helix_core.testing.counting import count
 from helix_core.testing.layer_case import Case, ModelCase
 from helix_core.testing.levels.base import assert_close
 from helix_core.tree import tree_items
@@ -74,6 +75,24 @@ class BaseLayerTests:
         assert {k: layer_case.numpy(a).shape for k, a in tree_items(after)} == {
             k: layer_case.numpy(a).shape for k, a in leaves.items()
         }
+
+    # What it costs.
+
+    def test_its_cost_is_what_it_computes(self, config: Mapping[str, Any]) -> None:
+        layer = create("layer", self.layer, **config)
+        for length in (1, 24):
+            cost = layer.cost(length)
+            counted = count(layer, length) / length
+            assert cost.forward_flops == pytest.approx(counted, rel=1e-9), f"{length} tokens at once"
+            counted = count(layer, 1, before=length)
+            assert cost.step_flops == pytest.approx(counted, rel=1e-9), f"the token after {length} others"
+
+    def test_its_state_is_as_large_as_it_says(self, layer_case: Case, x: np.ndarray) -> None:
+        for length in (1, LENGTH):
+            _, state = layer_case.run(x[:1, :length], layer_case.init_state(1))
+            real = sum(a.nbytes for a in (layer_case.numpy(leaf) for _, leaf in tree_items(state)))
+            itemsize = 8 if layer_case.dtype == "float64" else 4
+            assert layer_case.layer.cost(length, itemsize=itemsize).state_bytes == real
 
     # Two faces of one function.
 

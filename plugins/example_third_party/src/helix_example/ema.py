@@ -33,6 +33,9 @@ class EMA(Layer):
         memory = np.geomspace(self.config.shortest, self.config.longest, shape[0])
         return -np.log(np.expm1(1 / memory))
 
+    def mixing_flops(self, length):
+        return 2 * self.config.d_model
+
     def init_state(self, F, batch):
         return {"h": F.zeros(batch, self.config.d_model)}
 

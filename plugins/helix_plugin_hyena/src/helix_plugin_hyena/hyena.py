@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, normal, uniform
 from helix_core.ops import OpTable, device_of
+from helix_core.ops.long_conv import long_conv_flops
 from helix_plugin_hyena.history import carried
 from helix_plugin_hyena.implicit_filter import Kept, embedding, mlp, mlp_params, window
 
@@ -106,6 +107,25 @@ class Hyena(Layer[HyenaConfig]):
                 first = xp.zeros_like(values[:1, :])
             found.append(xp.tile(xp.concat([first, values[1:, :]], axis=0), (1, c.num_heads)))
         return found
+
+    def token_weights(self) -> int:
+        c = self.config
+        return (c.order + 1) * c.d_model * (c.d_model + c.short_filter_order) + c.d_model * c.d_model
+
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        directions = 2 if c.bidirectional else 1
+        return directions * (c.order - 1) * c.d_model * long_conv_flops(length, c.l_max) / length
+
+    def step_mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 0.0 if c.bidirectional else (c.order - 1) * c.d_model * long_conv_flops(1, c.l_max, c.l_max - 1)
+
+    def step_weights(self) -> int:
+        # The filters as they are drawn, instead of the network that draws them.
+        c, sizes = self.config, {name: math.prod(spec.shape) for name, spec in self.params().items()}
+        drawn = (c.order - 1) * c.d_model * c.l_max
+        return drawn + sum(size for name, size in sizes.items() if not name.startswith("filter."))
 
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helix_core.descriptors import LayerDescriptor
+from helix_core.descriptors import CommandDescriptor, LayerDescriptor
 from helix_core.hookspecs import hookimpl
 
 PLUGIN_API = "1.0"
@@ -19,5 +19,23 @@ def helix_layers() -> Sequence[LayerDescriptor]:
             config="helix_plugin_hyena.hyena:HyenaConfig",
             summary="gated long convolutions with implicit filters (Poli et al., 2023)",
             provides=("recurrent",),
+        ),
+        LayerDescriptor(
+            name="hyena_recurrent",
+            target="helix_plugin_hyena.recurrent:HyenaRecurrent",
+            config="helix_plugin_hyena.recurrent:HyenaRecurrentConfig",
+            summary="Hyena whose long filters are recurrences of a few modes (Massaroli et al., 2023)",
+            provides=("recurrent",),
+        ),
+    ]
+
+
+@hookimpl
+def helix_commands() -> Sequence[CommandDescriptor]:
+    return [
+        CommandDescriptor(
+            name="distill",
+            target="helix_plugin_hyena.cli.distill:command",
+            summary="Make recurrences of a Hyena's long filters.",
         )
     ]

@@ -53,6 +53,9 @@ class MinimalUnit(Layer[MinimalConfig]):
         """From the gates' preactivations (B, L, E): how much of the state stays, how much of the input enters."""
         raise NotImplementedError
 
+    def mixing_flops(self, length: int) -> float:
+        return 2 * self.config.d_inner
+
     def init_state(self, F: OpTable, batch: int) -> State:
         return {"h": F.zeros(batch, self.config.d_inner)}
 

@@ -79,6 +79,10 @@ class GatedDeltaNet(Layer[GatedDeltaNetConfig]):
         dt = np.exp(rng.uniform(math.log(self.config.dt_min), math.log(self.config.dt_max), shape))
         return dt + np.log(-np.expm1(-dt))
 
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 7 * c.n_heads * c.key_width * c.value_width
+
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config
         width = 2 * c.key_heads * c.key_width + c.n_heads * c.value_width

@@ -70,6 +70,10 @@ class GLA(Layer[GLAConfig]):
             "o_proj.weight": ParamSpec((D, V), fan_in(), residual=True),
         }
 
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 5 * c.n_heads * c.d_key * c.d_value
+
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config
         return {"attention": F.zeros(batch, c.n_heads, c.d_key, c.d_value)}

@@ -70,6 +70,10 @@ class Mamba(Layer[MambaConfig]):
         dt = np.exp(rng.uniform(math.log(c.dt_min), math.log(c.dt_max), shape)).clip(min=c.dt_init_floor)
         return dt + np.log(-np.expm1(-dt))
 
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 7 * c.d_inner * c.d_state
+
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config
         return {

@@ -89,6 +89,10 @@ class Mamba2(Layer[Mamba2Config]):
     def _initial_A_log(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return np.log(rng.uniform(self.config.A_min, self.config.A_max, shape))
 
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 5 * c.d_inner * c.d_state
+
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config
         return {

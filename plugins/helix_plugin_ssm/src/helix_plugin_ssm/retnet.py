@@ -73,6 +73,10 @@ class RetNet(Layer[RetNetConfig]):
             "out_proj.weight": ParamSpec((D, V), fan_in(), residual=True),
         }
 
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 5 * c.heads * c.d_key * c.d_value
+
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config
         return {"retention": F.zeros(batch, c.heads, c.d_key, c.d_value)}

@@ -67,7 +67,9 @@ class RWKV7(Layer[RWKV7Config]):
     it starts at zero start small.
     """
 
-    shares = True
+    @property
+    def shares(self) -> bool:  # type: ignore[override]
+        return self.config.value_residual
 
     def params(self) -> dict[str, ParamSpec]:
         c = self.config

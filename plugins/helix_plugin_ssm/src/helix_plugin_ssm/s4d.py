@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, normal, values
 from helix_core.ops import OpTable
+from helix_core.ops.long_conv import long_conv_flops
 
 Array = Any
 
@@ -111,6 +112,12 @@ class S4D(Layer[S4DConfig]):
             C_re, C_im = p["C"], xp.zeros_like(p["C"])
         c = xp.stack([C_re * B_re - C_im * B_im, C_re * B_im + C_im * B_re], axis=-1)
         return xp.stack([log_re, log_im], axis=-1), c
+
+    def mixing_flops(self, length: int) -> float:
+        return self.config.d_model * long_conv_flops(length, length) / length
+
+    def step_mixing_flops(self, length: int) -> float:
+        return 11 * self.config.d_model * self.config.modes
 
     def init_state(self, F: OpTable, batch: int) -> State:
         return {"ssm": F.zeros(batch, self.config.d_model, self.config.modes, 2)}

@@ -51,6 +51,10 @@ class MemoryRead(Layer[MemoryReadConfig]):
             "log_sharpness": ParamSpec((1,), constant(math.log(c.sharpness)), decay=False),
         }
 
+    def mixing_flops(self, length: int) -> float:
+        # Every step is compared with the slots before and with all steps, and then those out of reach are closed.
+        return 2 * (self.config.slots + length) * (self.config.d_key + self.config.d_model)
+
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config
         return {

@@ -1,0 +1,121 @@
+"""Hyena with filters that are recurrences: what a trained Hyena is distilled to for decoding in constant time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
+from helix_core.layers.base import Array
+from helix_core.layers.init import constant, fan_in, normal, uniform
+from helix_core.ops import OpTable
+from helix_core.ops.long_conv import long_conv_flops
+
+
+class HyenaRecurrentConfig(LayerConfig):
+    """Options of the recurrent Hyena."""
+
+    order: int = Field(2, ge=2, description="N: gates, and one more than there are long convolutions")
+    num_heads: int = Field(1, gt=0, description="heads; the channels of a head have filters of their own, heads share")
+    short_filter_order: int = Field(3, gt=0, description="taps of the short convolution")
+    modes: int = Field(16, gt=0, description="damped waves of a filter: complex numbers of state for each channel")
+    longest: float = Field(512.0, gt=1, description="longest memory that fresh filters start with, in steps")
+
+    @model_validator(mode="after")
+    def _fits(self) -> HyenaRecurrentConfig:
+        if self.d_model % self.num_heads:
+            raise ValueError(f"d_model = {self.d_model} must be divisible by num_heads = {self.num_heads}")
+        return self
+
+    @property
+    def filters(self) -> int:
+        return (self.order - 1) * self.d_model // self.num_heads
+
+
+class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
+    """The Hyena operator whose long filters are h_t = 2 Re Σ_n c_n a_n^t, with a skip D.
+
+        [x_0; ...; x_{N-1}; v] = conv(W_in x + b_in)
+        s_t = a s_{t-1} + (x_{N-i} v)_t,  v = 2 Re(c s) + D_i x_{N-i} v   for i = 1 .. N-1
+        y = W_out (x_0 v) + b_out
+
+    log a = -exp(filter.log_decay) + i filter.phase. `helix distill` writes it from a trained `hyena`; it trains too.
+    State: short (B, K-1, (N+1) D), last inputs of the short convolution; long.i (B, D, modes, 2), of the i-th long one.
+    Source: Massaroli et al., Laughing Hyena Distillery: Extracting Compact Recurrences from Convolutions, 2023.
+    """
+
+    def params(self) -> dict[str, ParamSpec]:
+        c = self.config
+        D, width, K = c.d_model, (c.order + 1) * c.d_model, c.short_filter_order
+        return {
+            "in_proj.weight": ParamSpec((width, D), fan_in()),
+            "in_proj.bias": ParamSpec((width,), uniform(1 / math.sqrt(D)), decay=False),
+            "short_filter.weight": ParamSpec((width, K), uniform(1 / math.sqrt(K)), decay=False),
+            "short_filter.bias": ParamSpec((width,), uniform(1 / math.sqrt(K)), decay=False),
+            "filter.log_decay": ParamSpec((c.filters, c.modes), self._initial_log_decay, decay=False, lr_scale=0.25),
+            "filter.phase": ParamSpec((c.filters, c.modes), self._initial_phase, decay=False, lr_scale=0.25),
+            "filter.c": ParamSpec((c.filters, c.modes, 2), normal(0.1 / c.modes), decay=False),
+            "filter.bias": ParamSpec((c.filters,), normal(1.0), decay=False),
+            "out_proj.weight": ParamSpec((D, D), fan_in(), residual=True),
+            "out_proj.bias": ParamSpec((D,), constant(0.0), decay=False),
+        }
+
+    def _initial_log_decay(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Memories of 1 to `longest` steps, uniform in log time."""
+        return -rng.uniform(0, math.log(self.config.longest), shape)
+
+    def _initial_phase(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.uniform(0, math.pi, shape) / np.arange(1, shape[1] + 1)
+
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        return (c.order - 1) * c.d_model * long_conv_flops(length, length) / length
+
+    def step_mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 11 * (c.order - 1) * c.d_model * c.modes
+
+    def init_state(self, F: OpTable, batch: int) -> State:
+        c = self.config
+        longs = {f"long.{i}": F.zeros(batch, c.d_model, c.modes, 2) for i in range(c.order - 1)}
+        return {"short": F.zeros(batch, c.short_filter_order - 1, (c.order + 1) * c.d_model), **longs}
+
+    def apply(
+        self,
+        F: OpTable,
+        p: Params,
+        x: Array,
+        *,
+        state: State | None = None,
+        reset: Array | None = None,
+        lengths: Array | None = None,
+    ) -> tuple[Array, State | None]:
+        c, xp = self.config, F.xp
+        head = c.d_model // c.num_heads
+        log_a = xp.stack([-xp.exp(p["filter.log_decay"]), p["filter.phase"]], axis=-1)
+        u, short = F.causal_conv1d(
+            F.linear(x, p["in_proj.weight"], p["in_proj.bias"]),
+            p["short_filter.weight"],
+            p["short_filter.bias"],
+            None if state is None else state["short"],
+            reset,
+            lengths,
+        )
+        last_gate, *gates, v = xp.unstack(xp.reshape(u, (*u.shape[:2], c.order + 1, c.d_model)), axis=2)
+        after: State = {"short": short}
+        for i, gate in enumerate(reversed(gates)):
+            own = slice(i * head, (i + 1) * head)
+            a = xp.tile(log_a[own], (c.num_heads, 1, 1))
+            residues = xp.tile(p["filter.c"][own], (c.num_heads, 1, 1))
+            v = v * gate
+            skip = v * xp.tile(p["filter.bias"][own], (c.num_heads,))
+            if state is None and reset is None:
+                v = F.long_conv(v, F.diagonal_ssm_filter(a, residues, length=x.shape[1])) + skip
+            else:
+                before = None if state is None else state[f"long.{i}"]
+                v, after[f"long.{i}"] = F.diagonal_ssm(v, a, residues, before, reset, lengths)
+                v = v + skip
+        y = F.linear(v * last_gate, p["out_proj.weight"], p["out_proj.bias"])
+        return y, None if state is None else after
