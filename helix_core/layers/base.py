@@ -46,6 +46,11 @@ class Layer(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
+    @property
+    def context_limit(self) -> int | None:
+        """Steps that a state can take in, all together; None, as for recurrent layers: any number."""
+        return None
+
     @abstractmethod
     def params(self) -> dict[str, ParamSpec]:
         """The parameters by name (dotted names become nested modules in frameworks that have them)."""

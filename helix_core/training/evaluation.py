@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helix_core.data.corpus import SEPARATOR, Document
+from helix_core.data.corpus import Document, encode, start_token
+from helix_core.tokenizers import BYTES, Tokenizer
 from helix_core.tree import tree_map
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ class Evaluation:
     bits: float
     bytes: int
     documents: int
+    tokens: int
 
     @property
     def bits_per_byte(self) -> float:
         return self.bits / self.bytes
+
+    @property
+    def bits_per_token(self) -> float:
+        return self.bits / self.tokens
 
 
 def evaluate(
@@ -42,18 +48,40 @@ def evaluate(
     params: Mapping[str, Any],
     documents: Sequence[Document],
     *,
+    tokenizer: Tokenizer = BYTES,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Code every byte of every document; F should be bound with mode "infer".
+    """Code every byte, or token, of every document of bytes; F should be bound with mode "infer".
 
-    `progress` is called with the number of bytes of each finished portion.
+    Bits of tokens are spread over the bytes of their text. `progress` is called with the number of bytes of each
+    finished portion. Raises DataError for a document that the tokenizer cannot encode.
     """
     # Documents of like length share a batch, so that few rows idle.
     ordered = sorted(documents, key=len, reverse=True)
-    nats = 0.0
+    separator = start_token(tokenizer)
+    nats, tokens = 0.0, 0
     for start in range(0, len(ordered), ROWS):
-        nats += _evaluate_rows(model, backend, F, params, ordered[start : start + ROWS], progress)
-    return Evaluation(nats / math.log(2), sum(map(len, documents)), len(documents))
+        rows = ordered[start : start + ROWS]
+        size = sum(map(len, rows))
+        if tokenizer is not BYTES:
+            rows = sorted((Document(d.name, encode(tokenizer, d)) for d in rows), key=len, reverse=True)
+        count = sum(map(len, rows))
+        scaled = _scaled(progress, size, count) if progress else None
+        nats += _evaluate_rows(model, backend, F, params, rows, separator, scaled)
+        tokens += count
+    return Evaluation(nats / math.log(2), sum(map(len, documents)), len(documents), tokens)
+
+
+def _scaled(progress: Callable[[int], None], size: int, count: int) -> Callable[[int], None]:
+    """Report bytes, `size` in all, for portions of `count` tokens."""
+    done = 0
+
+    def report(portion: int) -> None:
+        nonlocal done
+        before, done = done, done + portion
+        progress(size * done // count - size * before // count)
+
+    return report
 
 
 def _evaluate_rows(
@@ -62,6 +90,7 @@ def _evaluate_rows(
     F: OpTable,
     params: Mapping[str, Any],
     documents: Sequence[Document],
+    separator: int,
     progress: Callable[[int], None] | None,
 ) -> float:
     nats = 0.0
@@ -75,14 +104,14 @@ def _evaluate_rows(
                 active = active[:going]
                 state = tree_map(lambda a, n=going: a[:n], state)
             width = min(CHUNK, longest - start)
-            targets = np.full((len(active), width), SEPARATOR, dtype=np.int64)
-            tokens = np.full((len(active), width), SEPARATOR, dtype=np.int64)
+            targets = np.full((len(active), width), separator, dtype=np.int64)
+            tokens = np.full((len(active), width), separator, dtype=np.int64)
             mask = np.zeros((len(active), width), dtype=bool)
             for row, document in enumerate(active):
                 piece = document.data[start : start + width]
                 n = len(piece)
                 targets[row, :n], mask[row, :n] = piece, True
-                tokens[row, :n] = document.data[start - 1 : start - 1 + n] if start else [SEPARATOR, *piece[:-1]]
+                tokens[row, :n] = document.data[start - 1 : start - 1 + n] if start else [separator, *piece[:-1]]
             ragged = None if mask.all() else backend.asarray(mask)
             logits, state = model.apply(F, params, backend.asarray(tokens), state=state, mask=ragged)
             loss = backend.to_numpy(F.cross_entropy(logits, backend.asarray(targets)))
