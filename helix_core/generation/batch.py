@@ -121,7 +121,7 @@ def _write(
             if place.row.finish is None:
                 logits, state = read(model, backend, F, params, fed)
                 place.position = len(fed)
-                place.advance(logits, model.context_limit)
+                place.advance(logits, model.context)
             if place.row.finish is None:
                 places.append(place)
                 new.append(state)
@@ -150,6 +150,6 @@ def _write(
         stepped = decoder.step(np.array([*tokens, *[tokens[0]] * (decoder.batch - len(places))]))
         for place, logits in zip(places, stepped, strict=False):
             place.position += 1
-            place.advance(logits, model.context_limit)
+            place.advance(logits, model.context)
         done |= {place.index: place.result() for place in places if place.row.finish}
         places = [place for place in places if not place.row.finish]

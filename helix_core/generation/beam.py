@@ -64,7 +64,7 @@ def beam_search(
         raise UsageError("beam search is limited by max_tokens, and by nothing else")
     fed = tokenizer.prompt(prompt)
     check_length(model, len(fed))
-    room = math.inf if model.context_limit is None else model.context_limit - len(fed) + 1
+    room = math.inf if model.context is None else model.context - len(fed) + 1
     steps = int(min(stopping.max_tokens, room))
     if steps == 0:
         return [Beam(b"", (), 0.0, 0.0, LENGTH)]

@@ -43,7 +43,7 @@ class Generation(Iterator[bytes]):
         weights: str,
         resume: SavedState | None,
     ) -> None:
-        self._backend, self._limit = backend, model.context_limit
+        self._backend, self._limit = backend, model.context
         state: Any = None
         if resume is None:
             fed, self._position = tokenizer.prompt(prompt), 0

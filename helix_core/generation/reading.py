@@ -39,7 +39,7 @@ def read(
 
 def check_length(model: LanguageModel, length: int, before: int = 0) -> None:
     """Raise UsageError if a state that has read `before` tokens cannot take in a prompt of `length` more."""
-    limit = model.context_limit
+    limit = model.context
     if limit is not None and before + length > limit:
         whole = f" after {before:,} others" if before else ""
         raise UsageError(

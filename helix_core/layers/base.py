@@ -43,13 +43,11 @@ class Layer(ABC, Generic[ConfigT]):
 
     causal: bool = True
 
+    context: int | None = None
+    """How many steps of a document a state holds at most; None for no limit."""
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
-
-    @property
-    def context_limit(self) -> int | None:
-        """Steps that a state can take in, all together; None, as for recurrent layers: any number."""
-        return None
 
     @abstractmethod
     def params(self) -> dict[str, ParamSpec]:

@@ -69,15 +69,15 @@ class LanguageModel:
         writers = sum(len(block.parts) for block in self.blocks)
         return init_params(self._specs, seed, residual_scale=1 / math.sqrt(writers))
 
-    @property
-    def context_limit(self) -> int | None:
-        """Tokens that a state can take in, all together: the least of its layers' limits; None: any number."""
-        limits = [layer.context_limit for block in self.blocks for layer in block.parts.values()]
-        return min((limit for limit in limits if limit is not None), default=None)
-
     def init_state(self, F: OpTable, batch: int) -> State:
         """The state before the first token of `batch` rows."""
         return {"blocks": [block.init_state(F, batch) for block in self.blocks]}
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens of a document fit into the state; None for no limit."""
+        limits = [layer.context for block in self.blocks for layer in block.parts.values()]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def apply(
         self,

@@ -44,7 +44,7 @@ class Decay(Layer):
 
 
 class Short(Decay):
-    context_limit = 12
+    context = 12
 
 
 class Few(ByteTokenizer):
