@@ -10,6 +10,10 @@ import pytest
 from helix_core.cli.main import main
 from helix_core.data import read_documents
 from helix_core.inference import load_run
+from helix_core.models import LanguageModel
+from helix_core.recipes import parse_recipe
+from helix_core.training import RunFolder
+from helix_core.training.checkpoint import save_checkpoint
 
 RECIPE = """\
 name = "tiny"
@@ -55,7 +59,12 @@ def trained(folder, name, vocab_size, more=""):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    return trained(folder, "bytes", 256)
+    """A run whose model has not learned anything: its texts are as good for these tests."""
+    recipe = parse_recipe(RECIPE.format(folder=folder, vocab_size=256, more=""), "tiny")
+    run = RunFolder.create(folder / "bytes", "tiny")
+    run.write_recipe(recipe)
+    save_checkpoint(run.checkpoints, 0, LanguageModel(recipe.model).init(3), {}, {})
+    return run.path
 
 
 @pytest.fixture(scope="module")
