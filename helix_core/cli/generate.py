@@ -97,6 +97,8 @@ def command(
     given = {name for name in context.params if context.get_parameter_source(name) is not _DEFAULT}
     _check_options(given)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty)
+    if save_state and not save_state.parent.is_dir():
+        raise UsageError(f"cannot save a state in {save_state.parent}: there is no such folder")
     if max_tokens is None and max_bytes is None:
         max_tokens = MAX_TOKENS
     stopping = Stopping(max_tokens, max_bytes, tuple(s.encode() for s in stop), frozenset(stop_token))

@@ -182,6 +182,7 @@ def test_beams_are_printed_best_first(run, helix):
         (["--best", 2], "--best goes with --num-beams"),
         (["--length-penalty", 2], "--length-penalty goes with --num-beams"),
         (["--width", 2], "--width goes with --prompts"),
+        (["--save-state", "/nowhere/state"], "no such folder"),
         (["--prompts", "/nowhere"], "cannot read prompts"),
         (["--prompts", "p", "--prompt", "a"], "--prompt"),
     ],
