@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 
 QUICKSTART = -e '.[plot]' -e plugins/helix_plugin_torch -e helix_plugin_cpu -e plugins/helix_plugin_ssm
-EVERYTHING = -e '.[plot,test]' \
+EVERYTHING = -e '.[plot,test,tokenizers]' \
              -e plugins/helix_plugin_torch \
              -e helix_plugin_cpu \
              -e plugins/helix_plugin_ssm \

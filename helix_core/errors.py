@@ -62,6 +62,14 @@ class TrainingError(HelixError):
     """Training cannot go on, for instance because the loss is not finite."""
 
 
+class GenerationError(HelixError):
+    """Generation cannot go on, for instance because the logits are not finite."""
+
+
+class TokenizerError(HelixError):
+    """A tokenizer is missing, damaged, or cannot encode a text."""
+
+
 class Interrupted(HelixError):
     """The user stopped the job (Ctrl-C, SIGTERM) after its state was saved."""
 

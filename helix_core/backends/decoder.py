@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from helix_core.errors import UsageError
+from helix_core.tree import tree_map
 
 if TYPE_CHECKING:
     from helix_core.backends.base import Backend
@@ -49,6 +50,13 @@ class Decoder(ABC):
             "the model's context is full: its attention holds no more tokens of a document",
             hint="generate fewer, or build the model with a larger `max_length` or with a `window`",
         )
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """Give each row the state of another, row i that of `rows[i]`; several may go on from the same one."""
+        if len(rows) != self.batch or not all(0 <= row < self.batch for row in rows):
+            raise UsageError(f"rows must be {self.batch} numbers within 0..{self.batch - 1}, not {list(rows)}")
+        index = np.asarray(rows, dtype=np.int64)
+        self.load(tree_map(lambda array: array[index], self.state()))
 
     def _checked(self, tokens: np.ndarray) -> np.ndarray:
         tokens = np.asarray(tokens)

@@ -55,11 +55,16 @@ def command(
 
     from helix_core.data import read_documents
     from helix_core.inference import load_run
+    from helix_core.tokenizers import BYTES
     from helix_core.training import evaluate, gzip_bits_per_byte
     from helix_core.training.progress import Progress
 
     documents = read_documents(source)
     loaded = load_run(run, backend=backend)
+    if loaded.tokenizer is None:
+        raise UsageError("the tokens of this model are no text", hint=f"`helix eval {run}` without --data")
+    if memory and loaded.tokenizer is not BYTES:
+        raise UsageError("--memory takes models whose tokens are bytes")
     remembered = _with_memory(memory, memory_bytes, loaded, documents) if memory else None
     with Progress(sum(map(len, documents)), label="evaluating") as progress:
         found = evaluate(
@@ -68,6 +73,7 @@ def command(
             loaded.F,
             loaded.params,
             documents,
+            tokenizer=loaded.tokenizer,
             progress=lambda count: progress.update(progress.done + count, "bytes"),
         )
     result = {
@@ -75,6 +81,7 @@ def command(
         "gzip_bits_per_byte": gzip_bits_per_byte(documents),
         "bytes": found.bytes,
         "documents": found.documents,
+        **({} if loaded.tokenizer is BYTES else {"tokens": found.tokens, "bits_per_token": found.bits_per_token}),
         "step": loaded.step,
         "backend": loaded.backend.name,
     }

@@ -60,13 +60,13 @@ def _report(path: Path, as_json: bool) -> None:
     click.echo(f"\n--- sample ({run.path / summary['sample']}) ---")
     click.echo((run.path / summary["sample"]).read_bytes().decode("utf-8", "replace"))
     click.echo("---")
-    units = "tokens" if "val_accuracy" in summary else "bytes"
+    units = "tokens" if "train_tokens" in summary else "bytes"
     speed = summary[f"train_{units}_per_second"]
     click.echo(
         f"{summary['parameters']:,} parameters trained for {summary['steps']} steps on {summary[f'train_{units}']:,} "
         f"{units} in {summary['train_seconds']:.0f} s ({speed:,.0f} {units}/s, backend {summary['backend']})"
     )
-    if units == "tokens":
+    if "val_accuracy" in summary:
         click.echo(
             f"held out: accuracy {summary['val_accuracy']:.4f}, {summary['val_bits_per_token']:.3f} bits/token; "
             f"{summary['val_solved']:.1%} of {summary['val_samples']} samples are right throughout"

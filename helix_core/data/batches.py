@@ -25,20 +25,22 @@ class Batch:
 
 
 class Batches:
-    """Rows cut at random places from all documents in a line, each document behind a separator byte.
+    """Rows cut at random places from all documents in a line, each document behind a separator.
 
     Raises DataError if the documents together are shorter than one row.
     """
 
-    def __init__(self, documents: Sequence[Document], *, batch_size: int, seq_len: int, seed: int) -> None:
-        self.documents = documents
+    def __init__(
+        self, documents: Sequence[Document], *, batch_size: int, seq_len: int, seed: int, separator: int = SEPARATOR
+    ) -> None:
+        self.documents, self.separator = documents, separator
         self.batch_size, self.seq_len, self.seed = batch_size, seq_len, seed
         # starts[i] is where document i's separator stands in the line.
         self.starts = np.concatenate([[0], np.cumsum([len(d) + 1 for d in documents])])
         self.total = int(self.starts[-1])
         if self.total < seq_len + 1:
             raise DataError(
-                f"the training data has {self.total - len(documents)} bytes, less than one row of {seq_len}",
+                f"the training data has {self.total - len(documents)} bytes or tokens, less than one row of {seq_len}",
                 hint="give more data, or lower training.seq_len",
             )
 
@@ -58,7 +60,7 @@ class Batches:
         while filled < len(row):
             inside = begin + filled - int(self.starts[index])
             if inside == 0:
-                row[filled], reset[filled] = SEPARATOR, True
+                row[filled], reset[filled] = self.separator, True
                 filled += 1
             else:
                 piece = self.documents[index].data[inside - 1 : inside - 1 + len(row) - filled]

@@ -7,11 +7,15 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from helix_core.data.files import find_files
-from helix_core.errors import DataError
+from helix_core.errors import DataError, TokenizerError
+
+if TYPE_CHECKING:
+    from helix_core.tokenizers import Tokenizer
 
 SEPARATOR = 0
 """The byte in front of every document: what a model sees before the first byte of a text."""
@@ -30,17 +34,17 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and validation documents and a fingerprint of the files they came from."""
+    """Training and validation documents and a fingerprint of the files they came from.
+
+    unit       what training documents consist of, "byte" or "token"; validation documents are bytes
+    separator  the token in front of every training document
+    """
 
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
     fingerprint: str
-
-    unit = "byte"
-
-    @property
-    def train_bytes(self) -> int:
-        return sum(map(len, self.train))
+    unit: str = "byte"
+    separator: int = SEPARATOR
 
     @property
     def validation_bytes(self) -> int:
@@ -58,10 +62,11 @@ def read_documents(source: str | Iterable[str]) -> list[Document]:
     return documents
 
 
-def load_corpus(source: str | Iterable[str], validation: float) -> Corpus:
+def load_corpus(source: str | Iterable[str], validation: float, tokenizer: Tokenizer | None = None) -> Corpus:
     """Split a source by file: a file is held out if the hash of its name falls into the validation share.
 
-    A single file is split by position instead, its end held out. Raises DataError if nothing can be read.
+    A single file is split by position instead, its end held out. With a tokenizer, training documents are its tokens,
+    in memory, and without one bytes. Raises DataError if nothing can be read or encoded.
     """
     documents = read_documents(source)
     digest = hashlib.blake2b(digest_size=16)
@@ -72,11 +77,35 @@ def load_corpus(source: str | Iterable[str], validation: float) -> Corpus:
         train, held_out = _split_by_position(documents[0], validation)
     else:
         train, held_out = _split_by_name(documents, validation)
-    return Corpus(tuple(train), tuple(held_out), digest.hexdigest())
+    if tokenizer is None:
+        return Corpus(tuple(train), tuple(held_out), digest.hexdigest())
+    digest.update(tokenizer.fingerprint.encode())
+    encoded = tuple(Document(d.name, encode(tokenizer, d).astype(np.int32)) for d in train)
+    return Corpus(encoded, tuple(held_out), digest.hexdigest(), "token", start_token(tokenizer))
+
+
+def encode(tokenizer: Tokenizer, document: Document) -> np.ndarray:
+    """The tokens (N,) of a document of bytes. Raises DataError, with its name, if it cannot be encoded."""
+    try:
+        return tokenizer.encode(document.data.tobytes())
+    except TokenizerError as error:
+        raise DataError(f"{document.name}: {error.message}", hint=error.hint) from error
+
+
+def start_token(tokenizer: Tokenizer) -> int:
+    """The token in front of every document. Raises DataError if the tokenizer has none."""
+    if tokenizer.start is None:
+        raise DataError(
+            "the tokenizer has no token to stand in front of documents",
+            hint="add a special token such as <|endoftext|> to it",
+        )
+    return tokenizer.start
 
 
 def _split_by_position(document: Document, share: float) -> tuple[list[Document], list[Document]]:
     cut = len(document) - max(1, round(share * len(document)))
+    # Not inside a character of UTF-8, whose later bytes are at most three.
+    cut -= next((n for n in range(min(4, cut)) if document.data[cut - n] & 0xC0 != 0x80), 0)
     if cut < 1:
         raise DataError(f"{document.name} has {len(document)} bytes: too few to hold any out")
     parts = (

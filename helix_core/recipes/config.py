@@ -45,6 +45,9 @@ class DataConfig(_Section):
         "stdlib", description="a file, folder or glob, or several; 'stdlib' is this Python's standard library"
     )
     validation: float = Field(0.05, gt=0, lt=1, description="share of the files (or of the bytes of one) held out")
+    tokenizer: str | None = Field(
+        None, description="a tokenizer.json, which the run folder gets a copy of; default: tokens are bytes"
+    )
     reset: bool = Field(False, description="reset the state where a row crosses into another document")
     generator: Annotated[ComponentConfig | None, BeforeValidator(name_or_table)] = Field(
         None, description="instead of files: a generator's name, or a table of its name and options"
@@ -62,11 +65,11 @@ class TrainingConfig(_Section):
         None, gt=0, description='wall time such as "2m", turned into steps by timing a few first'
     )
     batch_size: int = Field(16, gt=0, description="rows per micro-batch")
-    seq_len: int = Field(256, gt=0, description="bytes per row")
+    seq_len: int = Field(256, gt=0, description="bytes or tokens per row")
     chunk: int | None = Field(
         None,
         gt=0,
-        description="bytes per chunk of a row: memory stops growing with seq_len, for a third more time; default: none",
+        description="bytes or tokens per chunk of a row: memory no longer grows with seq_len, a third more time",
     )
     accumulation: int = Field(1, gt=0, description="micro-batches per optimizer step")
     clip: float | None = Field(1.0, gt=0, description="largest global gradient norm")
@@ -90,9 +93,19 @@ class SampleConfig(_Section):
     temperature: float = Field(0.7, ge=0)
     top_k: int | None = Field(None, gt=0)
     top_p: float | None = Field(0.95, gt=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
 
 
-OF_FILES = ("data.source", "data.validation", "data.reset", "training.seq_len", "training.eval_bytes", "sample")
+OF_FILES = (
+    "data.source",
+    "data.validation",
+    "data.tokenizer",
+    "data.reset",
+    "training.seq_len",
+    "training.eval_bytes",
+    "sample",
+)
 OF_GENERATORS = ("data.seed", "data.samples", "data.validation_samples")
 _INSTEAD = {
     "data.validation": "; data.validation_samples says how many samples are held out",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helix_core.data.corpus import SEPARATOR, Document
+from helix_core.data.corpus import Document, encode, start_token
+from helix_core.tokenizers import BYTES, Tokenizer
 from helix_core.tree import tree_map
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ class Evaluation:
     bits: float
     bytes: int
     documents: int
+    tokens: int
 
     @property
     def bits_per_byte(self) -> float:
         return self.bits / self.bytes
+
+    @property
+    def bits_per_token(self) -> float:
+        return self.bits / self.tokens
 
 
 def evaluate(
@@ -42,24 +48,45 @@ def evaluate(
     params: Mapping[str, Any],
     documents: Sequence[Document],
     *,
+    tokenizer: Tokenizer = BYTES,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Code every byte of every document; F should be bound with mode "infer".
+    """Code every byte, or token, of every document of bytes; F should be bound with mode "infer".
 
     A model whose state holds so many tokens and no more (`model.context`) codes longer documents in windows of that
-    length, each of which begins half a window before the bytes that it codes.
-    `progress` is called with the number of bytes of each finished portion.
+    length, each of which begins half a window before what it codes. Bits of tokens are spread over the bytes of their
+    text. `progress` is called with the number of bytes of each finished portion. Raises DataError for a document that
+    the tokenizer cannot encode.
     """
     # Documents of like length share a batch, so that few rows idle.
     ordered = sorted(documents, key=len, reverse=True)
-    nats = 0.0
+    separator = start_token(tokenizer)
+    nats, tokens = 0.0, 0
     for start in range(0, len(ordered), ROWS):
         rows = ordered[start : start + ROWS]
+        size = sum(map(len, rows))
+        if tokenizer is not BYTES:
+            rows = sorted((Document(d.name, encode(tokenizer, d)) for d in rows), key=len, reverse=True)
+        count = sum(map(len, rows))
+        scaled = _scaled(progress, size, count) if progress else None
         if model.context is not None and len(rows[0]) > model.context:
-            nats += _evaluate_windows(model, backend, F, params, rows, model.context, progress)
+            nats += _evaluate_windows(model, backend, F, params, rows, model.context, separator, scaled)
         else:
-            nats += _evaluate_rows(model, backend, F, params, rows, progress)
-    return Evaluation(nats / math.log(2), sum(map(len, documents)), len(documents))
+            nats += _evaluate_rows(model, backend, F, params, rows, separator, scaled)
+        tokens += count
+    return Evaluation(nats / math.log(2), sum(map(len, documents)), len(documents), tokens)
+
+
+def _scaled(progress: Callable[[int], None], size: int, count: int) -> Callable[[int], None]:
+    """Report bytes, `size` in all, for portions of `count` tokens."""
+    done = 0
+
+    def report(portion: int) -> None:
+        nonlocal done
+        before, done = done, done + portion
+        progress(size * done // count - size * before // count)
+
+    return report
 
 
 def _evaluate_rows(
@@ -68,6 +95,7 @@ def _evaluate_rows(
     F: OpTable,
     params: Mapping[str, Any],
     documents: Sequence[Document],
+    separator: int,
     progress: Callable[[int], None] | None,
 ) -> float:
     nats = 0.0
@@ -81,14 +109,14 @@ def _evaluate_rows(
                 active = active[:going]
                 state = tree_map(lambda a, n=going: a[:n], state)
             width = min(CHUNK, longest - start)
-            targets = np.full((len(active), width), SEPARATOR, dtype=np.int64)
-            tokens = np.full((len(active), width), SEPARATOR, dtype=np.int64)
+            targets = np.full((len(active), width), separator, dtype=np.int64)
+            tokens = np.full((len(active), width), separator, dtype=np.int64)
             mask = np.zeros((len(active), width), dtype=bool)
             for row, document in enumerate(active):
                 piece = document.data[start : start + width]
                 n = len(piece)
                 targets[row, :n], mask[row, :n] = piece, True
-                tokens[row, :n] = document.data[start - 1 : start - 1 + n] if start else [SEPARATOR, *piece[:-1]]
+                tokens[row, :n] = document.data[start - 1 : start - 1 + n] if start else [separator, *piece[:-1]]
             ragged = None if mask.all() else backend.asarray(mask)
             logits, state = model.apply(F, params, backend.asarray(tokens), state=state, mask=ragged)
             loss = backend.to_numpy(F.cross_entropy(logits, backend.asarray(targets)))
@@ -105,6 +133,7 @@ def _evaluate_windows(
     params: Mapping[str, Any],
     documents: Sequence[Document],
     context: int,
+    separator: int,
     progress: Callable[[int], None] | None,
 ) -> float:
     nats = 0.0
@@ -114,8 +143,8 @@ def _evaluate_windows(
         end = begin + (half if begin else context)
         going = [d.data[first:end] for d in documents if len(d) > begin]
         width = max(map(len, going))
-        targets = np.full((len(going), width), SEPARATOR, dtype=np.int64)
-        before = np.full((len(going), 1), SEPARATOR, dtype=np.int64)
+        targets = np.full((len(going), width), separator, dtype=np.int64)
+        before = np.full((len(going), 1), separator, dtype=np.int64)
         coded = np.zeros((len(going), width), dtype=bool)
         for row, piece in enumerate(going):
             targets[row, : len(piece)] = piece

@@ -27,7 +27,9 @@ def measure(trainer: Trainer, *, some: bool = False, progress: Callable[[int], N
     documents = trainer.data.validation
     if some:
         documents = _some(documents, trainer.recipe.training.eval_bytes)
-    return {"val_bits_per_byte": evaluate(*parts, documents, progress=progress).bits_per_byte}
+    found = evaluate(*parts, documents, tokenizer=trainer.tokenizer, progress=progress)
+    bits = {"val_bits_per_byte": found.bits_per_byte}
+    return bits | ({"val_bits_per_token": found.bits_per_token} if trainer.data.unit == "token" else {})
 
 
 def facts(data: Any) -> dict[str, float]:

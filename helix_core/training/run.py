@@ -13,8 +13,9 @@ import helix_core
 from helix_core.data import Corpus, Task, load_corpus, load_task
 from helix_core.errors import Interrupted, UsageError
 from helix_core.events import Event, emit, subscribe
-from helix_core.generation import Sampling, generate
+from helix_core.generation import Sampling, Stopping, generate
 from helix_core.recipes import Recipe
+from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
 from helix_core.training.checkpoint import load_checkpoint, prune_checkpoints
 from helix_core.training.held_out import describe, facts, measure, size
 from helix_core.training.plot import can_plot, plot_losses
@@ -41,11 +42,14 @@ class _Clock:
         return sum(self.recent) / len(self.recent)
 
 
-def load_data(recipe: Recipe) -> Corpus | Task:
-    """What a recipe learns from. Raises DataError, or what `load_task` raises, if it cannot be had here."""
+def load_data(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Corpus | Task:
+    """What a recipe learns from, in tokens of `tokenizer` where it is files.
+
+    Raises DataError, or what `load_task` raises, if it cannot be had here.
+    """
     data = recipe.data
     if data.generator is None:
-        return load_corpus(data.source, data.validation)
+        return load_corpus(data.source, data.validation, tokenizer)
     seed = recipe.seed if data.seed is None else data.seed
     return load_task(data.generator, seed=seed, train=data.samples, validation=data.validation_samples)
 
@@ -56,8 +60,15 @@ def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
     Raises TrainingError on a loss that is not finite, CheckpointError if state cannot be saved, Interrupted on
     Ctrl-C or SIGTERM once it is saved, and what `Trainer` raises.
     """
-    trainer = Trainer(recipe, load_data(recipe))
-    return _run(RunFolder.create(Path(runs), recipe.name), trainer, _Clock(), fresh=True)
+    tokenizer = None
+    if recipe.data.tokenizer is not None:
+        tokenizer = FileTokenizer(Path(recipe.data.tokenizer).expanduser(), separated=True)
+        check_vocabulary(tokenizer, recipe.model.vocab_size)
+    trainer = Trainer(recipe, load_data(recipe, tokenizer), tokenizer or BYTES)
+    run = RunFolder.create(Path(runs), recipe.name)
+    if tokenizer is not None:
+        tokenizer.copy_to(run.path)
+    return _run(run, trainer, _Clock(), fresh=True)
 
 
 def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | None = None) -> RunFolder:
@@ -73,7 +84,10 @@ def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | N
         raise UsageError("a resumed run keeps its recipe; only `training.*` and `sample.*` may be set")
     path = checkpoint or run.latest_checkpoint()
     loaded = load_checkpoint(path)
-    trainer = Trainer(recipe, load_data(recipe))
+    tokenizer = None
+    if recipe.data.tokenizer is not None:
+        tokenizer = FileTokenizer(run.path / TOKENIZER_FILE, separated=True)
+    trainer = Trainer(recipe, load_data(recipe, tokenizer), tokenizer or BYTES)
     trainer.restore(loaded, path)
     if recipe.training.steps is not None and trainer.step >= recipe.training.steps and run.summary_file.exists():
         raise UsageError(
@@ -187,7 +201,7 @@ def _finish(run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines,
     metrics.write(step=trainer.step, **{f"{data.unit}s": done}, **found)
     sample = _write_sample(run, trainer)
     if can_plot():
-        gzip_bits = about.get("gzip_bits_per_byte")
+        gzip_bits = about.get("gzip_bits_per_byte") if data.unit == "byte" else None
         plot_losses(
             list(run.metrics()), run.plot_file, title=run.path.name, unit=data.unit, gzip_bits_per_byte=gzip_bits
         )
@@ -226,19 +240,18 @@ def _write_sample(run: RunFolder, trainer: Trainer) -> str:
         return file.relative_to(run.path).as_posix()
     spec = trainer.recipe.sample
     prompt = spec.prompt.encode()
-    context = trainer.model.context
-    room = spec.max_bytes if context is None else max(0, min(spec.max_bytes, context - len(prompt)))
-    produced = generate(
+    text = generate(
         trainer.model,
         trainer.backend,
         trainer.F_infer,
         trainer.params,
         prompt,
-        max_bytes=room,
-        sampling=Sampling(spec.temperature, spec.top_k, spec.top_p),
+        sampling=Sampling(spec.temperature, spec.top_k, spec.top_p, spec.min_p, spec.repetition_penalty),
+        stopping=Stopping(max_bytes=spec.max_bytes, tokens=trainer.tokenizer.ends),
+        tokenizer=trainer.tokenizer,
         seed=trainer.recipe.seed,
     )
-    file.write_bytes(prompt + bytes(produced))
+    file.write_bytes(prompt + b"".join(text))
     return file.relative_to(run.path).as_posix()
 
 

@@ -20,6 +20,7 @@ from helix_core.ops.half import storage
 from helix_core.optimizers.clip import clip_by_global_norm, global_norm
 from helix_core.plugin_system import create, select
 from helix_core.recipes import Recipe
+from helix_core.tokenizers import BYTES, Tokenizer
 from helix_core.training.checkpoint import Checkpoint, check_params, save_checkpoint
 from helix_core.training.chunked import chunked_value_and_grad
 from helix_core.training.reversible import reversible_value_and_grad
@@ -49,13 +50,13 @@ class StepResult:
 
 
 class Trainer:
-    """A model, its optimizer and its data, bound to a backend that can train.
+    """A model, its optimizer and its data, bound to a backend that can train; `tokenizer` is that of a corpus.
 
     Raises ConfigError, ComponentNotFound, ComponentUnavailable or DataError if the recipe cannot be carried out here.
     """
 
-    def __init__(self, recipe: Recipe, data: Corpus | Task) -> None:
-        self.recipe, self.data = recipe, data
+    def __init__(self, recipe: Recipe, data: Corpus | Task, tokenizer: Tokenizer = BYTES) -> None:
+        self.recipe, self.data, self.tokenizer = recipe, data, tokenizer
         training = recipe.training
         chosen = select("backend", recipe.backend.name, needs=("grad",)).chosen
         self.backend: Backend = create("backend", chosen.full_name)
@@ -78,7 +79,11 @@ class Trainer:
         else:
             self.seq_len = training.seq_len
             self.batches = Batches(
-                data.train, batch_size=training.batch_size, seq_len=training.seq_len, seed=recipe.seed
+                data.train,
+                batch_size=training.batch_size,
+                seq_len=training.seq_len,
+                seed=recipe.seed,
+                separator=data.separator,
             )
         specs = self.model.params()
         self._decay = frozenset(name for name, spec in specs.items() if spec.decay)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import helix_core
 from helix_core.errors import ComponentUnavailable, ConfigError, UsageError
 from helix_core.events import subscribe
-from helix_core.generation import Sampling, generate
+from helix_core.generation import Sampling, Stopping, generate_batch
 from helix_core.layers import Layer, LayerConfig
 from helix_core.models import LanguageModel, ModelConfig
 from helix_core.plugin_system import components
@@ -133,14 +133,15 @@ def test_a_prompt_hands_over():
 def test_greedy_generation_gives_the_plain_path_s_bytes():
     model = model_of(vocab_size=256, d_model=32)
     params = params_of(model)
-    produced = list(generate(model, BACKEND, F, params, b"def", max_bytes=40, sampling=Sampling(0)))
+    stopping = Stopping(max_tokens=40)
+    (written,) = generate_batch(model, BACKEND, F, params, [b"def"], sampling=Sampling(0), stopping=stopping)
     state, logits, expected = model.init_state(F, 1), None, []
     with torch.no_grad():
         logits, state = model.apply(F, params, torch.tensor([[0, *b"def"]]), state=state)
         for _ in range(40):
             expected.append(int(logits[0, -1].argmax()))
             logits, state = model.apply(F, params, torch.tensor([[expected[-1]]]), state=state)
-    assert produced == expected
+    assert written.tokens == tuple(expected)
 
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])

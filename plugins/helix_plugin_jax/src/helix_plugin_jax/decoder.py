@@ -21,22 +21,28 @@ class JaxDecoder(Decoder):
 
     def __init__(self, model: LanguageModel, F: OpTable, params: Params, batch: int) -> None:
         super().__init__(batch, "float32", model.config.vocab_size)
-        self._params = params
+        self._params, self._model, self._F = params, model, F
 
         def step(params: Params, tokens: Any, state: Any) -> tuple[Any, Any]:
             logits, after = model.apply(F, params, tokens, state=state)
             return logits[:, -1], after
 
         self._step = jax.jit(step, donate_argnums=2)
-        self._state: Any = _copy(model.init_state(F, batch))
+        self.load(model.init_state(F, batch))
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
-        fed = jnp.asarray(self._checked(tokens)[:, None].astype(np.int32))
+        checked = self._checked(tokens)
+        if self._room is not None:
+            if self._room < 1:
+                raise self._full()
+            self._room -= 1
+        fed = jnp.asarray(checked[:, None].astype(np.int32))
         logits, self._state = self._step(self._params, fed, self._state)
         return np.asarray(logits, np.float32)
 
     def load(self, state: Any) -> None:
         self._state = _copy(state)
+        self._room = self._model.room(self._F, state)
 
     def state(self) -> Any:
         return _copy(self._state)
