@@ -58,6 +58,7 @@ _CATALOGUE: dict[tuple[str, str], str] = {
             "zipf",
         )
     },
+    ("generator", "bench/digits"): "helix-plugin-bench",
     ("layer", "topomemory/memory_read"): "helix-plugin-topomemory",
     ("memory", "topomemory/topological"): "helix-plugin-topomemory",
 }

@@ -1,0 +1,1 @@
+"""Benchmarks of what layers learn: `helix bench quality`."""

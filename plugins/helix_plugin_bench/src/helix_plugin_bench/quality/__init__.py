@@ -1,0 +1,1 @@
+"""Tasks that tell sequence models apart: a table of rows, a runner, a store of results and a report."""
