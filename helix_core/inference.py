@@ -10,7 +10,7 @@ from helix_core.models import LanguageModel
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_core.recipes import Recipe
-from helix_core.training.checkpoint import check_params, load_checkpoint
+from helix_core.training.checkpoint import check_params, open_checkpoint
 from helix_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     folder = path if is_checkpoint else run.latest_checkpoint()
     recipe = run.recipe()
     model = LanguageModel(recipe.model)
-    checkpoint = load_checkpoint(folder)
+    checkpoint = open_checkpoint(folder)
     check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     chosen: Backend = create("backend", backend)
-    params = {name: chosen.asarray(array, storage(dtype)) for name, array in checkpoint.params.items()}
+    params = {name: chosen.asarray(tensor.numpy(), storage(dtype)) for name, tensor in checkpoint.params.items()}
     return LoadedRun(model, chosen, chosen.bind(dtype=dtype, mode="infer"), params, checkpoint.step, recipe)
