@@ -13,6 +13,7 @@ EVERYTHING = -e '.[plot,test]' \
              -e plugins/helix_plugin_synthetic \
              -e plugins/helix_plugin_jax \
              -e plugins/helix_plugin_topomemory \
+             -e plugins/helix_plugin_huggingface \
              -e plugins/example_third_party
 
 .PHONY: quickstart test test-slow lint bench clean

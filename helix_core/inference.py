@@ -35,10 +35,7 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
 
     Raises UsageError if `path` is neither, CheckpointError if the checkpoint is damaged or of another model.
     """
-    path = Path(path)
-    is_checkpoint = (path / "manifest.json").exists()
-    run = RunFolder.open(path.parent.parent if is_checkpoint else path)
-    folder = path if is_checkpoint else run.latest_checkpoint()
+    run, folder = RunFolder.locate(path)
     recipe = run.recipe()
     model = LanguageModel(recipe.model)
     checkpoint = open_checkpoint(folder)

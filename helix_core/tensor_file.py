@@ -62,7 +62,8 @@ class Tensor:
     def numpy(self) -> np.ndarray:
         """Its values in memory of their own; bfloat16 as float32, which holds it exactly."""
         if self.code == "BF16":
-            return np.left_shift(self.read(), 16, dtype=np.uint32).view(np.float32)
+            wide: np.ndarray = np.left_shift(self.read(), 16, dtype=np.uint32).view(np.float32)
+            return wide
         return np.array(self.read())
 
 

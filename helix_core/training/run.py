@@ -15,7 +15,7 @@ from helix_core.errors import Interrupted, UsageError
 from helix_core.events import Event, emit, subscribe
 from helix_core.generation import Sampling, generate
 from helix_core.recipes import Recipe
-from helix_core.training.checkpoint import load_checkpoint, prune_checkpoints
+from helix_core.training.checkpoint import load_checkpoint, open_checkpoint, prune_checkpoints
 from helix_core.training.held_out import describe, facts, measure, size
 from helix_core.training.plot import can_plot, plot_losses
 from helix_core.training.progress import Progress
@@ -57,7 +57,13 @@ def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
     Ctrl-C or SIGTERM once it is saved, and what `Trainer` raises.
     """
     trainer = Trainer(recipe, load_data(recipe))
-    return _run(RunFolder.create(Path(runs), recipe.name), trainer, _Clock(), fresh=True)
+    if recipe.training.init is None:
+        return _run(RunFolder.create(Path(runs), recipe.name), trainer, _Clock(), fresh=True)
+    origin, path = RunFolder.locate(recipe.training.init)
+    trainer.start_from(open_checkpoint(path), path)
+    run = RunFolder.create(Path(runs), recipe.name)
+    run.take_companions(origin)
+    return _run(run, trainer, _Clock(), fresh=True)
 
 
 def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | None = None) -> RunFolder:
@@ -67,6 +73,11 @@ def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | N
     elsewhere or if nothing is left to do, CheckpointError if the checkpoint is damaged or foreign.
     """
     own = run.recipe()
+    if not run.metrics_file.exists() and run.latest_checkpoint().name == "step-00000000":
+        raise UsageError(
+            f"run {run.path} was imported, not trained: it has no training to go on with",
+            hint=f"helix train {run.recipe_file} --set training.init={run.path} --set data.source=FILES fine-tunes it",
+        )
     recipe = recipe or own
     fixed = {"training", "sample"}
     if recipe.model_dump(exclude=fixed) != own.model_dump(exclude=fixed):
