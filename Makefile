@@ -14,6 +14,7 @@ EVERYTHING = -e '.[plot,test,tokenizers]' \
              -e plugins/helix_plugin_jax \
              -e plugins/helix_plugin_topomemory \
              -e plugins/helix_plugin_bench \
+             -e plugins/helix_plugin_huggingface \
              -e plugins/example_third_party
 
 .PHONY: quickstart test test-slow lint bench clean

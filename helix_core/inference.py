@@ -14,7 +14,7 @@ from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_core.recipes import Recipe
 from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
-from helix_core.training.checkpoint import MANIFEST, MODEL, check_params, load_checkpoint
+from helix_core.training.checkpoint import MANIFEST, MODEL, check_params, open_checkpoint
 from helix_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -44,17 +44,14 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     Raises UsageError if `path` is neither, CheckpointError if the checkpoint is damaged or of another model, and what
     `run_tokenizer` raises.
     """
-    path = Path(path)
-    is_checkpoint = (path / "manifest.json").exists()
-    run = RunFolder.open(path.parent.parent if is_checkpoint else path)
-    folder = path if is_checkpoint else run.latest_checkpoint()
+    run, folder = RunFolder.locate(path)
     recipe = run.recipe()
     model = LanguageModel(recipe.model)
-    checkpoint = load_checkpoint(folder)
+    checkpoint = open_checkpoint(folder)
     check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     tokenizer = run_tokenizer(run, recipe)
     chosen: Backend = create("backend", backend)
-    params = {name: chosen.asarray(array, storage(dtype)) for name, array in checkpoint.params.items()}
+    params = {name: chosen.asarray(tensor.numpy(), storage(dtype)) for name, tensor in checkpoint.params.items()}
     F = chosen.bind(dtype=dtype, mode="infer")
     return LoadedRun(model, chosen, F, params, checkpoint.step, recipe, tokenizer, _fingerprint(recipe, folder))
 

@@ -60,6 +60,7 @@ class DataConfig(_Section):
 class TrainingConfig(_Section):
     """How long and in what portions."""
 
+    init: str | None = Field(None, description="a run, or a checkpoint of one, whose parameters this one starts from")
     steps: int | None = Field(None, gt=0, description="optimizer steps; or give a duration")
     duration: Annotated[float | None, BeforeValidator(parse_duration)] = Field(
         None, gt=0, description='wall time such as "2m", turned into steps by timing a few first'

@@ -7,7 +7,6 @@ written aside, flushed to disk and renamed into place, so a folder of that name 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -20,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from helix_core.errors import CheckpointError
+from helix_core.tensor_file import Tensor, digest_of, open_tensors, write_tensors
 
 MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 _NAME = re.compile(r"^step-(\d{8})$")
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,23 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, step: int, params: Arrays, moments: Arrays, facts: Mapping[str, Any]) -> Path:
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A verified checkpoint whose tensors are read one at a time."""
+
+    step: int
+    params: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    params: Mapping[str, Tensor | np.ndarray],
+    moments: Mapping[str, Tensor | np.ndarray],
+    facts: Mapping[str, Any],
+) -> Path:
     """Write the checkpoint of `step` under `folder`; the ones already there are not touched.
 
     Raises CheckpointError if it cannot be written, a full disk for instance; nothing half-written stays behind.
@@ -49,10 +64,9 @@ def save_checkpoint(folder: Path, step: int, params: Arrays, moments: Arrays, fa
             shutil.rmtree(leftover, ignore_errors=True)
         aside.mkdir()
         files = {}
-        for name, arrays in ((MODEL, params), (OPTIMIZER, moments)):
-            data = _serialize(arrays)
-            _write_synced(aside / name, data)
-            files[name] = {"bytes": len(data), "blake2b": _digest(data)}
+        for name, tensors in ((MODEL, params), (OPTIMIZER, moments)):
+            size, digest = write_tensors(aside / name, tensors)
+            files[name] = {"bytes": size, "blake2b": digest}
         manifest = {"format": "helix-checkpoint", "version": 1, "step": step, "files": files, **facts}
         _write_synced(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
         _sync_folder(aside)
@@ -75,6 +89,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises CheckpointError if it is missing, not a Helix checkpoint, or if a file is truncated or altered.
     """
+    stored = open_checkpoint(path)
+    params, moments = (
+        {name: tensor.numpy() for name, tensor in tensors.items()} for tensors in (stored.params, stored.moments)
+    )
+    return Checkpoint(stored.step, params, moments, stored.facts)
+
+
+def open_checkpoint(path: Path) -> StoredCheckpoint:
+    """Verify one checkpoint folder, without reading all of it into memory; raises what `load_checkpoint` does."""
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         if manifest.get("format") != "helix-checkpoint":
@@ -86,19 +109,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors = {}
     for name, expected in listed.items():
         try:
-            data = (path / name).read_bytes()
+            size, digest = digest_of(path / name)
         except OSError as error:
             raise CheckpointError(f"cannot read {path / name}: {error.strerror or error}") from error
-        if len(data) != expected["bytes"] or _digest(data) != expected["blake2b"]:
+        if size != expected["bytes"] or digest != expected["blake2b"]:
             raise CheckpointError(
-                f"{path / name} is damaged: {len(data)} bytes of {expected['bytes']}"
-                if len(data) != expected["bytes"]
+                f"{path / name} is damaged: {size} bytes of {expected['bytes']}"
+                if size != expected["bytes"]
                 else f"{path / name} is damaged: its content does not match its hash",
                 hint="resume from an older checkpoint of the run: `--resume RUN/checkpoints/step-...`",
             )
-        tensors[name] = _deserialize(data, path / name)
+        tensors[name] = open_tensors(path / name)
     facts = {k: v for k, v in manifest.items() if k not in ("format", "version", "step", "files")}
-    return Checkpoint(step, tensors[MODEL], tensors[OPTIMIZER], facts)
+    return StoredCheckpoint(step, tensors[MODEL], tensors[OPTIMIZER], facts)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -120,7 +143,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def check_params(found: Arrays, shapes: Mapping[str, tuple[int, ...]], origin: Path) -> None:
+def check_params(found: Mapping[str, Tensor | np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: Path) -> None:
     """Raise CheckpointError unless `found` has exactly the parameters of the model, in their shapes."""
     problems = [f"missing {name}" for name in shapes if name not in found]
     problems += [f"unexpected {name}" for name in found if name not in shapes]
@@ -132,26 +155,6 @@ def check_params(found: Arrays, shapes: Mapping[str, tuple[int, ...]], origin: P
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise CheckpointError(f"{origin} does not fit the model: {shown}")
-
-
-def _serialize(arrays: Arrays) -> bytes:
-    from safetensors.numpy import save
-
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-
-
-def _deserialize(data: bytes, origin: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return load(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"{origin} is not a safetensors file: {error}") from error
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _write_synced(path: Path, data: bytes) -> None:

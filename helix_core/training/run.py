@@ -16,7 +16,7 @@ from helix_core.events import Event, emit, subscribe
 from helix_core.generation import Sampling, Stopping, generate
 from helix_core.recipes import Recipe
 from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
-from helix_core.training.checkpoint import load_checkpoint, prune_checkpoints
+from helix_core.training.checkpoint import load_checkpoint, open_checkpoint, prune_checkpoints
 from helix_core.training.held_out import describe, facts, measure, size
 from helix_core.training.plot import can_plot, plot_losses
 from helix_core.training.progress import Progress
@@ -60,12 +60,22 @@ def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
     Raises TrainingError on a loss that is not finite, CheckpointError if state cannot be saved, Interrupted on
     Ctrl-C or SIGTERM once it is saved, and what `Trainer` raises.
     """
+    origin = None
+    if recipe.training.init is not None:
+        origin, path = RunFolder.locate(recipe.training.init)
+        if recipe.data.tokenizer is None and (origin.path / TOKENIZER_FILE).exists():
+            data = recipe.data.model_copy(update={"tokenizer": str(origin.path / TOKENIZER_FILE)})
+            recipe = recipe.model_copy(update={"data": data})
     tokenizer = None
     if recipe.data.tokenizer is not None:
         tokenizer = FileTokenizer(Path(recipe.data.tokenizer).expanduser(), separated=True)
         check_vocabulary(tokenizer, recipe.model.vocab_size)
     trainer = Trainer(recipe, load_data(recipe, tokenizer), tokenizer or BYTES)
+    if origin is not None:
+        trainer.start_from(open_checkpoint(path), path)
     run = RunFolder.create(Path(runs), recipe.name)
+    if origin is not None:
+        run.take_companions(origin)
     if tokenizer is not None:
         tokenizer.copy_to(run.path)
     return _run(run, trainer, _Clock(), fresh=True)
@@ -78,6 +88,11 @@ def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | N
     elsewhere or if nothing is left to do, CheckpointError if the checkpoint is damaged or foreign.
     """
     own = run.recipe()
+    if not run.metrics_file.exists() and run.latest_checkpoint().name == "step-00000000":
+        raise UsageError(
+            f"run {run.path} was imported, not trained: it has no training to go on with",
+            hint=f"helix train {run.recipe_file} --set training.init={run.path} --set data.source=FILES fine-tunes it",
+        )
     recipe = recipe or own
     fixed = {"training", "sample"}
     if recipe.model_dump(exclude=fixed) != own.model_dump(exclude=fixed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, TextIO
 from helix_core.errors import CheckpointError, UsageError
 from helix_core.recipes import Recipe, dump_recipe, load_recipe
 from helix_core.training.checkpoint import latest_checkpoint
+
+COMPANIONS = ("tokenizer.json", "huggingface")
 
 
 class RunFolder:
@@ -44,6 +47,26 @@ class RunFolder:
         if not run.recipe_file.is_file():
             raise UsageError(f"{path} is not a run folder: it has no {run.recipe_file.name}")
         return run
+
+    @classmethod
+    def locate(cls, path: str | Path) -> tuple[RunFolder, Path]:
+        """A run and its newest checkpoint, or that of its checkpoints which `path` is.
+
+        Raises UsageError if `path` is neither, CheckpointError if the run has no checkpoint.
+        """
+        path = Path(path)
+        is_checkpoint = (path / "manifest.json").exists()
+        run = cls.open(path.resolve().parent.parent if is_checkpoint else path)
+        return run, path if is_checkpoint else run.latest_checkpoint()
+
+    def take_companions(self, other: RunFolder) -> None:
+        """Copy what belongs to another run's parameters: their tokenizer, and where they came from."""
+        for name in COMPANIONS:
+            place = other.path / name
+            if place.is_dir():
+                shutil.copytree(place, self.path / name)
+            elif place.is_file():
+                shutil.copyfile(place, self.path / name)
 
     @property
     def recipe_file(self) -> Path:

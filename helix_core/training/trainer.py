@@ -21,7 +21,7 @@ from helix_core.optimizers.clip import clip_by_global_norm, global_norm
 from helix_core.plugin_system import create, select
 from helix_core.recipes import Recipe
 from helix_core.tokenizers import BYTES, Tokenizer
-from helix_core.training.checkpoint import Checkpoint, check_params, save_checkpoint
+from helix_core.training.checkpoint import Checkpoint, StoredCheckpoint, check_params, save_checkpoint
 from helix_core.training.chunked import chunked_value_and_grad
 from helix_core.training.reversible import reversible_value_and_grad
 from helix_core.tree import tree_items
@@ -202,6 +202,12 @@ class Trainer:
         moments = {name.replace(".", "/", 1): to_numpy(m) for name, m in tree_items(self.moments)}
         facts = {"data": self.data.fingerprint, "backend": self.backend.name, **facts}
         return save_checkpoint(folder, self.step, params, moments, facts)
+
+    def start_from(self, checkpoint: StoredCheckpoint, origin: Path) -> None:
+        """Take a checkpoint's parameters, and nothing else of it. Raises CheckpointError if they do not fit."""
+        specs = self.model.params()
+        check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
+        self.params = {name: self._to_backend({name: checkpoint.params[name].numpy()})[name] for name in specs}
 
     def restore(self, checkpoint: Checkpoint, origin: Path) -> None:
         """Continue from a checkpoint. Raises CheckpointError if it is of another model, optimizer or data."""

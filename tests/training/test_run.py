@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 RECIPE = """\
@@ -293,3 +294,23 @@ def test_a_disk_that_fills_up_during_a_run_keeps_the_last_checkpoint(recipe, tmp
         assert helix("generate", saved[-1], "--max-bytes", "2").returncode == 0
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_run_starts_from_the_parameters_of_another(recipe, tmp_path):
+    """Its tokenizer comes along; its optimizer and steps do not."""
+    from safetensors.numpy import load_file
+
+    helix("train", recipe(steps=3), "--runs", tmp_path / "first")
+    (first,) = (tmp_path / "first").iterdir()
+    (first / "tokenizer.json").write_text("{}")
+    settings = ["--set", f"training.init={first}", "--set", "training.steps=1", "--set", "optimizer.lr=1e-12"]
+    helix("train", first / "recipe.toml", *settings, "--runs", tmp_path / "second")
+    (second,) = (tmp_path / "second").iterdir()
+    assert (second / "tokenizer.json").is_file()
+    before = load_file(first / "checkpoints" / "step-00000003" / "model.safetensors")
+    after = load_file(second / "checkpoints" / "step-00000001" / "model.safetensors")
+    for name, value in before.items():
+        np.testing.assert_allclose(after[name], value, atol=1e-9)
+    other = helix("train", first / "recipe.toml", *settings, "--set", "model.d_model=8", check=False)
+    assert other.returncode == 1
+    assert "does not fit the model" in other.stderr

@@ -9,6 +9,7 @@ class TestMamba(BaseLayerTests):
         {"d_model": 8, "d_state": 16},
         {"d_model": 5, "d_state": 3, "d_conv": 1, "dt_rank": 2},
         {"d_model": 20, "d_state": 1, "expand": 1, "d_conv": 3},
+        {"d_model": 6, "d_state": 4, "bias": True, "conv_bias": False, "bcdt_norm_eps": 1e-6},
     )
 
 
@@ -38,6 +39,7 @@ class TestMamba2(BaseLayerTests):
         {"d_model": 8, "d_state": 16, "head_dim": 4, "n_groups": 2},
         {"d_model": 6, "d_state": 3, "head_dim": 3, "d_conv": 1, "expand": 1, "time_step_limit": (0.01, 0.05)},
         {"d_model": 10, "d_state": 1, "head_dim": 20},
+        {"d_model": 6, "d_state": 4, "head_dim": 4, "bias": True, "conv_bias": False},
     )
 
 

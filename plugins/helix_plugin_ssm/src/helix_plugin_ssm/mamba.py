@@ -22,6 +22,11 @@ class MambaConfig(LayerConfig):
     d_conv: int = Field(4, gt=0, description="taps of the short convolution, K")
     expand: int = Field(2, gt=0, description="inner width over d_model, E = expand * d_model")
     dt_rank: int | Literal["auto"] = Field("auto", description="rank of the step-size map, R; auto: d_model/16, up")
+    bias: bool = Field(False, description="biases of in_proj and out_proj")
+    conv_bias: bool = Field(True, description="a bias of the short convolution")
+    bcdt_norm_eps: float | None = Field(
+        None, gt=0, description="epsilon of an RMS norm, without weights, of B, C and the step sizes (Falcon Mamba)"
+    )
     dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
     dt_max: float = Field(0.1, gt=0, description="largest initial step size")
     dt_init_floor: float = Field(1e-4, gt=0, description="floor of the initial step sizes")
@@ -46,16 +51,16 @@ class Mamba(Layer[MambaConfig]):
 
     State: conv (B, K-1, E), the last inputs of the convolution; ssm (B, E, N), h.
     Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023. Parameter names are
-    those of the authors' code and of Hugging Face.
+    those of the authors' code and of Hugging Face. With `bcdt_norm_eps`, B, C and (W_x u)[:R]
+    pass an RMS norm each: Zuo et al., Falcon Mamba: The First Competitive Attention-free 7B Language Model, 2024.
     """
 
     def params(self) -> dict[str, ParamSpec]:
         c = self.config
         E, N, R, K, D = c.d_inner, c.d_state, c.rank, c.d_conv, c.d_model
-        return {
+        specs = {
             "in_proj.weight": ParamSpec((2 * E, D), fan_in()),
             "conv1d.weight": ParamSpec((E, K), uniform(1 / math.sqrt(K))),
-            "conv1d.bias": ParamSpec((E,), uniform(1 / math.sqrt(K)), decay=False),
             "x_proj.weight": ParamSpec((R + 2 * N, E), fan_in()),
             "dt_proj.weight": ParamSpec((E, R), uniform(R**-0.5)),
             "dt_proj.bias": ParamSpec((E,), self._initial_dt_bias, decay=False),
@@ -63,6 +68,12 @@ class Mamba(Layer[MambaConfig]):
             "D": ParamSpec((E,), constant(1.0), decay=False),
             "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
         }
+        if c.conv_bias:
+            specs["conv1d.bias"] = ParamSpec((E,), uniform(1 / math.sqrt(K)), decay=False)
+        if c.bias:
+            specs["in_proj.bias"] = ParamSpec((2 * E,), constant(0.0), decay=False)
+            specs["out_proj.bias"] = ParamSpec((D,), constant(0.0), decay=False)
+        return specs
 
     def _initial_dt_bias(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """softplus⁻¹ of step sizes that are log-uniform between dt_min and dt_max."""
@@ -95,23 +106,27 @@ class Mamba(Layer[MambaConfig]):
         E, N, R = c.d_inner, c.d_state, c.rank
         before = state or {"conv": None, "ssm": None}
         # Two products, not one cut in half: the gradient of a slice is a copy of the whole filled up with zeros.
-        z = F.linear(x, p["in_proj.weight"][E:])
+        bias = p.get("in_proj.bias")
+        z = F.linear(x, p["in_proj.weight"][E:], None if bias is None else bias[E:])
         u, conv = F.causal_conv1d(
-            F.linear(x, p["in_proj.weight"][:E]),
+            F.linear(x, p["in_proj.weight"][:E], None if bias is None else bias[:E]),
             p["conv1d.weight"],
-            p["conv1d.bias"],
+            p.get("conv1d.bias"),
             before["conv"],
             reset,
             lengths,
             activation="silu",
         )
         dt_bc = F.linear(u, p["x_proj.weight"])
+        dt, B, C = dt_bc[..., :R], dt_bc[..., R : R + N], dt_bc[..., R + N :]
+        if c.bcdt_norm_eps is not None:
+            dt, B, C = (self._unit(F, part, c.bcdt_norm_eps) for part in (dt, B, C))
         y, ssm = F.selective_scan(
             u,
-            F.linear(dt_bc[..., :R], p["dt_proj.weight"]),
+            F.linear(dt, p["dt_proj.weight"]),
             -F.xp.exp(p["A_log"]),
-            dt_bc[..., R : R + N],
-            dt_bc[..., R + N :],
+            B,
+            C,
             p["D"],
             z,
             p["dt_proj.bias"],
@@ -120,5 +135,10 @@ class Mamba(Layer[MambaConfig]):
             lengths,
             delta_softplus=True,
         )
-        y = F.linear(y, p["out_proj.weight"])
+        y = F.linear(y, p["out_proj.weight"], p.get("out_proj.bias"))
         return y, None if state is None else {"conv": conv, "ssm": ssm}
+
+    @staticmethod
+    def _unit(F: OpTable, x: Array, eps: float) -> Array:
+        """RMS norm without weights."""
+        return F.rms_norm(x, F.asarray(np.ones(x.shape[-1])), eps=eps)

@@ -23,6 +23,8 @@ class Mamba2Config(LayerConfig):
     expand: int = Field(2, gt=0, description="inner width over d_model, E = expand * d_model")
     head_dim: int = Field(64, gt=0, description="channels of a head, P; there are H = E / P heads")
     n_groups: int = Field(1, gt=0, description="groups of heads that share B and C, G")
+    bias: bool = Field(False, description="biases of in_proj and out_proj")
+    conv_bias: bool = Field(True, description="a bias of the short convolution")
     A_min: float = Field(1.0, gt=0, description="smallest initial -A")
     A_max: float = Field(16.0, gt=0, description="largest initial -A")
     dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
@@ -69,16 +71,21 @@ class Mamba2(Layer[Mamba2Config]):
         c = self.config
         E, N, G, H, K, D = c.d_inner, c.d_state, c.n_groups, c.n_heads, c.d_conv, c.d_model
         mixed = E + 2 * G * N
-        return {
+        specs = {
             "in_proj.weight": ParamSpec((E + mixed + H, D), fan_in()),
             "conv1d.weight": ParamSpec((mixed, K), uniform(1 / math.sqrt(K))),
-            "conv1d.bias": ParamSpec((mixed,), uniform(1 / math.sqrt(K)), decay=False),
             "dt_bias": ParamSpec((H,), self._initial_dt_bias, decay=False),
             "A_log": ParamSpec((H,), self._initial_A_log, decay=False),
             "D": ParamSpec((H,), constant(1.0), decay=False),
             "norm.weight": ParamSpec((E,), constant(1.0), decay=False),
             "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
         }
+        if c.conv_bias:
+            specs["conv1d.bias"] = ParamSpec((mixed,), uniform(1 / math.sqrt(K)), decay=False)
+        if c.bias:
+            specs["in_proj.bias"] = ParamSpec((E + mixed + H,), constant(0.0), decay=False)
+            specs["out_proj.bias"] = ParamSpec((D,), constant(0.0), decay=False)
+        return specs
 
     def _initial_dt_bias(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """softplus⁻¹ of step sizes that are log-uniform between dt_min and dt_max."""
@@ -116,23 +123,23 @@ class Mamba2(Layer[Mamba2Config]):
         mixed = E + 2 * G * N
         batch, length, _ = x.shape
         before = state or {"conv": None, "conv_bc": None, "ssm": None}
-        weight, taps, bias = p["in_proj.weight"], p["conv1d.weight"], p["conv1d.bias"]
+        taps, taps_bias = p["conv1d.weight"], p.get("conv1d.bias")
+        weight, bias = p["in_proj.weight"], p.get("in_proj.bias")
+
+        def project(start: int, end: int) -> Array:
+            return F.linear(x, weight[start:end], None if bias is None else bias[start:end])
+
+        def convolve(a: Array, start: int, end: int, before: Array) -> tuple[Array, Array]:
+            b = None if taps_bias is None else taps_bias[start:end]
+            y, after = F.causal_conv1d(a, taps[start:end], b, before, reset, lengths, activation="silu")
+            return y, after
+
         # Products and convolutions of their own for z, x, [B; C] and dt: the gradient of a slice of something as long
         # as the sequence is a copy of the whole filled up with zeros.
-        z = F.linear(x, weight[:E])
-        dt = F.linear(x, weight[E + mixed :])
-        u, conv = F.causal_conv1d(
-            F.linear(x, weight[E : 2 * E]), taps[:E], bias[:E], before["conv"], reset, lengths, activation="silu"
-        )
-        bc, conv_bc = F.causal_conv1d(
-            F.linear(x, weight[2 * E : E + mixed]),
-            taps[E:],
-            bias[E:],
-            before["conv_bc"],
-            reset,
-            lengths,
-            activation="silu",
-        )
+        z = project(0, E)
+        dt = project(E + mixed, E + mixed + c.n_heads)
+        u, conv = convolve(project(E, 2 * E), 0, E, before["conv"])
+        bc, conv_bc = convolve(project(2 * E, E + mixed), E, mixed, before["conv_bc"])
         low, high = c.time_step_limit
         y, ssm = F.ssd(
             F.xp.reshape(u, (batch, length, c.n_heads, c.head_dim)),
@@ -150,7 +157,7 @@ class Mamba2(Layer[Mamba2Config]):
             dt_max=high,
         )
         y = self._norm(F, F.swiglu(z, F.xp.reshape(y, (batch, length, E))), p["norm.weight"])
-        y = F.linear(y, p["out_proj.weight"])
+        y = F.linear(y, p["out_proj.weight"], p.get("out_proj.bias"))
         return y, None if state is None else {"conv": conv, "conv_bc": conv_bc, "ssm": ssm}
 
     def _norm(self, F: OpTable, x: Array, weight: Array) -> Array:

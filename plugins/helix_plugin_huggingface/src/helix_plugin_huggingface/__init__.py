@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints: `helix import` and `helix export`."""

@@ -1,0 +1,54 @@
+"""The commands `helix import` and `helix export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("import")
+@click.argument("source", metavar="DIR_OR_FILE", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder to make; default: runs/ and its name.")
+@click.option("--json", "as_json", is_flag=True, help="Print facts about it as JSON.")
+def import_(source: Path, out: Path | None, as_json: bool) -> None:
+    """Make a run folder of a Hugging Face checkpoint, for `helix generate`, `helix eval` and fine-tuning.
+
+    DIR_OR_FILE is a folder with config.json and weights, or a weight file beside its config.json: safetensors, whole or
+    in shards, or pytorch_model.bin, of which nothing but plain tensors is read.
+    """
+    import json
+
+    from helix_plugin_huggingface.reading import import_checkpoint
+
+    facts = import_checkpoint(source, out)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    dtypes = ", ".join(f"{count} in {code}" for code, count in facts["dtypes"].items())
+    click.echo(f"{facts['architecture']}: {facts['parameters']:,} parameters in {facts['tensors']} tensors ({dtypes})")
+    click.echo(f"run folder: {facts['run']}")
+
+
+@click.command("export")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["hf"]), default="hf", show_default=True, help="Hugging Face's.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of all tensors; default: the one each was imported in, float32 for a run trained from scratch.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print facts about it as JSON.")
+def export(run: Path, form: str, out: Path, dtype: str | None, as_json: bool) -> None:
+    """Write RUN's newest checkpoint (or a checkpoint folder) so that transformers' from_pretrained loads it."""
+    import json
+
+    from helix_plugin_huggingface.writing import export_run
+
+    facts = export_run(run, out, dtype)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    click.echo(f"{facts['architecture']}: {facts['tensors']} tensors, {facts['bytes']:,} bytes, step {facts['step']}")
+    click.echo(f"folder: {facts['folder']}")

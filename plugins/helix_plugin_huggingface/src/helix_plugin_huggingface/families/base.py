@@ -1,0 +1,111 @@
+"""What a family of models is: a config read and written, and a name for every tensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from helix_core.errors import ConfigError, UsageError
+from helix_core.models import LanguageModel, ModelConfig
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Name:
+    """A tensor's foreign name and shape; its values lie as Helix has them, whatever axes of length 1 there are."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class Family(ABC):
+    """One architecture of somebody else's, both ways."""
+
+    model_type: str
+    architecture: str
+
+    @abstractmethod
+    def read(self, config: Config) -> ModelConfig:
+        """The model that a config.json describes. Raises ConfigError for what Helix cannot represent."""
+
+    @abstractmethod
+    def write(self, model: ModelConfig) -> dict[str, Any] | None:
+        """The config.json of a model, or None if the model is of another family."""
+
+    @abstractmethod
+    def foreign(self, name: str, shape: tuple[int, ...]) -> Name:
+        """What the family calls one of Helix's parameters."""
+
+    def names(self, model: LanguageModel) -> dict[str, Name]:
+        """Foreign names by the names of Helix's parameters."""
+        return {name: self.foreign(name, spec.shape) for name, spec in model.params().items()}
+
+    head: str = "lm_head.weight"
+    # Other names under which a tensor is found in files, by the name it has in `names`.
+    aliases: Mapping[str, str] = {}
+
+
+def number(config: Config, key: str, default: int | None = None, *, least: int = 1) -> int:
+    """A whole number of a config. Raises ConfigError if it is absent or none."""
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < least:
+        raise ConfigError(f"config.json: {key} must be a whole number, at least {least}; it is {value!r}")
+    return int(value)
+
+
+def real(config: Config, key: str, default: float) -> float:
+    """A positive number of a config."""
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(f"config.json: {key} must be a number above 0; it is {value!r}")
+    return float(value)
+
+
+def flag(config: Config, key: str, default: bool) -> bool:
+    """A boolean of a config."""
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise ConfigError(f"config.json: {key} must be true or false; it is {value!r}")
+    return value
+
+
+def only(config: Config, key: str, allowed: Iterable[Any], why: str) -> None:
+    """Raise ConfigError if a config has another value than Helix's layers can have."""
+    allowed = list(allowed)
+    if key in config and config[key] not in allowed:
+        raise ConfigError(f"config.json: {key} = {config[key]!r} cannot be imported: {why}")
+
+
+def inner_over_width(config: Config, hidden: int) -> int:
+    """`expand` as a whole number; an explicit `intermediate_size` counts more, as it does in transformers."""
+    inner = config.get("intermediate_size")
+    if inner is None:
+        return number(config, "expand", 2)
+    inner = number(config, "intermediate_size")
+    if inner % hidden:
+        raise ConfigError(f"config.json: intermediate_size = {inner} is no multiple of hidden_size = {hidden}")
+    return inner // hidden
+
+
+def the_mixer(model: ModelConfig, layer: str) -> dict[str, Any] | None:
+    """All options, defaults too, of a model whose every block is `layer`, or None if it has others."""
+    from helix_core.plugin_system import create
+
+    if {mixer.name.rpartition("/")[2] for mixer in model.mixer} != {layer}:
+        return None
+    made = [create("layer", mixer.name, d_model=model.d_model, **mixer.options).config for mixer in model.mixer]
+    if any(other != made[0] for other in made):
+        raise UsageError(f"the {layer} layers of this run differ from each other; a Hugging Face config has one kind")
+    options: dict[str, Any] = made[0].model_dump()
+    return options
+
+
+def plain(model: ModelConfig, layer: str) -> None:
+    """Raise UsageError unless a model is nothing but mixers behind RMS norms."""
+    if model.mlp is not None:
+        raise UsageError(f"Hugging Face's {layer} has no mlp beside its mixers, this run's model has {model.mlp.name}")
+    if model.norm != "rms_norm":
+        raise UsageError(f"Hugging Face's {layer} has RMS norms, this run's model has {model.norm}")

@@ -1,0 +1,76 @@
+"""The checkpoints of Mamba's authors (state-spaces/mamba): their config's keys, tensors named as in transformers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from helix_core.errors import ConfigError
+from helix_core.models import ModelConfig
+from helix_plugin_huggingface.families._backbone import Backbone
+from helix_plugin_huggingface.families.base import Config, flag, number, only
+from helix_plugin_huggingface.families.mamba2 import limits
+
+_IGNORED = {"dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}  # initial values
+_IGNORED |= {"use_fast_path", "use_mem_eff_path", "chunk_size"}  # how it is computed
+_SHARED = {"layer", "d_state", "d_conv", "expand", "bias", "conv_bias"}
+_KNOWN = {
+    "mamba": _SHARED | {"dt_rank"},
+    "mamba2": _SHARED | {"headdim", "ngroups", "dt_limit", "D_has_hdim", "rmsnorm", "norm_before_gate", "d_ssm"},
+}
+
+
+class StateSpaces(Backbone):
+    """MambaLMHeadModel of mamba_ssm, with layers of Mamba1 or Mamba2."""
+
+    model_type = "state-spaces/mamba"
+    architecture = "MambaLMHeadModel"
+
+    def read(self, config: Config) -> ModelConfig:
+        ssm = config.get("ssm_cfg", {})
+        if not isinstance(ssm, dict):
+            raise ConfigError(f"config.json: ssm_cfg must be a table; it is {ssm!r}")
+        layer = {"Mamba1": "mamba", "Mamba2": "mamba2"}.get(ssm.get("layer", "Mamba1"))
+        if layer is None:
+            raise ConfigError(f"config.json: ssm_cfg.layer must be Mamba1 or Mamba2; it is {ssm['layer']!r}")
+        if unknown := sorted(set(ssm) - _KNOWN[layer] - _IGNORED):
+            raise ConfigError(f"config.json: ssm_cfg has keys that Helix does not know: {', '.join(unknown)}")
+        only(config, "d_intermediate", (0,), "there is no MLP in these families")
+        only(config, "attn_layer_idx", ([], None), "hybrids with attention are not of these families")
+        multiple = number(config, "pad_vocab_size_multiple", 8)
+        mixer: dict[str, Any] = {
+            "name": layer,
+            "d_state": number(ssm, "d_state", 16 if layer == "mamba" else 128),
+            "d_conv": number(ssm, "d_conv", 4),
+            "expand": number(ssm, "expand", 2),
+            "bias": flag(ssm, "bias", False),
+            "conv_bias": flag(ssm, "conv_bias", True),
+        }
+        if layer == "mamba":
+            rank = ssm.get("dt_rank", "auto")
+            mixer["dt_rank"] = rank if rank == "auto" else number(ssm, "dt_rank")
+        else:
+            only(ssm, "D_has_hdim", (False,), "the layer has one D for each head")
+            only(ssm, "rmsnorm", (True,), "the layer has a gated norm")
+            only(ssm, "norm_before_gate", (False,), "the layer's norm follows the gate")
+            only(ssm, "d_ssm", (None,), "the layer has no MLP inside")
+            mixer["head_dim"] = number(ssm, "headdim", 64)
+            mixer["n_groups"] = number(ssm, "ngroups", 1)
+            mixer["time_step_limit"] = limits(ssm.get("dt_limit", (0.0, math.inf)))
+        return ModelConfig.model_validate(
+            {
+                "vocab_size": -(-number(config, "vocab_size") // multiple) * multiple,
+                "d_model": number(config, "d_model"),
+                "n_layers": number(config, "n_layer"),
+                "mixer": mixer,
+                "norm": "rms_norm" if flag(config, "rms_norm", True) else "layer_norm",
+                "tie_embeddings": flag(config, "tie_embeddings", True),
+            }
+        )
+
+    def write(self, model: ModelConfig) -> None:
+        """Nothing is written in this layout: transformers' is read by more."""
+        return None
+
+
+STATE_SPACES = StateSpaces()

@@ -1,0 +1,103 @@
+"""`helix import`: a run folder of a foreign checkpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from helix_core.errors import ConfigError
+from helix_core.models import LanguageModel
+from helix_core.recipes import Recipe
+from helix_core.suggest import did_you_mean
+from helix_core.training import RunFolder
+from helix_core.training.checkpoint import save_checkpoint
+from helix_plugin_huggingface.aside import check_free, written_aside
+from helix_plugin_huggingface.convert import imported
+from helix_plugin_huggingface.families import FAMILIES, STATE_SPACES, Family
+from helix_plugin_huggingface.source import CONFIG, find
+from helix_plugin_huggingface.watched import watched
+
+# What a run keeps of the checkpoint that it came from, for export.
+KEPT = "huggingface"
+DTYPES = "dtypes.json"
+TOKENIZER = "tokenizer.json"
+BESIDE = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+
+_HYBRIDS = ("qwen3_next", "qwen3_5", "olmo_hybrid", "kimi_linear")
+
+
+def family_of(config: dict[str, Any]) -> Family:
+    """The family of a config.json. Raises ConfigError for one that is not supported."""
+    kind = config.get("model_type")
+    if kind is None and "d_model" in config and "n_layer" in config:
+        return STATE_SPACES
+    if isinstance(kind, str) and kind in FAMILIES:
+        return FAMILIES[kind]
+    supported = f"supported: {', '.join(FAMILIES)}, and state-spaces/mamba's own (d_model, n_layer, no model_type)"
+    if kind is None:
+        raise ConfigError("config.json has no model_type", hint=supported)
+    if kind in _HYBRIDS:
+        raise ConfigError(
+            f"model_type {kind!r} is a hybrid of linear attention with gated attention and its own MLPs, which Helix "
+            "cannot represent",
+            hint=supported,
+        )
+    raise ConfigError(f"model_type {kind!r} is not supported{did_you_mean(str(kind), FAMILIES)}", hint=supported)
+
+
+def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
+    """Make a run folder `out` of the checkpoint at `path`, by default `runs/` and its name; returns facts about it.
+
+    Tensors are read one at a time. Raises UsageError, ConfigError or CheckpointError for what cannot be imported, and
+    Interrupted on Ctrl-C; then nothing is written.
+    """
+    source = find(path)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name).lstrip("._-") or "imported"
+    out = out or Path("runs") / name
+    check_free(out)
+    family = family_of(source.config)
+    recipe = Recipe.model_validate(
+        {
+            "name": name,
+            "model": family.read(source.config),
+            # For a fine-tuning that starts from here; `--set` changes any of it.
+            "training": {"steps": 1000, "batch_size": 8},
+            "optimizer": {"name": "adamw", "lr": 1e-4},
+        }
+    )
+    model = LanguageModel(recipe.model)
+    found = source.tensors()
+    params = imported(family, model, found, str(source.weights))
+    codes = {theirs.name: found[_present(family, theirs.name, found)].code for theirs in family.names(model).values()}
+    with written_aside(out) as aside, watched(params, "importing") as (stopping, progress):
+        run = RunFolder(aside)
+        run.write_recipe(recipe)
+        facts = {"imported": {"family": family.model_type, "dtypes": dict(Counter(codes.values()))}}
+        save_checkpoint(run.checkpoints, 0, stopping, {}, facts)
+        kept = aside / KEPT
+        kept.mkdir()
+        shutil.copyfile(source.folder / CONFIG, kept / CONFIG)
+        (kept / DTYPES).write_text(json.dumps(codes, indent=1))
+        for file in BESIDE:
+            if (source.folder / file).is_file():
+                shutil.copyfile(source.folder / file, kept / file)
+        if (source.folder / TOKENIZER).is_file():
+            shutil.copyfile(source.folder / TOKENIZER, aside / TOKENIZER)
+        progress.check()
+    return {
+        "run": str(out),
+        "architecture": family.architecture,
+        "parameters": sum(tensor.bytes // 4 for tensor in params.values()),
+        "tensors": len(params),
+        "dtypes": facts["imported"]["dtypes"],
+        "tokenizer": (out / TOKENIZER).is_file(),
+        "vocab_size": recipe.model.vocab_size,
+    }
+
+
+def _present(family: Family, name: str, found: Any) -> str:
+    return name if name in found else family.aliases[name]

@@ -1,0 +1,162 @@
+"""A foreign checkpoint on disk: its config and its tensors, opened but not read."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helix_core.errors import CheckpointError, ComponentUnavailable, ConfigError, UsageError
+from helix_core.tensor_file import Tensor, open_tensors
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder with a config.json and weights."""
+
+    folder: Path
+    weights: Path
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by name. Raises CheckpointError if a file is missing, damaged or holds anything else."""
+        if self.weights.name.endswith(".index.json"):
+            return _open_shards(self.weights)
+        return _open_weights(self.weights)
+
+
+def find(path: Path) -> Source:
+    """The checkpoint in a folder, or of a weight file with its config.json beside it.
+
+    Raises UsageError if there is none, ConfigError if its config.json is no table.
+    """
+    if path.is_dir():
+        weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+        if weights is None:
+            raise UsageError(f"{path} has no weights", hint=f"one of {', '.join(WEIGHTS)}")
+    elif path.is_file():
+        weights = path
+        if not path.name.endswith((".safetensors", ".index.json", ".bin")):
+            raise UsageError(f"{path} is no weight file", hint="*.safetensors, *.index.json or *.bin, or their folder")
+    else:
+        raise UsageError(f"there is no {path}", hint="give a folder with config.json and weights, or a weight file")
+    folder = weights.parent
+    if not (folder / CONFIG).is_file():
+        raise UsageError(f"{folder} has no {CONFIG}", hint="it says what the tensors mean; copy it beside them")
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise ConfigError(f"{folder / CONFIG} must be a JSON object, it is a {type(config).__name__}")
+    return Source(folder, weights, config)
+
+
+def read_json(path: Path) -> Any:
+    """Raises ConfigError if a file cannot be read or is no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+
+
+def _open_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors that an index lists, each from the file that it names."""
+    try:
+        listed = read_json(index)
+    except ConfigError as error:
+        raise CheckpointError(error.message) from error
+    places = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise CheckpointError(f"{index} is no index of shards: it has no weight_map of names and files")
+    files = sorted(set(places.values()))
+    for file in files:
+        if file in ("", ".", "..") or any(sign in file for sign in "/\\:\0"):
+            raise CheckpointError(
+                f"{index} names the shard {file!r}, which is not a file beside it",
+                hint="shards lie in the folder of their index; do not trust where this one came from",
+            )
+    if absent := [file for file in files if not (index.parent / file).is_file()]:
+        raise CheckpointError(
+            f"{len(absent)} of {len(files)} shards are missing: {some(absent)}", hint=f"copy them to {index.parent}"
+        )
+    shards = {file: _open_weights(index.parent / file) for file in files}
+    found = {f"{file}: {name}" for file, shard in shards.items() for name in shard}
+    promised = {f"{file}: {name}" for name, file in places.items()}
+    if found != promised:
+        problems = [f"missing {name}" for name in sorted(promised - found)]
+        problems += [f"not listed {name}" for name in sorted(found - promised)]
+        raise CheckpointError(f"the shards do not hold what {index} lists: {some(problems)}")
+    return {name: shards[file][name] for name, file in places.items()}
+
+
+def some(items: list[str], limit: int = 20) -> str:
+    """All of a list, up to a limit."""
+    return "; ".join(items[:limit]) + (f"; and {len(items) - limit} more" if len(items) > limit else "")
+
+
+def _open_weights(path: Path) -> dict[str, Tensor]:
+    return open_pickle(path) if path.suffix == ".bin" else open_tensors(path)
+
+
+def open_pickle(path: Path) -> dict[str, Tensor]:
+    """The tensors of a torch file, mapped. Nothing in it is executed: torch reads plain tensors only.
+
+    Raises ComponentUnavailable without torch, CheckpointError for any other content.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ComponentUnavailable(
+            f"{path} is a torch file, and torch is not installed",
+            hint="pip install 'helix-plugin-huggingface[bin]', or take safetensors weights",
+        ) from error
+    try:
+        # Files of before torch 1.6 are no archives and cannot be mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is refused: it is not a file of plain tensors, and loading it could run code",
+            hint="nothing of it was executed; take safetensors weights from where this file came from",
+        ) from error
+    except Exception as error:  # torch raises a dozen kinds for damaged files
+        raise CheckpointError(f"{path} is not a whole torch file: {first_line(error)}") from error
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
+        raise CheckpointError(f"{path} is refused: it holds something else than tensors by name")
+    return {name: _of_torch(name, value, path) for name, value in content.items()}
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _of_torch(name: str, value: Any, path: Path) -> Tensor:
+    import torch
+
+    codes = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
+    code = codes.get(value.dtype)
+    if code is None or value.layout != torch.strided:
+        raise CheckpointError(f"{path}: {name} is a tensor of {value.dtype}, which is no weight that Helix reads")
+
+    def read() -> np.ndarray:
+        plain = value.detach().contiguous()
+        array: np.ndarray = (plain.view(torch.uint16) if code == "BF16" else plain).numpy()
+        return array
+
+    return Tensor(code, tuple(value.shape), read, str(path))
