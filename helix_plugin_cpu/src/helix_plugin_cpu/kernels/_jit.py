@@ -15,7 +15,12 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from llvmlite import ir
 from numba import njit, types
+from numba._dynfunc import make_function
 from numba.core.caching import FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import lower_builtin
 
@@ -109,8 +114,75 @@ def overloaded(name: str, result: types.Type, *cases: tuple[Sequence[types.Type]
     return function
 
 
+class _LinkedLibrary(JITCodeLibrary):
+    """Code that runs only as a part of kernels: optimised and made machine code of with each, never by itself."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+class _KernelLibrary(JITCodeLibrary):
+    """A kernel with all its parts: optimised once. Numba does it twice, to remove reference counts in between."""
+
+    def _optimize_final_module(self) -> None:
+        manager, builder = self._codegen._module_pass_manager()
+        manager.run(self._final_module, builder)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LowerKernel(NativeLowering):
+    _name = "helix_lower_kernel"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        return bool(super().run_pass(state))
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LowerForLinking(NativeLowering):
+    _name = "helix_lower_for_linking"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _LinkedLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        # Numba's dispatcher wants a function; this one's address is 0, and nothing calls it.
+        found = state["cr"]
+        name = found.fndesc.qualname
+        handle = make_function(found.fndesc.lookup_module(), name, "", 0, found.env, (state.library,))
+        state.targetctx.insert_user_function(handle, found.fndesc, [state.library])
+        state["cr"] = found._replace(cfunc=handle)
+        return True
+
+
+class _Compiler(CompilerBase):
+    lowering: ClassVar[type[NativeLowering]] = _LowerKernel
+
+    def define_pipelines(self) -> list[Any]:
+        builder = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        builder.passes = [
+            (self.lowering, what) if found is NativeLowering else (found, what) for found, what in builder.passes
+        ]
+        builder.finalize()
+        return [builder]
+
+
+class _LinkedCompiler(_Compiler):
+    lowering = _LowerForLinking
+
+
 # Never called from Python, so without the wrappers for it, which take as long to compile as a small function.
-_INSIDE = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_INSIDE = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": _LinkedCompiler,
+}
 
 
 def inline(function: F) -> F:
@@ -133,7 +205,7 @@ def part(function: F) -> F:
 
 def kernel(function: F) -> F:
     """A function to call from Python with integers: addresses, strides, sizes and flags."""
-    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher = njit(nogil=True, error_model="numpy", pipeline_class=_Compiler)(function)
     # RuntimeError: neither this package, nor NUMBA_CACHE_DIR, nor the user's cache directory is writable.
     with suppress(RuntimeError):
         dispatcher._cache = _PackageCache(function)

@@ -223,7 +223,10 @@ def backward(
     a = _exponential(given["log_a"])
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
     blocks, tile = -(-channels // LANES), tile_steps(2 * modes)
-    du, dinitial = torch.empty(u.shape, dtype=u.dtype), torch.empty(batch, channels, modes, 2)
+    du, dinitial = (
+        torch.empty_like(given["u"], memory_format=torch.contiguous_format),
+        torch.empty(batch, channels, modes, 2),
+    )
     da, dc = torch.empty(batch, blocks, 2 * modes, LANES), torch.empty(batch, blocks, 2 * modes, LANES)
     launch(
         backward_jobs, batch * blocks, 16 * batch * length * channels * modes,
@@ -274,7 +277,10 @@ def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor
     u, c, initial = rows(given["u"]), dense(single(given["c"])), dense(single(given["initial_state"]))
     a = _exponential(given["log_a"])
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(batch, channels, modes, 2)
+    y, last = (
+        torch.empty_like(given["u"], memory_format=torch.contiguous_format),
+        torch.empty(batch, channels, modes, 2),
+    )
     blocks, tile = -(-channels // LANES), tile_steps(2 * modes)
     group = blocks_per_job(batch, blocks)
     launch(

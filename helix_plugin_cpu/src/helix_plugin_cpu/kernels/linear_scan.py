@@ -205,7 +205,7 @@ def backward(
     y_dtype = stored_as(a, x)
     dy = None if grads[0] is None else rows(grads[0].to(y_dtype))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    da, dx = (torch.empty(z.shape, dtype=z.dtype) for z in (a, x))
+    da, dx = (torch.empty(z.shape, dtype=z.dtype) for z in (given["a"], given["x"]))
     dinitial = torch.empty(batch, channels)
     blocks = -(-channels // LANES)
     group = blocks_per_job(batch, blocks)
