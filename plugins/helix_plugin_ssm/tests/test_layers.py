@@ -1,6 +1,19 @@
 """The layer kit on every layer of this plugin."""
 
+import numpy as np
+
 from helix_core.testing import BaseLayerTests
+
+
+class ChannelMixTests(BaseLayerTests):
+    """A channel mix sees one step back, and no further."""
+
+    def test_the_past_reaches_the_future(self, layer_case, x):
+        changed = x.copy()
+        changed[:, 0] += 1.0
+        difference = np.abs(layer_case.exact(changed) - layer_case.exact(x)).max(axis=(0, 2))
+        assert difference[1] > 1e-6 * np.abs(layer_case.exact(x)).max()
+        assert not difference[2:].any()
 
 
 class TestMamba(BaseLayerTests):
@@ -84,7 +97,7 @@ class TestRWKV7(BaseLayerTests):
     )
 
 
-class TestRWKV7ChannelMix(BaseLayerTests):
+class TestRWKV7ChannelMix(ChannelMixTests):
     layer = "rwkv7_channel_mix"
     configs = ({"d_model": 8}, {"d_model": 5, "expand": 2.5})
 
@@ -94,6 +107,6 @@ class TestRWKV4(BaseLayerTests):
     configs = ({"d_model": 8}, {"d_model": 5, "d_attention": 7})
 
 
-class TestRWKV4ChannelMix(BaseLayerTests):
+class TestRWKV4ChannelMix(ChannelMixTests):
     layer = "rwkv4_channel_mix"
     configs = ({"d_model": 8}, {"d_model": 5, "expand": 2.5})
