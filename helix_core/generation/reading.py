@@ -38,7 +38,11 @@ def read(
 
 
 def check_length(model: LanguageModel, length: int, before: int = 0) -> None:
-    """Raise UsageError if a state that has read `before` tokens cannot take in a prompt of `length` more."""
+    """Raise UsageError if a state that has read `before` tokens cannot take in a prompt of `length` more.
+
+    A model with a layer that looks ahead takes in none.
+    """
+    model.require_causal("generation")
     limit = model.context
     if limit is not None and before + length > limit:
         whole = f" after {before:,} others" if before else ""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from helix_core.errors import ConfigError
+from helix_core.errors import ConfigError, UsageError
 from helix_core.layers.base import State
 from helix_core.layers.init import ParamSpec, fan_in, init_params, normal
 from helix_core.models.block import Block, Norm
@@ -60,6 +60,17 @@ class LanguageModel:
                 hint="set model.reversible = false, or the layer's option for it (rwkv7: value_residual = false)",
             )
         return layer
+
+    def require_causal(self, purpose: str) -> None:
+        """Raise UsageError, naming the layer, if one looks ahead: it would see the tokens that it is to predict."""
+        for i, block in enumerate(self.blocks):
+            for part, layer in block.parts.items():
+                if not layer.causal:
+                    which = f"the {part} of block {i} ({type(layer).__name__})"
+                    raise UsageError(
+                        f"{purpose} needs causal layers, and {which} looks ahead",
+                        hint="it would see what it is to predict; switch that off (`bidirectional = false`)",
+                    )
 
     def _collect_params(self) -> dict[str, ParamSpec]:
         shape = (self.config.vocab_size, self.config.d_model)

@@ -5,6 +5,7 @@ from helix_core.testing import BaseLayerTests
 
 class TestAttention(BaseLayerTests):
     layer = "attention"
+    mixing_is_counted = False
     configs = (
         {"d_model": 8, "n_heads": 2, "max_length": 150},
         {"d_model": 12, "n_heads": 4, "n_kv_heads": 2, "head_dim": 6, "window": 9, "qk_norm": True},

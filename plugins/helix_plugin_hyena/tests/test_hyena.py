@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 import helix_core
-from helix_core.errors import ConfigError
+from helix_core.errors import ConfigError, UsageError
+from helix_core.generation import generate
 from helix_core.layers import init_params
+from helix_core.models import LanguageModel, ModelConfig
+from helix_core.recipes import Recipe
 from helix_core.testing import BaseLayerTests
+from helix_core.training import Trainer, load_data
 from helix_plugin_hyena.history import carried
 from helix_plugin_hyena.implicit_filter import Kept, embedding
 
@@ -116,6 +120,21 @@ def test_bidirectional_is_the_sum_of_two_directions():
         for s in range(30):
             expected[:, t] += (back[t - s] if s <= t else ahead[s - t]) * v[:, s]
     assert np.abs(y - expected).max() < 1e-12
+
+
+def test_a_model_that_looks_ahead_neither_generates_nor_learns_the_next_token(tmp_path):
+    mixer = {"name": "hyena", "l_max": 40, "filter_order": 7, "bidirectional": True}
+    config = {"d_model": 6, "n_layers": 2, "mixer": [{"name": "hyena", "l_max": 40}, mixer]}
+    model = LanguageModel(ModelConfig.model_validate(config))
+    backend = helix_core.create("backend", "core/reference")
+    with pytest.raises(UsageError, match="generation needs causal layers, and the mixer of block 1"):
+        generate(model, backend, backend.bind(mode="infer"), model.init(0), b"ab")
+    (tmp_path / "a.txt").write_bytes(b"some text " * 400)
+    recipe = {"name": "ahead", "model": config, "data": {"source": str(tmp_path / "a.txt"), "validation": 0.5}}
+    recipe |= {"training": {"steps": 1, "batch_size": 1, "seq_len": 16}, "backend": {"name": "cpu"}}
+    recipe = Recipe.model_validate(recipe)
+    with pytest.raises(UsageError, match="training on the next token needs causal layers"):
+        Trainer(recipe, load_data(recipe))
 
 
 @pytest.mark.parametrize("backend", ["core/reference", "cpu"])

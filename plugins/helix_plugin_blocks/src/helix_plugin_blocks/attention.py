@@ -108,6 +108,20 @@ class Attention(Layer[AttentionConfig]):
             specs |= {"q_norm.weight": ones, "k_norm.weight": ones}
         return specs
 
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        seen = min(length, c.window or length)
+        mean = seen - seen * (seen - 1) / (2 * length)  # of min(t, window) over t = 1 .. length
+        return 4 * c.heads * c.width * mean
+
+    def step_mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 4 * c.heads * c.width * min(length + 1, c.window or length + 1)
+
+    def step_traffic(self, length: int) -> int:
+        c = self.config  # the filled part of the cache is read, one step is written
+        return 2 * c.groups * c.width * (min(length, c.window or length) + 1)
+
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config
         size = c.window or c.max_length

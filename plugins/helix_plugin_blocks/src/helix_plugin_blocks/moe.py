@@ -66,6 +66,11 @@ class MoE(Layer[MoEConfig]):
                 hint="take an MLP: swiglu, geglu or gelu_mlp",
             )
 
+    def token_weights(self) -> int:
+        c = self.config
+        gate = c.n_experts * c.d_model
+        return gate + (super().token_weights() - gate) * c.top_k // c.n_experts
+
     def params(self) -> dict[str, ParamSpec]:
         c = self.config
         specs = {"gate.weight": ParamSpec((c.n_experts, c.d_model), fan_in())}

@@ -47,6 +47,9 @@ class RWKV4ChannelMix(Layer[RWKV4ChannelMixConfig]):
             "value.weight": ParamSpec((D, H), fan_in(), residual=True),
         }
 
+    def mixing_flops(self, length: int) -> float:
+        return 8.0 * self.config.d_model  # two token shifts, convolutions of two taps
+
     def init_state(self, F: OpTable, batch: int) -> State:
         return {"shift": F.zeros(batch, 1, self.config.d_model)}
 

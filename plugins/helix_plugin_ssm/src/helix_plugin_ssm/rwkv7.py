@@ -119,9 +119,14 @@ class RWKV7(Layer[RWKV7Config]):
             "wkv": F.zeros(batch, c.heads, c.head_dim, c.head_dim),
         }
 
+    def token_weights(self) -> int:
+        factors = ("w1", "w2", "a1", "a2", "g1", "g2", "v1", "v2")
+        low_rank = sum(math.prod(spec.shape) for name, spec in self.params().items() if name in factors)
+        return super().token_weights() + low_rank
+
     def mixing_flops(self, length: int) -> float:
-        """Of the recurrence, per token."""
-        return 9.0 * self.config.d_model * self.config.head_dim
+        """Of the recurrence and of six token shifts, convolutions of two taps."""
+        return 9.0 * self.config.d_model * self.config.head_dim + 24.0 * self.config.d_model
 
     def apply(
         self,

@@ -43,6 +43,9 @@ class RWKV7ChannelMix(Layer[RWKV7ChannelMixConfig]):
             "value.weight": ParamSpec((D, H), fan_in(), residual=True),
         }
 
+    def mixing_flops(self, length: int) -> float:
+        return 4.0 * self.config.d_model  # the token shift, a convolution of two taps
+
     def init_state(self, F: OpTable, batch: int) -> State:
         return {"shift": F.zeros(batch, 1, self.config.d_model)}
 
