@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from helix_core.layers.base import Layer, Params, State
 from helix_core.layers.init import ParamSpec, constant
-from helix_core.ops import device_of
 from helix_core.ops.dropout import fold
 
 if TYPE_CHECKING:
@@ -75,14 +74,12 @@ class Block:
         lengths: Array | None,
         key: Array | None = None,
         losses: list[Array] | None = None,
-        shared: dict[str, Array] | None = None,
     ) -> tuple[Array, Array, State | None]:
         """What the part before wrote, and the stream it is yet to be added to -> the same of the last part.
 
         All (B, L, D); the first block gets the embeddings and no stream. The addition waits for the next norm, which
         does both in one pass. `p` holds the parameters of each part and of its norm. With a random key (1,), parts of
-        what is written are dropped; what layers add to the training loss is appended to `losses`. `shared` is for the
-        layers that declare `shares`.
+        what is written are dropped; what layers add to the training loss is appended to `losses`.
         """
         after: State = {}
         for i, (part, layer) in enumerate(self.parts.items()):
@@ -94,18 +91,17 @@ class Block:
                 state=None if state is None else state[part],
                 reset=reset,
                 lengths=lengths,
-                **({"shared": shared} if layer.shares else {}),
             )
             if losses is not None and extra is not None:
                 losses.append(extra)
             if key is not None:
-                x = self._dropped(F, x, fold(key, i))
+                x = self._dropped(F, x, fold(F.xp, key, i))
         return x, residual, None if state is None else after
 
     def _dropped(self, F: OpTable, x: Array, key: Array) -> Array:
         """Dropout of single values, and of whole rows (stochastic depth, Huang et al., 2016)."""
         x = F.dropout(x, key, rate=self.dropout)
         if self.skip:
-            rows = F.xp.ones((x.shape[0], 1, 1), dtype=x.dtype, device=device_of(x))
-            x = x * F.dropout(rows, fold(key, 0), rate=self.skip)
+            rows = F.xp.ones_like(x[:, :1, :1])
+            x = x * F.dropout(rows, fold(F.xp, key, 0), rate=self.skip)
         return x

@@ -134,7 +134,7 @@ class LanguageModel:
                       logits at their places mean nothing
         reset (B, L)  True where a new document starts in a row of several
         last          only the logits of each row's last real token, (B, 1, V): all that reading a prompt needs
-        key (1,)      training only: an integer below 2^32 that says what dropout and stochastic depth drop
+        key (1,)      training only: an integer below 2^31 that says what dropout and stochastic depth drop
         losses        a list to which scalars are appended that layers add to the training loss
         """
         x, after = self.features(
@@ -167,7 +167,7 @@ class LanguageModel:
         shared: dict[str, Array] | None = None,
     ) -> tuple[Array, Array, State | None]:
         """`Block.apply` of the i-th block, with the model's own parameters (of which others may be absent) and key."""
-        own = None if key is None else fold(key, i)
+        own = None if key is None else fold(F.xp, key, i)
         p = _pick(self._groups["blocks"][str(i)], params)
         rows = {"state": state, "reset": reset, "lengths": lengths}
         return self.blocks[i].apply(F, p, x, residual, **rows, key=own, losses=losses, shared=shared)
@@ -184,7 +184,7 @@ class LanguageModel:
         key: Array | None = None,
     ) -> tuple[Array, Array]:
         """`ReversibleBlock.invert` of the i-th block of a reversible model."""
-        block, own = self.blocks[i], None if key is None else fold(key, i)
+        block, own = self.blocks[i], None if key is None else fold(F.xp, key, i)
         assert isinstance(block, ReversibleBlock)
         p = _pick(self._groups["blocks"][str(i)], params)
         return block.invert(F, p, first, second, reset=reset, key=own)

@@ -80,4 +80,4 @@ class ReversibleBlock(Block):
         y, after, extra = layer.apply_with_loss(F, p[part], normed, state=state, reset=reset, lengths=lengths)
         if losses is not None and extra is not None:
             losses.append(extra)
-        return y if key is None else self._dropped(F, y, fold(key, number)), after
+        return y if key is None else self._dropped(F, y, fold(F.xp, key, number)), after

@@ -10,8 +10,6 @@ import numpy as np
 from helix_core.ops._array import device_of
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
-MASK = 0xFFFFFFFF
-
 
 def _shapes(x: Shape, key: Shape, *, rate: float) -> tuple[Shape, ...]:
     return (x,)
@@ -19,7 +17,7 @@ def _shapes(x: Shape, key: Shape, *, rate: float) -> tuple[Shape, ...]:
 
 def _samples(rng: Any) -> Iterator[Sample]:
     for shape, rate in (((2, 5, 8), 0.5), ((1, 1, 1), 0.1), ((3, 7, 33), 0.9), ((4, 1, 1), 0.25)):
-        yield Sample({"x": rng.normal(size=shape), "key": rng.integers(1 << 32, size=1)}, {"rate": rate})
+        yield Sample({"x": rng.normal(size=shape), "key": rng.integers(1 << 31, size=1)}, {"rate": rate})
     yield Sample({"x": rng.normal(size=(2, 9)), "key": np.array([7])}, label="rate 0")
 
 
@@ -27,7 +25,7 @@ def _samples(rng: Any) -> Iterator[Sample]:
 def dropout(xp: Any, x: Array, key: Array, *, rate: float = 0.0) -> Array:
     """Each element becomes 0 with probability `rate`, else x / (1 - rate): (...) -> (...).
 
-    key (1,), an integer below 2^32: equal keys drop the same elements, on every backend and in every dtype.
+    key (1,), an integer below 2^31: equal keys drop the same elements, on every backend and in every dtype.
 
     Source: Srivastava et al., Dropout, 2014; the random bits are those of the integer hash `lowbias32` of Wellons.
     """
@@ -36,21 +34,31 @@ def dropout(xp: Any, x: Array, key: Array, *, rate: float = 0.0) -> Array:
     size = 1
     for n in x.shape:
         size *= n
-    place = xp.arange(size, dtype=xp.int64, device=device_of(x))
-    bits = mix(mix(place) ^ key)
-    kept = xp.reshape(bits >= int(rate * 2**32), x.shape)
+    place = xp.arange(size, dtype=xp.int32, device=device_of(x))
+    bits = mix(mix(place) ^ xp.astype(key, xp.int32))
+    kept = xp.reshape(_shifted(bits, 1) >= int(rate * 2**31), x.shape)
     return xp.where(kept, x * (1 / (1 - rate)), xp.zeros_like(x))
 
 
-def fold(key: Array, number: int) -> Array:
+def fold(xp: Any, key: Array, number: int) -> Array:
     """A key (1,) of its own for the `number`-th use of `key`."""
-    return mix(key ^ ((number + 1) * 0x9E3779B9 & MASK))
+    return mix(xp.astype(key, xp.int32) ^ _signed((number + 1) * 0x9E3779B9))
 
 
 def mix(x: Array) -> Array:
-    """Integers below 2^32 of an int64 array, scattered one to one over that range."""
-    x = x ^ (x >> 16)
-    x = (x * 0x7FEB352D) & MASK
-    x = x ^ (x >> 15)
-    x = (x * 0x846CA68B) & MASK  # beyond 2^63 the product wraps, and its low bits are right all the same
-    return x ^ (x >> 16)
+    """An int32 array scattered one to one over all of int32, whose products wrap."""
+    x = x ^ _shifted(x, 16)
+    x = x * 0x7FEB352D
+    x = x ^ _shifted(x, 15)
+    x = x * _signed(0x846CA68B)
+    return x ^ _shifted(x, 16)
+
+
+def _shifted(x: Array, by: int) -> Array:
+    """To the right, filled up with zeros."""
+    return (x >> by) & ((1 << (32 - by)) - 1)
+
+
+def _signed(number: int) -> int:
+    """The int32 of the same low 32 bits."""
+    return (number + 2**31) % 2**32 - 2**31

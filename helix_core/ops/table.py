@@ -76,9 +76,16 @@ class OpTable:
         return self.asarray(np.zeros(shape, dtype=np.float32))
 
     def demand(self, holds: Any, error: Exception) -> None:
-        """Raise `error` unless all of the boolean array `holds` is true. Tables that record or trace skip it."""
-        if not bool(self.xp.all(holds)):
+        """Raise `error` unless all of the boolean array `holds` is true; skipped where that is not known (`known`)."""
+        if self.known(self.xp.all(holds)) == 0:
             raise error
+
+    def known(self, scalar: Any) -> int | None:
+        """The number in an integer or boolean array of no axes; None while a compiler only traces it."""
+        try:
+            return int(scalar)
+        except TypeError:  # what namespaces that trace raise
+            return None
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for unknown names: bound ops live in the instance's own dictionary.

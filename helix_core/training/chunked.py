@@ -81,7 +81,7 @@ def chunked_value_and_grad(
                     part(tokens, start),
                     state=states[-1],
                     reset=part(reset, start),
-                    key=None if key is None else fold(key, start),
+                    key=None if key is None else fold(F.xp, key, start),
                     losses=losses,
                 )
                 share = logits.shape[1] / length
@@ -97,7 +97,7 @@ def chunked_value_and_grad(
             rows = tuple(part(array, start) for array in (tokens, targets, reset, weights))
             share = rows[0].shape[1] / length  # type: ignore[union-attr]
             _, grads = gradient(
-                {**params, **moving}, before, pull, share, None if key is None else fold(key, start), *rows
+                {**params, **moving}, before, pull, share, None if key is None else fold(F.xp, key, start), *rows
             )
             pull = [grads.get(f"{STATE}{name}") for name, _ in tree_items(before)]
             with backend.inference():

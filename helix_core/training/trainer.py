@@ -192,7 +192,7 @@ class Trainer:
         if not self.model.random:
             return None
         digest = hashlib.blake2b(f"{self.recipe.seed}:{step}:{part}".encode(), digest_size=4).digest()
-        return self.backend.asarray(np.array([int.from_bytes(digest, "little")], dtype=np.int64))
+        return self.backend.asarray(np.array([int.from_bytes(digest, "little") >> 1], dtype=np.int32))
 
     def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any, weights: Any = None, key: Any = None) -> Any:
         return loss(self.model, self.F, params, tokens, targets, reset=reset, weights=weights, key=key)

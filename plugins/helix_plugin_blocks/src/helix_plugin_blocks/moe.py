@@ -45,8 +45,9 @@ class MoE(Layer[MoEConfig]):
         loss = balance E Σ_e f_e P_e, f_e the share of choices that fell on e, P_e the mean of g_te
 
     Experts see the steps that are routed to them and no others: steps are sorted by expert, each expert is one product
-    over its own. Nothing is dropped, so a step's result does not depend on the others in the batch. The loss is least,
-    `balance`, when experts are used equally.
+    over its own. (Under a compiler that must know all sizes every expert sees all steps, for the same result.) Nothing
+    is dropped, so a step's result does not depend on the others in the batch. The loss is least, `balance`, when
+    experts are used equally.
     No state: every step on its own. The gate and the experts' names as in Hugging Face's Mixtral, each expert with the
     names of its own layer.
     Source: Shazeer et al., Outrageously Large Neural Networks, 2017; Fedus, Zoph and Shazeer, Switch Transformers, 2021
@@ -108,25 +109,38 @@ class MoE(Layer[MoEConfig]):
         weights = xp.take_along_axis(gates, chosen, axis=-1)
         if c.normalize or (c.normalize is None and c.top_k > 1):
             weights = weights / xp.sum(weights, axis=-1, keepdims=True)
-        # (steps * top_k): choices in the order of their expert, and back.
-        flat = xp.reshape(chosen, (-1,))
-        order = xp.argsort(flat, stable=True)
-        routed = xp.take(steps, order // c.top_k, axis=0)
-        y = xp.concat(self._experts(F, p, routed, flat), axis=0)
-        y = xp.reshape(xp.take(y, xp.argsort(order, stable=True), axis=0), (-1, c.top_k, width))
-        y = xp.reshape(xp.sum(y * weights[..., None], axis=1), (batch, length, width))
+        counts = [F.known(xp.sum(xp.astype(chosen == e, xp.int64))) for e in range(c.n_experts)]
+        if None in counts:
+            y = self._everywhere(F, p, steps, chosen, weights)
+        else:
+            y = self._routed(F, p, steps, chosen, weights, counts)
+        y = xp.reshape(y, (batch, length, width))
         return y, state, self._balance(xp, gates, chosen, batch, lengths) if c.balance else None
 
-    def _experts(self, F: OpTable, p: Params, routed: Array, chosen: Array) -> list[Array]:
-        """What each expert that has any steps makes of its own: routed (R, D) sorted by expert; chosen (R,)."""
+    def _routed(self, F: OpTable, p: Params, steps: Array, chosen: Array, weights: Array, counts: list[Any]) -> Array:
+        """steps (N, D) through their chosen experts (N, top_k), of which expert e gets counts[e]."""
+        xp, top_k = F.xp, self.config.top_k
+        order = xp.argsort(xp.reshape(chosen, (-1,)), stable=True)
+        sorted_steps = xp.take(steps, order // top_k, axis=0)
         parts, begin = [], 0
-        for e in range(self.config.n_experts):
-            count = int(F.xp.sum(F.xp.astype(chosen == e, F.xp.int64)))
+        for e, count in enumerate(counts):
             if count:
-                own = {name: p[f"experts.{e}.{name}"] for name in self.expert.params()}
-                parts.append(self.expert.apply(F, own, routed[None, begin : begin + count])[0][0])
+                parts.append(self._expert(F, p, e, sorted_steps[begin : begin + count]))
             begin += count
-        return parts
+        y = xp.take(xp.concat(parts, axis=0), xp.argsort(order, stable=True), axis=0)
+        return xp.sum(xp.reshape(y, (*chosen.shape, steps.shape[1])) * weights[..., None], axis=1)
+
+    def _everywhere(self, F: OpTable, p: Params, steps: Array, chosen: Array, weights: Array) -> Array:
+        """The same where the numbers of steps are not known, because a compiler traces: every expert sees all."""
+        y = F.xp.zeros_like(steps)
+        for e in range(self.config.n_experts):
+            weight = F.xp.sum(F.xp.where(chosen == e, weights, F.xp.zeros_like(weights)), axis=1)
+            y = y + weight[:, None] * self._expert(F, p, e, steps)
+        return y
+
+    def _expert(self, F: OpTable, p: Params, e: int, steps: Array) -> Array:
+        own = {name: p[f"experts.{e}.{name}"] for name in self.expert.params()}
+        return self.expert.apply(F, own, steps[None])[0][0]
 
     def _balance(self, xp: Any, gates: Array, chosen: Array, batch: int, lengths: Array | None) -> Array:
         """The load-balance loss over real steps: gates (steps, E), chosen (steps, top_k)."""
