@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 class ComponentConfig(BaseModel):
     """A component by name, with its own options beside it: `{name = "mamba", d_state = 16}`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, ser_json_inf_nan="constants")
 
     name: str = Field(description="`layer` or `plugin/layer`")
 
@@ -23,7 +23,7 @@ class ComponentConfig(BaseModel):
 class ModelConfig(BaseModel):
     """A byte- or token-level language model: embedding, blocks of norm -> mixer -> residual, norm, head."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
     vocab_size: int = Field(256, gt=0, description="256 for bytes")
     d_model: int = Field(gt=0, description="width of the residual stream")

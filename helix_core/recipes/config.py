@@ -11,7 +11,7 @@ from helix_core.models.config import ComponentConfig, ModelConfig
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 def parse_duration(value: object) -> object:

@@ -98,3 +98,13 @@ def test_unreadable_recipes(tmp_path):
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_recipe(tmp_path / "binary.toml")
+
+
+def test_infinity_survives_the_recipe_file():
+    from helix_core.recipes import Recipe, dump_recipe
+
+    mixer = {"name": "mamba2", "time_step_limit": [0.0, float("inf")]}
+    recipe = Recipe.model_validate(
+        {"name": "x", "model": {"d_model": 64, "n_layers": 1, "mixer": mixer}, "training": {"steps": 1}}
+    )
+    assert parse_recipe(dump_recipe(recipe), "x.toml") == recipe
