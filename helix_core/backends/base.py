@@ -32,6 +32,7 @@ class Backend(ABC):
     "float64"   arrays of that dtype work
     "grad"      `value_and_grad` works
     "compile"   `compile` makes a function faster and keeps its meaning
+    "traces"    everything is compiled for every new shape: the layer kit, which has many, goes to the slow tier
     """
 
     name: ClassVar[str]

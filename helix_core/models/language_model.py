@@ -218,8 +218,8 @@ class LanguageModel:
         shared: dict[str, Array] = {}
         for i in range(len(self.blocks)):
             before = None if state is None else state["blocks"][i]
-            rows: dict[str, Any] = {"reset": reset, "lengths": lengths, "key": key, "losses": losses}
-            x, residual, following = self.run_block(F, params, i, x, residual, state=before, shared=shared, **rows)
+            rows: dict[str, Any] = {"reset": reset, "lengths": lengths, "key": key, "losses": losses, "shared": shared}
+            x, residual, following = self.run_block(F, params, i, x, residual, state=before, **rows)
             after.append(following)
         if last:
             x, residual = (last_real(F.xp, part, lengths) for part in (x, residual))

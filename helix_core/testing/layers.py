@@ -39,8 +39,12 @@ class BaseLayerTests:
     def helix_parametrize(cls, metafunc: pytest.Metafunc) -> None:
         names = list(cls.backends) or usable_backends()
         if "layer_case" in metafunc.fixturenames:
-            values = [(cls.layer, config, name) for config in cls.configs for name in names]
-            ids = [f"{name}-{_label(config)}" for _, config, name in values]
+            values = [
+                pytest.param((cls.layer, config, name), marks=[pytest.mark.slow] if traces(name) else [])
+                for config in cls.configs
+                for name in names
+            ]
+            ids = [f"{name}-{_label(config)}" for config in cls.configs for name in names]
             metafunc.parametrize("layer_case", values, indirect=True, ids=ids, scope="class")
         elif "config" in metafunc.fixturenames:
             metafunc.parametrize("config", cls.configs, ids=map(_label, cls.configs))
@@ -266,6 +270,11 @@ class BaseLayerTests:
             tokens = (tokens[:, :1] + 5 * np.arange(17)) % 16
         losses = ModelCase(layer_case).overfit(tokens, steps=150)
         assert losses[-1] < 0.3 * losses[0], f"loss went from {losses[0]:.3f} to {losses[-1]:.3f} only"
+
+
+def traces(backend: str) -> bool:
+    """Whether a backend compiles everything for every new shape, which takes a second or two each time."""
+    return any("traces" in c.descriptor.provides for c in components("backend") if backend in (c.full_name, c.name))
 
 
 def usable_backends() -> list[str]:

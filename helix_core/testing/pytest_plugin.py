@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: the layer kit on a backend that compiles for every shape; -m slow")
     names = config.getoption("--helix-backend")
     if config.getoption("--helix-report"):
         config.pluginmanager.register(_Report(config.getoption("--helix-report"), names), "helix-report")

@@ -255,6 +255,10 @@ def _write_sample(run: RunFolder, trainer: Trainer) -> str:
         return file.relative_to(run.path).as_posix()
     spec = trainer.recipe.sample
     prompt = spec.prompt.encode()
+    context = trainer.model.context
+    if context is not None and len(trainer.tokenizer.prompt(prompt)) > context:
+        file.write_bytes(prompt)
+        return file.relative_to(run.path).as_posix()
     text = generate(
         trainer.model,
         trainer.backend,

@@ -6,7 +6,7 @@ import pytest
 import helix_core
 from helix_core.data.corpus import Document
 from helix_core.errors import ConfigError, UsageError
-from helix_core.generation import generate
+from helix_core.generation import Stopping, generate, generate_batch
 from helix_core.layers import init_params
 from helix_core.models import LanguageModel, ModelConfig
 from helix_core.training import evaluate
@@ -91,13 +91,22 @@ def test_a_reset_makes_room_again(cpu):
     assert model.room(F, state) == 0
 
 
-def test_generation_says_beforehand_what_does_not_fit(cpu):
+def test_generation_says_what_does_not_fit(cpu):
+    def write(prompt, tokens):
+        text = generate(model, cpu, F, params, prompt, stopping=Stopping(max_tokens=tokens))
+        b"".join(text)
+        return text.tokens, text.finish
+
     model, F, params = model_of(cpu, max_length=20)
-    assert len(list(generate(model, cpu, F, params, b"0123456789", max_bytes=10))) == 10
-    with pytest.raises(UsageError, match="10 bytes and 11 more do not fit into the model's context of 20"):
-        list(generate(model, cpu, F, params, b"0123456789", max_bytes=11))
+    assert write(b"0123456789", 10) == (10, "length")
+    # Eleven read, nine more fit; the logits after the last give a token that need not be read.
+    assert write(b"0123456789", 11) == (10, "context full")
+    with pytest.raises(UsageError, match="21 tokens; this model can take in 20"):
+        write(b"0123456789" * 2, 1)
+    rows = generate_batch(model, cpu, F, params, [b"0123456789", b"0"], stopping=Stopping(max_tokens=15))
+    assert [(len(row.tokens), row.finish) for row in rows] == [(10, "context full"), (15, "length")]
     model, F, params = model_of(cpu, window=20)
-    assert len(list(generate(model, cpu, F, params, b"0123456789" * 5, max_bytes=30))) == 30
+    assert write(b"0123456789" * 5, 30) == (30, "length")
 
 
 @pytest.mark.parametrize("options", [{"max_length": 64}, {"window": 7}, {"window": 64, "n_kv_heads": 1}])

@@ -105,13 +105,28 @@ def test_integers_that_do_not_fit_are_refused(backend):
         backend.asarray(np.array([2**31], np.int64))
 
 
-def test_every_layer_runs_compiled(backend, layer_name, rng):
-    """A training step of one layer as one program: nothing in it looks at values."""
-    layer = create("layer", layer_name, d_model=32)
+def test_every_layer_is_the_oracles_when_compiled(backend, layer_name, rng):
+    """All at once, in two chunks with the state between them, and a gradient, each as one program.
+
+    The whole layer kit on JAX, which compiles for every shape anew, is in the slow tier.
+    """
+    layer, reference = create("layer", layer_name, d_model=32), create("backend", "reference")
     init, apply = backend.functions(layer)
-    params, x = init(0), backend.asarray(rng.normal(size=(2, 70, 32)), "float32")
-    value, grads = jax.jit(jax.value_and_grad(lambda p: (apply(p, x) ** 2).mean()))(params)
-    assert np.isfinite(value)
+    params, x = init(0), rng.normal(size=(2, 70, 32))
+    oracle = {name: reference.asarray(np.asarray(p), "float64") for name, p in params.items()}
+    expected, _ = layer.apply(reference.bind(dtype="float64"), oracle, x)
+    scale = np.abs(expected).max()
+    ours = backend.asarray(x, "float32")
+    y = jax.jit(apply)(params, ours)
+    assert np.allclose(y, expected, atol=1e-5 * scale)
+    if layer.causal:
+        chunk = jax.jit(lambda p, x, state: apply(p, x, state=state))
+        F = backend.bind(mode="infer")
+        first, state = chunk(params, ours[:, :33], layer.init_state(F, 2))
+        second, _ = chunk(params, ours[:, 33:], state)
+        assert np.allclose(np.concatenate([first, second], axis=1), expected, atol=1e-5 * scale)
+    value, grads = jax.jit(jax.value_and_grad(lambda p: (apply(p, ours) ** 2).mean()))(params)
+    assert float(value) == pytest.approx(float((expected**2).mean()), rel=1e-4)
     assert all(np.isfinite(g).all() for g in grads.values())
 
 

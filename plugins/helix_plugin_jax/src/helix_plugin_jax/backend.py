@@ -31,7 +31,7 @@ class JaxBackend(Backend):
 
     name = "jax"
     namespace = "jax"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"grad", "compile"})
+    capabilities: ClassVar[frozenset[str]] = frozenset({"grad", "compile", "traces"})
 
     @property
     def xp(self) -> Any:

@@ -19,7 +19,7 @@ def helix_backends() -> Sequence[BackendDescriptor]:
             target="helix_plugin_jax.backend:JaxBackend",
             summary="JAX: whole steps compiled by XLA, on the device that JAX finds",
             requires=("jax>=0.7",),
-            provides=("grad", "compile"),
+            provides=("grad", "compile", "traces"),
             priority=-10,
         )
     ]
