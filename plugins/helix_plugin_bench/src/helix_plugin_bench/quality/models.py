@@ -38,12 +38,16 @@ def _heads(d: int) -> int:
 
 
 MODELS: dict[str, Entry] = {
-    "attention": Entry(lambda d, L: {"name": "attention", "n_heads": _heads(d)}),
-    "transformer": Entry(lambda d, L: {"name": "attention", "n_heads": _heads(d)}, mlp={"name": "swiglu"}),
+    "attention": Entry(lambda d, L: {"name": "attention", "n_heads": _heads(d), "max_length": 2**13}),
+    # Windows of the training length see all that full attention would there, and then read documents of any length.
+    "transformer": Entry(lambda d, L: {"name": "attention", "n_heads": _heads(d), "window": L}, mlp={"name": "swiglu"}),
     "mamba": Entry(lambda d, L: {"name": "mamba", "d_state": 16}),
     "mamba2": Entry(lambda d, L: {"name": "mamba2", "d_state": 64, "head_dim": gcd(2 * d, 32)}),
     "gated-deltanet": Entry(lambda d, L: {"name": "gated_deltanet", "n_heads": _heads(d)}),
-    "rwkv7": Entry(lambda d, L: {"name": "rwkv7"}),
+    "rwkv7": Entry(lambda d, L: {"name": "rwkv7", "head_dim": gcd(d, 32)}),
+    "rwkv7+channel-mix": Entry(
+        lambda d, L: {"name": "rwkv7", "head_dim": gcd(d, 32)}, mlp={"name": "rwkv7_channel_mix"}
+    ),
     "hyena": Entry(lambda d, L: {"name": "hyena", "l_max": L, "filter_emb_dim": 17, "filter_freq": 10.0}),
     "s4": Entry(lambda d, L: {"name": "s4"}),
     "s4d": Entry(lambda d, L: {"name": "s4d", "d_state": 64}),

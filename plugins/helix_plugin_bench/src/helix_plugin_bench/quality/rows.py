@@ -92,8 +92,8 @@ def _induction_heads() -> Iterable[Row]:
             seq_len=256,
             vocab_size=16,
             steps=4000,
-            batch_size=8,
-            rates=(2e-3,),
+            batch_size=32,
+            rates=(4e-3, 1e-3),
             lengths=tuple(n for n in powers if model != "attention" or n <= 2**13),
         )
 
@@ -132,7 +132,7 @@ def _listops() -> Iterable[Row]:
 
 
 def _language() -> Iterable[Row]:
-    for model in ("transformer", "mamba", "mamba2", "hyena", "s4d", "rwkv7", "gated-deltanet"):
+    for model in ("transformer", "mamba", "mamba2", "hyena", "s4d", "rwkv7+channel-mix", "gated-deltanet"):
         yield Row(
             "stdlib",
             model,
