@@ -74,12 +74,14 @@ class Block:
         lengths: Array | None,
         key: Array | None = None,
         losses: list[Array] | None = None,
+        shared: dict[str, Array] | None = None,
     ) -> tuple[Array, Array, State | None]:
         """What the part before wrote, and the stream it is yet to be added to -> the same of the last part.
 
         All (B, L, D); the first block gets the embeddings and no stream. The addition waits for the next norm, which
         does both in one pass. `p` holds the parameters of each part and of its norm. With a random key (1,), parts of
-        what is written are dropped; what layers add to the training loss is appended to `losses`.
+        what is written are dropped; what layers add to the training loss is appended to `losses`. `shared` is for the
+        layers that declare `shares`.
         """
         after: State = {}
         for i, (part, layer) in enumerate(self.parts.items()):
@@ -91,6 +93,7 @@ class Block:
                 state=None if state is None else state[part],
                 reset=reset,
                 lengths=lengths,
+                **({"shared": shared} if layer.shares else {}),
             )
             if losses is not None and extra is not None:
                 losses.append(extra)
