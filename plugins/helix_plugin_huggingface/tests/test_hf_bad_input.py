@@ -256,7 +256,6 @@ def test_a_full_disk_leaves_nothing(saved, helix, tmp_path, monkeypatch):
         ({"mixer": {"name": "s4d"}}, "no model of s4d blocks"),
         ({"mixer": ({"name": "mamba"}, {"name": "mamba2", "head_dim": 8})}, "no model of mamba, mamba2 blocks"),
         ({"mixer": {"name": "mamba"}, "norm": "layer_norm"}, "layer_norm"),
-        ({"mixer": {"name": "mamba"}, "reversible": True}, "reversible"),
         ({"mixer": {"name": "mamba"}, "mlp": {"name": "mingru"}}, "mingru"),
         ({"mixer": ({"name": "mamba"}, {"name": "mamba", "d_state": 3})}, "differ from each other"),
     ],

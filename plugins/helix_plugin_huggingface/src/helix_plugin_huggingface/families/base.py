@@ -109,5 +109,3 @@ def plain(model: ModelConfig, layer: str) -> None:
         raise UsageError(f"Hugging Face's {layer} has no mlp beside its mixers, this run's model has {model.mlp.name}")
     if model.norm != "rms_norm":
         raise UsageError(f"Hugging Face's {layer} has RMS norms, this run's model has {model.norm}")
-    if model.reversible:
-        raise UsageError(f"Hugging Face's {layer} adds blocks to one stream, this run's model is reversible")
