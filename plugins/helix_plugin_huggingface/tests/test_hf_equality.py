@@ -136,4 +136,4 @@ def test_the_authors_own_checkpoints(name, tmp_path, helix):
     assert_equal_logits(ours(tmp_path / "run", "reference"), theirs(model))
     assert helix("export", tmp_path / "run", "--out", tmp_path / "back")[0] == 0
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back")
-    np.testing.assert_array_equal(theirs(loaded.eval()), theirs(model))
+    assert_equal_logits(theirs(loaded.eval()), theirs(model))  # chunk_size is transformers' own, and rounds
