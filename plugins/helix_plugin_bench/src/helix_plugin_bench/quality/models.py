@@ -45,7 +45,7 @@ MODELS: dict[str, Entry] = {
     "mamba2": Entry(lambda d, L: {"name": "mamba2", "d_state": 64, "head_dim": gcd(2 * d, 32)}),
     "gated-deltanet": Entry(lambda d, L: {"name": "gated_deltanet", "n_heads": _heads(d)}),
     "rwkv7": Entry(lambda d, L: {"name": "rwkv7", "head_dim": gcd(d, 32)}),
-    "rwkv7+channel-mix": Entry(
+    "rwkv7-channel-mix": Entry(
         lambda d, L: {"name": "rwkv7", "head_dim": gcd(d, 32)}, mlp={"name": "rwkv7_channel_mix"}
     ),
     "hyena": Entry(lambda d, L: {"name": "hyena", "l_max": L, "filter_emb_dim": 17, "filter_freq": 10.0}),

@@ -132,7 +132,7 @@ def _listops() -> Iterable[Row]:
 
 
 def _language() -> Iterable[Row]:
-    for model in ("transformer", "mamba", "mamba2", "hyena", "s4d", "rwkv7+channel-mix", "gated-deltanet"):
+    for model in ("transformer", "mamba", "mamba2", "hyena", "s4d", "rwkv7-channel-mix", "gated-deltanet"):
         yield Row(
             "stdlib",
             model,
