@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from helix_core.ops._array import device_of, valid_steps, zeros
 from helix_core.ops.activations import softmax
 from helix_core.ops.op import Array, Sample, Shape, define_op
@@ -29,6 +27,8 @@ def _shapes(
 
 
 def _samples(rng: Any) -> Iterator[Sample]:
+    import numpy as np
+
     for batch, length, heads, groups, d_key, d_value, cache in (
         (2, 9, 4, 2, 6, 5, 12),
         (1, 1, 1, 1, 1, 1, 1),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from helix_core.ops._array import device_of
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
@@ -16,6 +14,8 @@ def _shapes(x: Shape, key: Shape, *, rate: float) -> tuple[Shape, ...]:
 
 
 def _samples(rng: Any) -> Iterator[Sample]:
+    import numpy as np
+
     for shape, rate in (((2, 5, 8), 0.5), ((1, 1, 1), 0.1), ((3, 7, 33), 0.9), ((4, 1, 1), 0.25)):
         yield Sample({"x": rng.normal(size=shape), "key": rng.integers(1 << 31, size=1)}, {"rate": rate})
     yield Sample({"x": rng.normal(size=(2, 9)), "key": np.array([7])}, label="rate 0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops._array import scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 EMPTY = -1e38
@@ -75,18 +75,23 @@ def wkv4(
         z = m + EMPTY
     else:
         m, z = initial_state[:, 0, :], initial_state[:, 1, :]
-    steps = []
-    for t in range(length):
-        if reset is not None:
-            m = xp.where(reset[:, t, None], xp.zeros_like(m), m)
-            z = xp.where(reset[:, t, None], xp.zeros_like(z) + EMPTY, z)
-        key, value, faded = k[:, t, :], v[:, t, :], z + log_decay
-        steps.append(m + _sigmoid(xp, key + bonus - z) * (value - m))
+    if length == 0:
+        return xp.zeros_like(v), xp.stack([m, z], axis=1)
+
+    def step(state: tuple[Array, Array], at: tuple[Any, ...]) -> tuple[tuple[Array, Array], Array]:
+        (m, z), (key, value, new, real) = state, at
+        if new is not None:
+            new = new[:, None]
+            m, z = xp.where(new, xp.zeros_like(m), m), xp.where(new, xp.zeros_like(z) + EMPTY, z)
+        faded = z + log_decay
+        y = m + _sigmoid(xp, key + bonus - z) * (value - m)
         next_m = m + _sigmoid(xp, key - faded) * (value - m)
         next_z = xp.maximum(key, faded) + xp.log1p(xp.exp(-xp.abs(key - faded)))
-        keep = None if valid is None else valid[:, t, None]
-        m, z = (next_m, next_z) if keep is None else (xp.where(keep, next_m, m), xp.where(keep, next_z, z))
-    y = xp.stack(steps, axis=1) if steps else xp.zeros_like(v)
+        if real is not None:
+            next_m, next_z = xp.where(real[:, None], next_m, m), xp.where(real[:, None], next_z, z)
+        return (next_m, next_z), y
+
+    (m, z), y = scan(xp, step, (m, z), (k, v, reset, valid))
     if valid is not None:
         y = xp.where(valid[..., None], y, xp.zeros_like(y))
     return y, xp.stack([m, z], axis=1)

@@ -160,7 +160,7 @@ def test_a_run_learns_and_says_so(tmp_path):
     assert run.plot_file.stat().st_size > 1000
     told = CliRunner().invoke(cli, ["eval", str(run.path), "--json"], catch_exceptions=False)
     assert json.loads(told.stdout)["accuracy"] == summary["val_accuracy"]
-    with pytest.raises(UsageError, match="no bytes of text"):
+    with pytest.raises(UsageError, match="are no text"):
         CliRunner().invoke(cli, ["generate", str(run.path)], catch_exceptions=False)
     longer = [
         "eval",
@@ -202,7 +202,8 @@ def test_every_backend_gets_the_same_bytes(backend):
     batch = TaskBatches(task, batch_size=5, seed=2)(7)
     for array in (batch.tokens, batch.targets, batch.mask):
         found = there.to_numpy(there.asarray(array))
-        assert (found.dtype, found.tobytes()) == (array.dtype, array.tobytes())
+        assert found.dtype.kind == array.dtype.kind  # a backend may have no integers of 64 bits
+        assert found.astype(array.dtype).tobytes() == array.tobytes()
 
 
 def test_a_training_set_of_given_size():

@@ -5,6 +5,8 @@ import json
 import hf_models
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from helix_core.inference import load_run
 from helix_core.plugin_system import components
@@ -103,8 +105,9 @@ def test_shards_and_companions(tmp_path, helix):
     model = hf_models.random_model("mamba-untied")
     model.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
     assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 2
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "theirs" / file).write_text("{}")
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(model.config.vocab_size)}, unk_token="w0"))
+    words.save(str(tmp_path / "theirs" / "tokenizer.json"))
+    (tmp_path / "theirs" / "tokenizer_config.json").write_text("{}")
     assert helix("import", tmp_path / "theirs" / "model.safetensors.index.json", "--out", tmp_path / "run")[0] == 0
     assert (tmp_path / "run" / "tokenizer.json").is_file()
     assert_equal_logits(ours(tmp_path / "run", "reference"), theirs(model))

@@ -110,9 +110,9 @@ def test_every_layer_is_the_oracles_when_compiled(backend, layer_name, rng):
 
     The whole layer kit on JAX, which compiles for every shape anew, is in the slow tier.
     """
-    layer, reference = create("layer", layer_name, d_model=32), create("backend", "reference")
+    layer, reference = create("layer", layer_name, d_model=64), create("backend", "reference")
     init, apply = backend.functions(layer)
-    params, x = init(0), rng.normal(size=(2, 70, 32))
+    params, x = init(0), rng.normal(size=(2, 70, 64))
     oracle = {name: reference.asarray(np.asarray(p), "float64") for name, p in params.items()}
     expected, _ = layer.apply(reference.bind(dtype="float64"), oracle, x)
     scale = np.abs(expected).max()

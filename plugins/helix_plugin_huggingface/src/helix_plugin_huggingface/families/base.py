@@ -106,6 +106,7 @@ def the_mixer(model: ModelConfig, layer: str) -> dict[str, Any] | None:
 def plain(model: ModelConfig, layer: str) -> None:
     """Raise UsageError unless a model is nothing but mixers behind RMS norms."""
     if model.mlp is not None:
-        raise UsageError(f"Hugging Face's {layer} has no mlp beside its mixers, this run's model has {model.mlp.name}")
+        mlps = ", ".join(mlp.name for mlp in model.mlp)
+        raise UsageError(f"Hugging Face's {layer} has no mlp beside its mixers, this run's model has {mlps}")
     if model.norm != "rms_norm":
         raise UsageError(f"Hugging Face's {layer} has RMS norms, this run's model has {model.norm}")
