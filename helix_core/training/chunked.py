@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_core.models import LanguageModel
 from helix_core.ops.dropout import fold
+from helix_core.training.state_stack import StateStack
 from helix_core.tree import tree_items, tree_map
 
 if TYPE_CHECKING:
@@ -71,15 +72,17 @@ def chunked_value_and_grad(
         starts = range(0, length, chunk)
         losses: list[Array]
         with backend.inference():
-            states: list[Any] = [model.init_state(F_infer, tokens.shape[0])]
+            states = StateStack(backend, F_infer.xp, len(starts))
+            state: Any = model.init_state(F_infer, tokens.shape[0])
             value: Array = 0.0
             for start in starts:
+                states.push(state)
                 losses = []
-                logits, after = model.apply(
+                logits, state = model.apply(
                     F_infer,
                     params,
                     part(tokens, start),
-                    state=states[-1],
+                    state=state,
                     reset=part(reset, start),
                     key=None if key is None else fold(F.xp, key, start),
                     losses=losses,
@@ -88,8 +91,7 @@ def chunked_value_and_grad(
                 value = value + _share_of_loss(
                     F_infer, logits, part(targets, start), part(weights, start), share, losses
                 )
-                states.append(after)
-        pull: list[Array | None] = [None for _ in tree_items(states.pop())]
+        pull: list[Array | None] = [None for _ in tree_items(state)]
         total: dict[str, Array] = {}
         for start in reversed(starts):
             before = states.pop()

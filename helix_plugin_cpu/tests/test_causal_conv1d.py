@@ -1,8 +1,6 @@
 """The Numba convolution against a plain loop in float64, differentiated by torch."""
 
 import math
-import multiprocessing
-import os
 import threading
 
 import pytest
@@ -238,26 +236,6 @@ def test_two_python_threads(threads):
     for w in workers:
         w.join(60)
     assert right == [True] * 20
-
-
-def _in_child(arrays, queue):
-    queue.put([a.numpy() for a in everything(arrays)])
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")  # the case under test
-def test_forked_child(threads):
-    threads(2)
-    arrays = make(2, 256, 96, 4)
-    expected = everything(arrays)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_in_child, args=(arrays, queue))
-    child.start()
-    found = queue.get(timeout=60)
-    child.join(60)
-    assert child.exitcode == 0
-    assert same([torch.from_numpy(a) for a in found], expected)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The Numba kernels against the float64 oracle: ragged shapes, extremes, strides, threads, forks, repeatability."""
 
-import multiprocessing
 import threading
 
 import array_api_compat.torch as xp
@@ -330,28 +329,6 @@ def test_two_python_threads_at_once():
         thread.join(timeout=60)
     assert not wrong
     assert not any(thread.is_alive() for thread in threads)
-
-
-def child(inputs, queue):
-    # NumPy, not torch, sums here: torch's own OpenMP regions hang in a forked child with more than one thread.
-    queue.put(float(np.sum(table.selective_scan.forward(*inputs, delta_softplus=True)[0].numpy(), dtype=np.float64)))
-
-
-@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-def test_a_forked_child_can_use_the_kernels_after_its_parent_did():
-    """With as many threads as the parent, which is more than a DataLoader's workers ask for."""
-    inputs = big_case(3)
-    expected = float(np.sum(table.selective_scan.forward(*inputs, delta_softplus=True)[0].numpy(), dtype=np.float64))
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    process = context.Process(target=child, args=(inputs, queue), daemon=True)
-    process.start()
-    try:
-        assert queue.get(timeout=60) == expected
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    finally:
-        process.kill()
 
 
 def test_no_states_tensor_is_built():

@@ -1,8 +1,6 @@
 """The Numba selective scan against a plain loop in float64, differentiated by torch."""
 
 import math
-import multiprocessing
-import os
 import threading
 
 import pytest
@@ -304,26 +302,6 @@ def test_two_python_threads(threads):
         w.join(60)
     assert not wrong
     assert not any(w.is_alive() for w in workers)
-
-
-def _in_child(arrays, queue):
-    queue.put([a.numpy() for a in everything(arrays)])
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")  # the case under test
-def test_forked_child(threads):
-    threads(2)
-    arrays = make(2, 128, 96, 16)
-    expected = everything(arrays)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_in_child, args=(arrays, queue))
-    child.start()
-    found = queue.get(timeout=60)
-    child.join(60)
-    assert child.exitcode == 0
-    assert all(torch.equal(torch.from_numpy(a), b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(
