@@ -7,6 +7,8 @@ four exponentials at once hide each other's latency.
 
 from __future__ import annotations
 
+from typing import Any
+
 from helix_plugin_cpu.kernels._blocks import (
     clear_vectors,
     copy_vectors,
@@ -16,11 +18,22 @@ from helix_plugin_cpu.kernels._blocks import (
     starts_at,
 )
 from helix_plugin_cpu.kernels._jit import inline, kernel
-from helix_plugin_cpu.kernels._math import LOG2_E, canonical, exp2, sigmoid, softplus
+from helix_plugin_cpu.kernels._math import (
+    EXP2_WITHIN,
+    LOG2_E,
+    all_within,
+    canonical,
+    exp2,
+    exp2_within,
+    larger_magnitude,
+    sigmoid,
+    softplus,
+)
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, prefetch, take_job
 from helix_plugin_cpu.kernels._simd import (
     LANES,
     VECTOR,
+    Vec,
     broadcast,
     fma,
     load,
@@ -48,25 +61,39 @@ def forward_scratch(states: int, tile: int, group: int) -> int:
 def prepare(
     kind: float, delta: int, delta_t: int, u: int, u_t: int, bias: int, skip: int, x: int, xu: int, y: int,
     steps: int, lanes: int, soft: int,
-) -> None:  # fmt: skip
-    """x = Δ, xu = Δ u and y = D u for a tile of a block; bias and skip are addresses or 0."""
+) -> Vec:  # fmt: skip
+    """x = Δ, xu = Δ u and y = D u for a tile of a block; bias and skip are addresses or 0.
+
+    Returns the largest |Δ| of each channel.
+    """
+    largest = splat(0.0)
     bias_v = load_first(bias, lanes) if bias != 0 else splat(0.0)
     skip_v = load_first(skip, lanes) if skip != 0 else splat(0.0)
     for t in range(steps):
         u_v = read(kind, u + size_of(kind) * t * u_t, lanes)
         x_v = read(kind, delta + size_of(kind) * t * delta_t, lanes) + bias_v
         x_v = canonical(softplus(x_v) if soft else x_v)
+        largest = larger_magnitude(largest, x_v)
         store(x + VECTOR * t, x_v)
         store(xu + VECTOR * t, x_v * u_v)
         store(y + VECTOR * t, skip_v * u_v)
+    return largest
+
+
+@inline
+def within_bounds(a: int, largest: Vec) -> bool:
+    """Whether no |Δ A| of four states leaves the bounds of `exp2_within`."""
+    a_v = larger_magnitude(larger_magnitude(splat(0.0), load(a)), load(a + VECTOR))
+    a_v = larger_magnitude(larger_magnitude(a_v, load(a + 2 * VECTOR)), load(a + 3 * VECTOR))
+    return all_within(a_v * largest, EXP2_WITHIN)
 
 
 @inline
 def scan4(
-    a: int, h: int, b: int, b_t: int, c: int, c_t: int, x: int, xu: int, y: int, steps: int,
+    power: Any, a: int, h: int, b: int, b_t: int, c: int, c_t: int, x: int, xu: int, y: int, steps: int,
     ahead: int, ahead_t: int,
 ) -> None:  # fmt: skip
-    """Advance four states along a tile: h = exp(Δ A) h + Δ u B, y += C h. `a` holds A log2 e.
+    """Advance four states along a tile: h = exp(Δ A) h + Δ u B, y += C h. `a` holds A log2 e, `power` is an exp2.
 
     On the way it asks for the rows at `ahead`, which the next tile needs: memory works while the cores
     compute.
@@ -76,10 +103,10 @@ def scan4(
     for t in range(steps):
         prefetch(ahead + t * ahead_t)
         x_v, xu_v, y_v = load(x + VECTOR * t), load(xu + VECTOR * t), load(y + VECTOR * t)
-        h0 = fma(h0, exp2(x_v * a0), xu_v * broadcast(b))
-        h1 = fma(h1, exp2(x_v * a1), xu_v * broadcast(b + FLOAT))
-        h2 = fma(h2, exp2(x_v * a2), xu_v * broadcast(b + 2 * FLOAT))
-        h3 = fma(h3, exp2(x_v * a3), xu_v * broadcast(b + 3 * FLOAT))
+        h0 = fma(h0, power(x_v * a0), xu_v * broadcast(b))
+        h1 = fma(h1, power(x_v * a1), xu_v * broadcast(b + FLOAT))
+        h2 = fma(h2, power(x_v * a2), xu_v * broadcast(b + 2 * FLOAT))
+        h3 = fma(h3, power(x_v * a3), xu_v * broadcast(b + 3 * FLOAT))
         y_v = fma(h0, broadcast(c), y_v)
         y_v = fma(h1, broadcast(c + FLOAT), y_v)
         y_v = fma(h2, broadcast(c + 2 * FLOAT), y_v)
@@ -174,7 +201,7 @@ def forward_jobs(
                     (delta_row, delta_t), (u_row, u_t), (z_row, z_t) if z != 0 else (u_row, u_t),
                     (out, channels),
                 )  # fmt: skip
-                prepare(
+                largest = prepare(
                     kind, delta_row, delta_t, u_row, u_t, bias + FLOAT * d if bias != 0 else 0,
                     D + FLOAT * d if D != 0 else 0, x_l, xu_l, y_l, steps, lanes, soft,
                 )  # fmt: skip
@@ -182,10 +209,16 @@ def forward_jobs(
                 for n in range(0, states - 3, 4):
                     here = at + VECTOR * n
                     next_row, next_t = ahead[n // 4 % 4]
-                    scan4(
-                        a_l + here, h_l + here, b + FLOAT * n, B_t, c + FLOAT * n, C_t, x_l, xu_l, y_l, steps,
-                        next_row + wide * tile * next_t, wide * next_t,
-                    )  # fmt: skip
+                    if within_bounds(a_l + here, largest):
+                        scan4(
+                            exp2_within, a_l + here, h_l + here, b + FLOAT * n, B_t, c + FLOAT * n, C_t,
+                            x_l, xu_l, y_l, steps, next_row + wide * tile * next_t, wide * next_t,
+                        )  # fmt: skip
+                    else:
+                        scan4(
+                            exp2, a_l + here, h_l + here, b + FLOAT * n, B_t, c + FLOAT * n, C_t,
+                            x_l, xu_l, y_l, steps, next_row + wide * tile * next_t, wide * next_t,
+                        )  # fmt: skip
                 for n in range(states - states % 4, states):
                     here = at + VECTOR * n
                     scan1(
