@@ -1,4 +1,4 @@
-"""What the conformance kit says of every backend: runs it on those usable here and writes the table of docs/backends.md.
+"""What the conformance kit says of every backend: runs it on those usable here, writes the table of docs/backends.md.
 
     python benchmarks/backend_matrix.py                 # every backend, some minutes each
     python benchmarks/backend_matrix.py jax metal       # these; the others keep the results of an earlier run
@@ -53,7 +53,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines = [f"| backend | {' | '.join(LEVELS)} | ran on |", "|---" * (len(LEVELS) + 2) + "|"]
     for name, row in sorted(results.items()):
         where = row["where"] or {}
-        device = ", ".join(str(v) for k, v in where.items() if k in ("device", "device_kind", "system", "machine"))
+        device = ", ".join(str(where[k]) for k in ("device", "device_kind", "system", "machine") if k in where)
         lines.append(f"| `{name}` | {' | '.join(SIGNS[row['levels'][level]] for level in LEVELS)} | {device or '–'} |")
     return "\n".join(lines) + "\n"
 
