@@ -7,6 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from helix_plugin_metal.products import matmul
+
 Array = Any
 Shape = int | Sequence[int]
 
@@ -18,6 +20,7 @@ class Namespace:
     """
 
     bool = mx.bool_
+    matmul = staticmethod(matmul)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(mx, name)
