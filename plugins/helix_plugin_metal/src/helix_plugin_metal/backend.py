@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from helix_core.backends.decoder import Decoder
     from helix_core.models import LanguageModel
     from helix_core.ops import OpTable
+    from helix_plugin_metal.module import HelixModule
 
 Array = Any
 
@@ -28,7 +29,7 @@ class MetalBackend(Backend):
 
     name = "metal"
     namespace = "mlx"
-    capabilities: ClassVar[frozenset[str]] = frozenset({"grad", "compile"})
+    capabilities: ClassVar[frozenset[str]] = frozenset({"grad", "compile", "traces"})
 
     @property
     def xp(self) -> Any:
@@ -86,6 +87,12 @@ class MetalBackend(Backend):
         if weights != "float32":
             return super().decoder(model, F, params, batch=batch, weights=weights)
         return MetalDecoder(model, self, F, params, batch)
+
+    def module(self, model: LanguageModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
+        """An `mlx.nn.Module` of a model or a layer, with fresh parameters."""
+        from helix_plugin_metal.module import HelixModule
+
+        return HelixModule(model, self, seed=seed, dtype=dtype)
 
     def describe(self) -> dict[str, Any]:
         info = mx.device_info()

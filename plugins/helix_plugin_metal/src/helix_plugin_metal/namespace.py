@@ -98,24 +98,36 @@ class Namespace:
         shape[axis] = 1
         return mx.concatenate([mx.zeros(shape, total.dtype), total], axis=axis)
 
+    # Indices have no gradient, but MLX must be told: it refuses to differentiate with respect to them.
+
+    def take(self, x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
+        return mx.take(x, mx.stop_gradient(indices), axis=_only_axis(x) if axis is None else axis)
+
+    def take_along_axis(self, x: Array, indices: Array, /, *, axis: int = -1) -> Array:
+        return mx.take_along_axis(x, mx.stop_gradient(indices), axis=axis)
+
     def argmax(self, x: Array, /, *, axis: int | None = None, keepdims: Any = False) -> Array:
         """In int64: MLX's own is unsigned, and would wrap where an index is subtracted from."""
-        return mx.argmax(x, axis=axis, keepdims=keepdims).astype(mx.int64)
+        return _index(mx.argmax(x, axis=axis, keepdims=keepdims))
 
     def argmin(self, x: Array, /, *, axis: int | None = None, keepdims: Any = False) -> Array:
-        return mx.argmin(x, axis=axis, keepdims=keepdims).astype(mx.int64)
+        return _index(mx.argmin(x, axis=axis, keepdims=keepdims))
 
     def argsort(self, x: Array, /, *, axis: int = -1, descending: Any = False, stable: Any = True) -> Array:
         """Always stable."""
         if not descending:
-            return mx.argsort(x, axis=axis).astype(mx.int64)
+            return _index(mx.argsort(x, axis=axis))
         # Backwards both ways, so that equal values keep their order.
         order = mx.argsort(mx.flip(x, axis=axis), axis=axis)
-        return x.shape[axis] - 1 - mx.flip(order, axis=axis).astype(mx.int64)
+        return x.shape[axis] - 1 - mx.flip(_index(order), axis=axis)
 
     def sort(self, x: Array, /, *, axis: int = -1, descending: Any = False, stable: Any = True) -> Array:
         ordered = mx.sort(x, axis=axis)
         return mx.flip(ordered, axis=axis) if descending else ordered
+
+
+def _index(found: Array) -> Array:
+    return mx.stop_gradient(found).astype(mx.int64)
 
 
 def _only_axis(x: Array) -> int:

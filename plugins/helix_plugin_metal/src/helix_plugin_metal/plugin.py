@@ -37,7 +37,7 @@ def helix_backends() -> Sequence[BackendDescriptor]:
             summary="MLX: the GPU of Apple silicon; under Linux, MLX's CPU device",
             requires=("mlx>=0.32",),
             probe="helix_plugin_metal.probe:probe",
-            provides=("grad", "compile"),
+            provides=("grad", "compile", "traces"),
             # The first choice where there is a GPU for it; on other machines `cpu` is several times as fast.
             priority=10 if on_apple_silicon() else -20,
         )

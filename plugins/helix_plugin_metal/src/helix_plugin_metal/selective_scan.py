@@ -39,7 +39,6 @@ def selective_scan(
     if length == 0:
         return mx.zeros_like(u), start
     real = None
-    skipped = u
     if lengths is not None:
         # Padding is a step of length 0 without an input.
         real = (mx.arange(length) < lengths[:, None])[..., None]
@@ -50,7 +49,7 @@ def selective_scan(
         y = y + u * D
     if z is not None:
         y = y * silu(z)
-    return (y if real is None else mx.where(real, y, mx.zeros_like(skipped))), last
+    return (y if real is None else mx.where(real, y, 0)), last
 
 
 @mx.custom_function
@@ -69,7 +68,7 @@ def _scan(u: Array, delta: Array, A: Array, B: Array, C: Array, start: Array, *r
 
 @_scan.vjp
 def _scan_backward(primals: Any, gradients: Any, outputs: Any) -> tuple[Array, ...]:
-    u, delta, A, B, C, start, *reset = primals
+    u, delta, A, B, C, _start, *reset = primals
     to_y, to_last, _ = gradients
     rates, g = A.T, mx.swapaxes(to_last, 1, 2)
     to_rates = mx.zeros_like(rates)
