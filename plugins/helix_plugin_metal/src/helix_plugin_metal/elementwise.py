@@ -1,4 +1,4 @@
-"""Exponentials. On MLX's CPU device, `power` takes a third of the time of `exp`, `tanh` or `sigmoid` and is as exact."""
+"""Exponentials. On MLX's CPU device, `power` takes a third of the time of `exp` or `tanh` and is as exact."""
 
 from __future__ import annotations
 
