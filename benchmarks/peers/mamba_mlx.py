@@ -1,4 +1,4 @@
-"""The model in MLX, written by hand as its examples are: decays and inputs of all steps at once, then a loop over time."""
+"""The model in MLX, by hand as MLX models are: decays and inputs of all steps at once, then a loop over time."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
+from helix_core import create
 from helix_core.data import load_corpus
 from helix_core.generation import Sampling, Stopping, generate
-from helix_core.inference import load_run
 from helix_core.recipes import parse_recipe
 from helix_core.training import Trainer
-from helix_core.training.run_folder import RunFolder
+from helix_core.training.checkpoint import load_checkpoint
 
 MIXERS = {
     "mamba": '{ name = "mamba", d_state = 4 }',
@@ -78,11 +78,7 @@ def test_greedy_texts_are_those_of_the_cpu_backend(data, mixer):
     limit = 100 if source.model.context is None else min(100, source.model.context - 8)
     texts, logits = [], []
     for name in ("metal", "cpu", "reference"):
-        backend = trainer(data, mixer, "metal" if name == "reference" else name).backend
-        if name == "reference":
-            from helix_core import create
-
-            backend = create("backend", "reference")
+        backend = create("backend", name)
         F, params = backend.bind(mode="infer"), {k: backend.asarray(v) for k, v in values.items()}
         tokens = backend.asarray(np.frombuffer(b"line 3: the quick", np.uint8).astype(np.int64)[None])
         with backend.inference():
@@ -104,24 +100,37 @@ def helix(*args):
     return done.stdout
 
 
-def test_a_run_moves_between_backends(data, tmp_path):
-    """Begun on metal, gone on with on cpu and again on metal; its text is the same everywhere."""
+def test_checkpoints_move_between_backends(data, tmp_path):
+    """Ten steps on metal, ten on cpu, ten on metal: the curve is that of thirty on cpu."""
+    expected = trainer(data, "mamba", "cpu")
+    losses = [expected.advance(50).loss for _ in range(30)]
+    found: list[float] = []
+    folder = None
+    for leg, backend in enumerate(("metal", "cpu", "metal")):
+        run = trainer(data, "mamba", backend)
+        if folder:
+            run.restore(load_checkpoint(folder), folder)
+        found += [run.advance(50).loss for _ in range(10)]
+        folder = run.save(tmp_path / str(leg))
+    assert found == pytest.approx(losses, rel=1e-3)
+
+
+def test_a_run_of_the_command_line(data, tmp_path):
+    """Trained on metal; scores and texts are the same on cpu."""
     recipe = tmp_path / "r.toml"
-    recipe.write_text(RECIPE.format(mixer=MIXERS["mamba"], data=data, steps=5, backend="metal"))
-    helix("train", recipe, "--runs", tmp_path / "runs")
+    recipe.write_text(RECIPE.format(mixer=MIXERS["mamba"], data=data, steps=10, backend="cpu"))
+    helix("train", recipe, "--runs", tmp_path / "runs", "--set", "backend.name=metal")
     (run,) = (tmp_path / "runs").iterdir()
-    assert json.loads((run / "summary.json").read_text())["kernels"]["selective_scan"] == "metal/selective_scan"
-    for steps, backend in ((10, "cpu"), (15, "metal")):
-        helix("train", "--resume", run, "--set", f"training.steps={steps}", "--set", f"backend.name={backend}")
-        assert load_run(run, backend=backend).step == steps
-    texts = [
-        helix("generate", run, "--prompt", "the", "--temperature", "0", "--max-bytes", "40", "--backend", b)
-        for b in ("metal", "cpu")
-    ]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["backend"] == "metal"
+    assert summary["kernels"]["selective_scan"] == "metal/selective_scan"
+    assert summary["steps"] == 10
+    helix("train", "--resume", run, "--set", "training.steps=15")
+    texts, scores = [], []
+    for backend in ("metal", "cpu"):
+        options = ("--temperature", "0", "--max-bytes", "40", "--backend", backend)
+        texts.append(helix("generate", run, "--prompt", "the", *options))
+        scores.append(json.loads(helix("eval", run, "--data", data, "--json", "--backend", backend))["bits_per_byte"])
+    assert len(texts[0]) == 43
     assert texts[0] == texts[1]
-    scores = [
-        json.loads(helix("eval", run, "--data", data, "--json", "--backend", b))["bits_per_byte"]
-        for b in ("metal", "cpu")
-    ]
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
-    assert RunFolder.locate(run)[0].recipe().backend.name == "metal"
