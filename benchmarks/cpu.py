@@ -31,11 +31,11 @@ from side_by_side.report import Result, markdown, met, results  # noqa: E402
 from side_by_side.row import Row  # noqa: E402
 
 
-def rows(words: tuple[str, ...]) -> list[Row]:
+def rows(words: tuple[str, ...], folder: str = "cpu_rows") -> list[Row]:
     """The rows whose file's name or work contains one of the words; all without words."""
     found = []
-    for path in sorted((HERE / "cpu_rows").glob("[a-z]*.py")):
-        for row in importlib.import_module(f"cpu_rows.{path.stem}").ROWS:
+    for path in sorted((HERE / folder).glob("[a-z]*.py")):
+        for row in importlib.import_module(f"{folder}.{path.stem}").ROWS:
             if not words or any(word in path.stem or word in row.work for word in words):
                 found.append(row)
     return found
@@ -49,7 +49,9 @@ def rows(words: tuple[str, ...]) -> list[Row]:
 @click.option("--samples", default=7, show_default=True, help="Quiet samples of each side.")
 @click.option("--patience", default=40.0, show_default=True, help="Seconds to wait for them, for each row.")
 @click.option("--threads", default=os.cpu_count() or 1, show_default=True)
+@click.pass_obj
 def main(
+    folder: str | None,
     words: tuple[str, ...],
     only_list: bool,
     json_file: Path | None,
@@ -58,8 +60,8 @@ def main(
     patience: float,
     threads: int,
 ) -> None:
-    """Measure the cpu backend beside its peers; WORDS select rows."""
-    chosen = rows(words)
+    """Measure work side by side with its peers; WORDS select rows."""
+    chosen = rows(words, folder or "cpu_rows")
     if not chosen:
         raise click.UsageError(f"no row contains {' or '.join(words)}; --list prints them all")
     if only_list:

@@ -134,7 +134,7 @@ def _write(
             return
         if new or decoder is None or any(place.seat != seat for seat, place in enumerate(places)):
             states = [
-                *([take(decoder.state(), [p.seat for p in places[: -len(new) or None]])] if decoder else []),
+                *([take(backend, decoder.state(), [p.seat for p in places[: -len(new) or None]])] if decoder else []),
                 *new,
             ]
             seats = min(width, len(prompts))
@@ -143,7 +143,7 @@ def _write(
             if decoder is None or decoder.batch != seats:
                 decoder = backend.decoder(model, F, params, batch=seats, weights=weights)
             # Idle seats do what the first one does.
-            decoder.load(take(join(backend.xp, states), [*range(len(places)), *[0] * (seats - len(places))]))
+            decoder.load(take(backend, join(backend.xp, states), [*range(len(places)), *[0] * (seats - len(places))]))
             for seat, place in enumerate(places):
                 place.seat = seat
         tokens = [place.row.token for place in places]

@@ -71,7 +71,7 @@ def beam_search(
 
     logits, state = read(model, backend, F, params, fed)
     decoder = backend.decoder(model, F, params, batch=num_beams, weights=weights)
-    decoder.load(take(state, [0] * num_beams))
+    decoder.load(take(backend, state, [0] * num_beams))
     live = [_Path((), 0.0)]
     ended: list[Beam] = []
     rows = logits[None]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from helix_core.tree import tree_map
 
+if TYPE_CHECKING:
+    from helix_core.backends.base import Backend
 
-def take(state: Any, rows: Sequence[int]) -> Any:
+
+def take(backend: Backend, state: Any, rows: Sequence[int]) -> Any:
     """The state of these rows, in this order; a row may be taken several times or not at all."""
-    index = np.asarray(rows, dtype=np.int64)
-    return tree_map(lambda array: array[index], state)
+    index = backend.asarray(np.asarray(rows, dtype=np.int64))
+    return tree_map(lambda array: backend.xp.take(array, index, axis=0), state)
 
 
 def join(xp: Any, states: Sequence[Any]) -> Any:

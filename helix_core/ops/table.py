@@ -84,7 +84,7 @@ class OpTable:
         """The number in an integer or boolean array of no axes; None while a compiler only traces it."""
         try:
             return int(scalar)
-        except TypeError:  # what namespaces that trace raise
+        except (TypeError, ValueError):  # what namespaces that trace raise (MLX: ValueError)
             return None
 
     def __getattr__(self, name: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cpu/cpu"): "helix-plugin-cpu",
     ("backend", "jax/jax"): "helix-plugin-jax",
+    ("backend", "metal/metal"): "helix-plugin-metal",
     ("layer", "blocks/attention"): "helix-plugin-blocks",
     ("layer", "blocks/geglu"): "helix-plugin-blocks",
     ("layer", "blocks/gelu_mlp"): "helix-plugin-blocks",

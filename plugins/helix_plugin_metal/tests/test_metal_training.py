@@ -1,0 +1,136 @@
+"""Training on MLX beside the cpu backend: equal curves, checkpoints that travel both ways, equal texts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from helix_core import create
+from helix_core.data import load_corpus
+from helix_core.generation import Sampling, Stopping, generate
+from helix_core.recipes import parse_recipe
+from helix_core.training import Trainer
+from helix_core.training.checkpoint import load_checkpoint
+
+MIXERS = {
+    "mamba": '{ name = "mamba", d_state = 4 }',
+    "s4d": '{ name = "s4d", d_state = 4 }',
+    "rwkv7": '{ name = "rwkv7", head_dim = 8 }',
+    "hyena": '{ name = "hyena", l_max = 48 }',
+}
+RECIPE = """
+name = "t"
+[model]
+d_model = 16
+n_layers = 2
+mixer = {mixer}
+[data]
+source = "{data}"
+validation = 0.2
+[training]
+steps = {steps}
+batch_size = 2
+seq_len = 48
+checkpoint_every = 5
+[optimizer]
+name = "adamw"
+lr = 3e-3
+[sample]
+max_bytes = 20
+[backend]
+name = "{backend}"
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(8):
+        (folder / f"{i}.txt").write_text(f"line {i}: the quick brown fox jumps over the lazy dog\n" * 20)
+    return folder
+
+
+def trainer(data, mixer, backend):
+    text = RECIPE.format(mixer=MIXERS[mixer], data=data, steps=50, backend=backend)
+    return Trainer(parse_recipe(text, "r.toml"), load_corpus(str(data), 0.2))
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_fifty_steps_are_those_of_the_cpu_backend(data, mixer):
+    losses = {}
+    for backend in ("metal", "cpu"):
+        run = trainer(data, mixer, backend)
+        losses[backend] = [run.advance(50).loss for _ in range(50)]
+    assert losses["metal"][-1] < 0.8 * losses["metal"][0]
+    assert losses["metal"] == pytest.approx(losses["cpu"], rel=1e-3)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_greedy_texts_are_those_of_the_cpu_backend(data, mixer):
+    source = trainer(data, mixer, "metal")
+    for _ in range(30):
+        source.advance(30)
+    values = {name: source.backend.to_numpy(p) for name, p in source.params.items()}
+    limit = 100 if source.model.context is None else min(100, source.model.context - 8)
+    texts, logits = [], []
+    for name in ("metal", "cpu", "reference"):
+        backend = create("backend", name)
+        F, params = backend.bind(mode="infer"), {k: backend.asarray(v) for k, v in values.items()}
+        tokens = backend.asarray(np.frombuffer(b"line 3: the quick", np.uint8).astype(np.int64)[None])
+        with backend.inference():
+            logits.append(backend.to_numpy(source.model.apply(F, params, tokens)[0]))
+        greedy = Sampling(temperature=0)
+        texts.append(
+            b"".join(generate(source.model, backend, F, params, b"line", sampling=greedy, stopping=Stopping(limit)))
+        )
+    assert texts[0] == texts[1] == texts[2]
+    assert len(texts[0]) == limit
+    for other in logits[1:]:
+        assert np.abs(logits[0] - other).max() <= 1e-4 * np.abs(other).max()
+
+
+def helix(*args):
+    command = [sys.executable, "-W", "error", "-m", "helix_core.cli.main", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def test_checkpoints_move_between_backends(data, tmp_path):
+    """Ten steps on metal, ten on cpu, ten on metal: the curve is that of thirty on cpu."""
+    expected = trainer(data, "mamba", "cpu")
+    losses = [expected.advance(50).loss for _ in range(30)]
+    found: list[float] = []
+    folder = None
+    for leg, backend in enumerate(("metal", "cpu", "metal")):
+        run = trainer(data, "mamba", backend)
+        if folder:
+            run.restore(load_checkpoint(folder), folder)
+        found += [run.advance(50).loss for _ in range(10)]
+        folder = run.save(tmp_path / str(leg))
+    assert found == pytest.approx(losses, rel=1e-3)
+
+
+def test_a_run_of_the_command_line(data, tmp_path):
+    """Trained on metal; scores and texts are the same on cpu."""
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(RECIPE.format(mixer=MIXERS["mamba"], data=data, steps=10, backend="cpu"))
+    helix("train", recipe, "--runs", tmp_path / "runs", "--set", "backend.name=metal")
+    (run,) = (tmp_path / "runs").iterdir()
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["backend"] == "metal"
+    assert summary["kernels"]["selective_scan"] == "metal/selective_scan"
+    assert summary["steps"] == 10
+    helix("train", "--resume", run, "--set", "training.steps=15")
+    texts, scores = [], []
+    for backend in ("metal", "cpu"):
+        options = ("--temperature", "0", "--max-bytes", "40", "--backend", backend)
+        texts.append(helix("generate", run, "--prompt", "the", *options))
+        scores.append(json.loads(helix("eval", run, "--data", data, "--json", "--backend", backend))["bits_per_byte"])
+    assert len(texts[0]) == 43
+    assert texts[0] == texts[1]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
