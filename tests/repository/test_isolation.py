@@ -24,16 +24,18 @@ PLUGINS = sorted(name for name, facts in PROJECTS.items() if "helix.plugins" in 
 
 
 def required(*names):
-    """These distributions and all that they need, without extras, each with its canonical name."""
-    found, left = {}, list(names)
+    """These distributions and all that they need, each with its canonical name."""
+    found, done, left = {}, set(), [Requirement(name) for name in names]
     while left:
-        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
-        if name not in found:
+        need = left.pop()
+        name = re.sub(r"[-_.]+", "-", need.name).lower()
+        for extra in {"", *need.extras} - {extra for other, extra in done if other == name}:
+            done.add((name, extra))
             found[name] = importlib.metadata.distribution(name)
             for text in found[name].requires or ():
-                need = Requirement(text)
-                if need.marker is None or need.marker.evaluate({"extra": ""}):
-                    left.append(need.name)
+                further = Requirement(text)
+                if further.marker is None or further.marker.evaluate({"extra": extra}):
+                    left.append(further)
     return found
 
 
