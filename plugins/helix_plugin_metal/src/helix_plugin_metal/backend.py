@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import mlx.core as mx
@@ -11,6 +11,7 @@ import numpy as np
 
 from helix_core.backends import Backend
 from helix_plugin_metal.namespace import xp
+from helix_plugin_metal.selective_scan import metal_works
 
 if TYPE_CHECKING:
     from helix_core.backends.base import Params
@@ -82,6 +83,11 @@ class MetalBackend(Backend):
 
     def synchronize(self) -> None:
         mx.synchronize()
+
+    def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
+        if self.device == "metal":
+            metal_works()  # found out now: it runs something, which cannot be done while a function is compiled
+        return super().bind(dtype=dtype, mode=mode, pins=pins)
 
     def decoder(
         self, model: LanguageModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
