@@ -125,6 +125,14 @@ def test_what_a_gpu_runs_is_the_same(backend, rng, monkeypatch):
     assert all(np.allclose(a, b, atol=1e-6) for k in params for a, b in zip(fused[k], eager[k], strict=True))
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for its CPU device with g++")
+def test_a_layer_that_looks_at_numbers_can_be_compiled(backend, rng):
+    """`moe` routes by counts, which a compiler does not know."""
+    layer = create("layer", "moe", d_model=4, n_experts=2, expert={"name": "swiglu", "d_ff": 4})
+    module, x = backend.module(layer), mx.array(rng.normal(size=(1, 5, 4)).astype(np.float32))
+    assert np.allclose(mx.compile(module)(x), module(x), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("platform", "machine", "installed", "expected"),
     [

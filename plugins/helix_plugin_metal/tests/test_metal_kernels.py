@@ -14,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from helix_plugin_metal import chunked_scan, metal_scan, selective_scan
+from helix_plugin_metal import chunked_scan, linear_scan, metal_scan, selective_scan
+from helix_plugin_metal.checked import right_here
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -35,18 +36,18 @@ inline float simd_sum(float x) {
     return sums[called++] += x;
 }
 }
-template <int N, int CHUNK, int LANES, bool RESET>
-void body(%(parameters)s, const int* u_shape, Place thread_position_in_grid, uint thread_index_in_simdgroup) {
+template <%(template)s>
+void body(%(parameters)s, const int* %(sized)s_shape, Place thread_position_in_grid, uint thread_index_in_simdgroup) {
     (void)thread_index_in_simdgroup;
     %(source)s
 }
-extern "C" void run(%(parameters)s, const int* u_shape) {
-    for (int b = 0; b < u_shape[0]; ++b) {
-        for (int first = 0; first < u_shape[2]; first += 32) {
+extern "C" void run(%(parameters)s, const int* shape) {
+    for (int b = 0; b < shape[0]; ++b) {
+        for (int first = 0; first < shape[2]; first += 32) {
             sums.clear();
-            for (int d = metal::min(first + 32, u_shape[2]) - 1; d >= first; --d) {
+            for (int d = metal::min(first + 32, shape[2]) - 1; d >= first; --d) {
                 called = 0;
-                body<%(template)s>(%(names)s, u_shape, Place{uint(d), uint(b), 0}, uint(d - first));
+                body<%(values)s>(%(names)s, shape, Place{uint(d), uint(b), 0}, uint(d - first));
             }
         }
     }
@@ -60,7 +61,8 @@ def emulated(monkeypatch, tmp_path):
 
     def metal_kernel(*, name, input_names, output_names, source):
         def call(*, inputs, template, grid, threadgroup, output_shapes, output_dtypes):
-            assert grid == (inputs[0].shape[2], inputs[0].shape[0], 1)
+            sized = 1 if "x_shape" in source else 0
+            assert grid == (inputs[sized].shape[2], inputs[sized].shape[0], 1)
             assert threadgroup[0] % 32 == 0
             assert set(output_dtypes) == {mx.float32}
             given = [np.ascontiguousarray(np.array(a)) for a in inputs]
@@ -72,29 +74,33 @@ def emulated(monkeypatch, tmp_path):
             text = PROGRAM % {
                 "parameters": ", ".join(kinds),
                 "names": ", ".join([*input_names, *output_names]),
-                "template": ", ".join(str(value).lower() for _, value in template),
+                "template": ", ".join(f"{'bool' if isinstance(v, bool) else 'int'} {key}" for key, v in template),
+                "values": ", ".join(str(value).lower() for _, value in template),
+                "sized": input_names[sized],
                 "source": source,
             }
-            assert [key for key, _ in template] == ["N", "CHUNK", "LANES", "RESET"]
             library = tmp_path / f"{name}-{abs(hash(text))}.so"
             if not library.exists():
                 (tmp_path / "k.cpp").write_text(text)
                 flags = ["-O1", "-std=c++17", "-Wall", "-Werror", "-shared", "-fPIC"]
                 subprocess.run(["g++", *flags, str(tmp_path / "k.cpp"), "-o", str(library)], check=True)
-            shape = np.array(inputs[0].shape, np.int32)
+            shape = np.array(inputs[sized].shape, np.int32)
             ctypes.CDLL(str(library)).run(*(ctypes.c_void_p(a.ctypes.data) for a in [*given, *made, shape]))
             return [mx.array(a) for a in made]
 
         return call
 
-    metal_scan._kernel.cache_clear()
+    for module in (metal_scan, linear_scan):
+        module._kernel.cache_clear()
     monkeypatch.setattr(mx.fast, "metal_kernel", metal_kernel)
     yield
-    metal_scan._kernel.cache_clear()
+    for module in (metal_scan, linear_scan):
+        module._kernel.cache_clear()
 
 
 def test_the_kernels_agree_with_the_array_operations(emulated):
     assert selective_scan.kernels_agree()
+    assert linear_scan.kernels_agree()
 
 
 @pytest.mark.parametrize(("shape", "states"), [((1, 1, 1), 1), ((2, 33, 40), 16), ((3, 16, 32), 3)])
@@ -118,12 +124,11 @@ def test_a_wrong_kernel_is_found_out(emulated, monkeypatch):
     assert not selective_scan.kernels_agree()
 
 
-def test_a_gpu_on_which_the_kernel_fails_is_told_of(monkeypatch):
+def test_a_gpu_on_which_a_kernel_fails_is_told_of():
     def fail():
         raise RuntimeError("no Metal here")
 
-    monkeypatch.setattr(selective_scan, "kernels_agree", fail)
-    selective_scan._checked.cache_clear()
-    with pytest.warns(RuntimeWarning, match="failed: no Metal here"):
-        assert not selective_scan._checked()
-    selective_scan._checked.cache_clear()
+    with pytest.warns(RuntimeWarning, match="linear_scan failed: no Metal here"):
+        assert not right_here("linear_scan", fail)
+    with pytest.warns(RuntimeWarning, match="is wrong"):
+        assert not right_here("linear_scan", lambda: False)

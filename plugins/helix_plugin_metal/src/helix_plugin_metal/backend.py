@@ -10,8 +10,9 @@ import mlx.core as mx
 import numpy as np
 
 from helix_core.backends import Backend
+from helix_plugin_metal import linear_scan, selective_scan
+from helix_plugin_metal.checked import on_metal_gpu
 from helix_plugin_metal.namespace import xp
-from helix_plugin_metal.selective_scan import metal_works
 
 if TYPE_CHECKING:
     from helix_core.backends.base import Params
@@ -85,8 +86,9 @@ class MetalBackend(Backend):
         mx.synchronize()
 
     def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
-        if self.device == "metal":
-            metal_works()  # found out now: it runs something, which cannot be done while a function is compiled
+        if on_metal_gpu():  # what kernels can do is found out now: it takes a run, and none is possible in a compiler
+            selective_scan.metal_works()
+            linear_scan.metal_works()
         return super().bind(dtype=dtype, mode=mode, pins=pins)
 
     def decoder(

@@ -3,13 +3,12 @@ backward pass."""
 
 from __future__ import annotations
 
-import functools
-import warnings
 from typing import Any
 
 import mlx.core as mx
 
 from helix_plugin_metal import chunked_scan, metal_scan
+from helix_plugin_metal.checked import on_metal_gpu, right_here
 from helix_plugin_metal.elementwise import silu, softplus
 
 Array = Any
@@ -74,22 +73,7 @@ def _how(A: Array) -> Any:
 
 def metal_works() -> bool:
     """Whether MLX runs on a GPU through Metal, and the kernels are right on it."""
-    return mx.default_device().type == mx.gpu and mx.metal.is_available() and _checked()
-
-
-@functools.cache
-def _checked() -> bool:
-    try:
-        right, why = kernels_agree(), "is wrong"
-    except Exception as error:
-        right, why = False, f"failed: {error}"
-    if not right:
-        warnings.warn(
-            f"the Metal kernel of selective_scan {why} on this GPU; MLX's array operations do its work, more slowly",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return right
+    return on_metal_gpu() and right_here("selective_scan", kernels_agree)
 
 
 def kernels_agree() -> bool:
