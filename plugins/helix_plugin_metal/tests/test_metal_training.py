@@ -59,7 +59,9 @@ def trainer(data, mixer, backend):
     return Trainer(parse_recipe(text, "r.toml"), load_corpus(str(data), 0.2))
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize(
+    "mixer", ["mamba", "hyena", *(pytest.param(m, marks=pytest.mark.slow) for m in ("s4d", "rwkv7"))]
+)
 def test_fifty_steps_are_those_of_the_cpu_backend(data, mixer):
     losses = {}
     for backend in ("metal", "cpu"):

@@ -98,7 +98,7 @@ class MetalBackend(Backend):
 
         if weights != "float32":
             return super().decoder(model, F, params, batch=batch, weights=weights)
-        return MetalDecoder(model, self, F, params, batch)
+        return MetalDecoder(model, F, params, batch)
 
     def module(self, model: LanguageModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
         """An `mlx.nn.Module` of a model or a layer, with fresh parameters."""
