@@ -13,6 +13,7 @@ from mlx.utils import tree_flatten
 
 from helix_core import LanguageModel, ModelConfig, create
 from helix_core.descriptors import Availability
+from helix_core.errors import UsageError
 from helix_core.generation import Stopping, beam_search, generate, generate_batch, read_state
 from helix_core.models import loss
 from helix_core.testing import BaseBackendTests
@@ -100,7 +101,7 @@ def test_products_and_their_gradients_are_mlxs_own(rng, shapes):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for its CPU device with g++")
 def test_what_a_gpu_runs_is_the_same(backend, rng, monkeypatch):
-    """There a step is one compiled program, and AdamW one kernel."""
+    """There a step of training or of decoding is one compiled program, and AdamW one kernel."""
     model = LanguageModel(ModelConfig(d_model=8, n_layers=1, mixer={"name": "mamba", "d_state": 2}))
     F, params = backend.bind(), {k: backend.asarray(v) for k, v in model.init(0).items()}
     x, y = (backend.asarray(rng.integers(256, size=(2, 5))) for _ in range(2))
@@ -113,16 +114,29 @@ def test_what_a_gpu_runs_is_the_same(backend, rng, monkeypatch):
         {k: mx.abs(backend.asarray(rng.normal(size=p.shape), "float32")) for k, p in params.items()} for _ in "mv"
     ]
     eager = {k: F.adamw(params[k], gradients[k], moments[0][k], moments[1][k], step=3) for k in params}
+    infer, fed = backend.bind(mode="infer"), [np.array([7, 200]), np.array([0, 9])]
+    eager_decoder = backend.decoder(model, infer, params, batch=2)
+    logits = [eager_decoder.step(tokens) for tokens in fed]
     monkeypatch.setattr(MetalBackend, "device", "metal")
-    for name in ("device", "elementwise", "functional", "products"):
+    for name in ("device", "decoder", "elementwise", "functional", "products"):
         monkeypatch.setattr(importlib.import_module(f"helix_plugin_metal.{name}"), "on_cpu", lambda: False)
     run = backend.value_and_grad(objective)
     for _ in range(2):
         value, found = run(params, x, y, None)
         assert value.item() == pytest.approx(expected.item(), rel=1e-5)
         assert all(np.allclose(found[k], g, atol=1e-5) for k, g in gradients.items())
+    decoder = backend.decoder(model, infer, params, batch=2)
+    assert all(np.allclose(decoder.step(tokens), row, atol=1e-5) for tokens, row in zip(fed, logits, strict=True))
     fused = {k: functional.adamw(params[k], gradients[k], moments[0][k], moments[1][k], step=3) for k in params}
     assert all(np.allclose(a, b, atol=1e-6) for k in params for a, b in zip(fused[k], eager[k], strict=True))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for its CPU device with g++")
+def test_a_layer_that_looks_at_numbers_can_be_compiled(backend, rng):
+    """`moe` routes by counts, which a compiler does not know."""
+    layer = create("layer", "moe", d_model=4, n_experts=2, expert={"name": "swiglu", "d_ff": 4})
+    module, x = backend.module(layer), mx.array(rng.normal(size=(1, 5, 4)).astype(np.float32))
+    assert np.allclose(mx.compile(module)(x), module(x), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +223,18 @@ def test_beams_and_saved_states(parts, tmp_path):
     first.save().write(tmp_path / "state", "me")
     saved = read_state(tmp_path / "state", "me", parts[0], parts[2], BYTES)
     assert text + b"".join(generate(*parts, stopping=Stopping(11), resume=saved)) == expected
+
+
+def test_a_full_context_is_said_in_words(backend):
+    model = LanguageModel(
+        ModelConfig(d_model=8, n_layers=1, mixer={"name": "attention", "n_heads": 2, "max_length": 4})
+    )
+    params = {name: backend.asarray(a) for name, a in model.init(0).items()}
+    decoder = backend.decoder(model, backend.bind(mode="infer"), params)
+    for token in range(4):
+        decoder.step(np.array([token]))
+    with pytest.raises(UsageError, match="context is full"):
+        decoder.step(np.array([4]))
 
 
 def test_a_decoder_gives_each_row_the_state_of_another(parts):

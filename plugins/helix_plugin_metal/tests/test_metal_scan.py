@@ -1,4 +1,4 @@
-"""The chunked selective scan: by the kernel kit, over many chunks, and at extremes."""
+"""The scans: by the kernel kit, over many chunks, and at extremes."""
 
 from __future__ import annotations
 
@@ -34,6 +34,28 @@ class TestSelectiveScan(BaseKernelTests):
         ragged = {"reset": rng.random((2, 150)) < 0.1, "lengths": np.array([97, 0])}
         yield Sample(inputs(rng, 2, 150, 3, 4) | ragged, label="documents and padding over chunks")
         yield Sample(inputs(rng, 2, 0, 3, 4), label="no steps")
+
+
+class TestLinearScan(BaseKernelTests):
+    kernel, op, backend = "metal/linear_scan", "linear_scan", "metal"
+
+    def samples(self, rng):
+        plain = {"a": rng.uniform(0, 1, size=(2, 150, 7)), "x": rng.normal(size=(2, 150, 7))}
+        yield Sample(plain, label="many steps")
+        yield Sample(plain | {"reset": rng.random((2, 150)) < 0.1, "initial_state": rng.normal(size=(2, 7))})
+        yield Sample({"a": np.ones((1, 20, 3)), "x": np.zeros((1, 20, 3))}, label="nothing happens")
+        yield Sample({"a": np.ones((1, 0, 3)), "x": np.zeros((1, 0, 3))}, label="no steps")
+
+
+def test_a_document_does_not_hear_of_a_nan_before_it(rng):
+    a, x = rng.uniform(0, 1, size=(1, 9, 2)), rng.normal(size=(1, 9, 2))
+    x[0, 2, 0] = np.nan
+    reset = np.arange(9)[None] == 5
+    F = create("backend", "metal").bind()
+    y, last = F.linear_scan(mx.array(a, mx.float32), mx.array(x, mx.float32), None, mx.array(reset))
+    assert np.isnan(np.array(y)[0, 2:5, 0]).all()
+    assert np.isfinite(np.array(y)[0, 5:]).all()
+    assert np.isfinite(np.array(last)).all()
 
 
 def on_mlx(arrays):

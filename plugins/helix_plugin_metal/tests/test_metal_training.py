@@ -54,12 +54,14 @@ def data(tmp_path_factory):
     return folder
 
 
-def trainer(data, mixer, backend):
+def trainer(data, mixer, backend, options=()):
     text = RECIPE.format(mixer=MIXERS[mixer], data=data, steps=50, backend=backend)
-    return Trainer(parse_recipe(text, "r.toml"), load_corpus(str(data), 0.2))
+    return Trainer(parse_recipe(text, "r.toml", options), load_corpus(str(data), 0.2))
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize(
+    "mixer", ["mamba", "hyena", *(pytest.param(m, marks=pytest.mark.slow) for m in ("s4d", "rwkv7"))]
+)
 def test_fifty_steps_are_those_of_the_cpu_backend(data, mixer):
     losses = {}
     for backend in ("metal", "cpu"):
@@ -67,6 +69,24 @@ def test_fifty_steps_are_those_of_the_cpu_backend(data, mixer):
         losses[backend] = [run.advance(50).loss for _ in range(50)]
     assert losses["metal"][-1] < 0.8 * losses["metal"][0]
     assert losses["metal"] == pytest.approx(losses["cpu"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["training.chunk=16"],
+        ["model.reversible=true", 'model.mlp={name="swiglu"}'],
+        ["model.dropout=0.2", "model.stochastic_depth=0.2"],
+        ["data.reset=true", "training.accumulation=2", "training.clip=0.5"],
+    ],
+    ids=["chunks", "reversible", "dropout", "documents"],
+)
+def test_every_way_of_training_is_that_of_the_cpu_backend(data, options):
+    losses = []
+    for backend in ("metal", "cpu"):
+        run = trainer(data, "mamba", backend, options)
+        losses.append([run.advance(50).loss for _ in range(5)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

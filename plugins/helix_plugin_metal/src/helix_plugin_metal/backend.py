@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
 
 from helix_core.backends import Backend
+from helix_plugin_metal import linear_scan, selective_scan
+from helix_plugin_metal.checked import on_metal_gpu
 from helix_plugin_metal.namespace import xp
 
 if TYPE_CHECKING:
@@ -83,6 +85,12 @@ class MetalBackend(Backend):
     def synchronize(self) -> None:
         mx.synchronize()
 
+    def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
+        if on_metal_gpu():  # what kernels can do is found out now: it takes a run, and none is possible in a compiler
+            selective_scan.metal_works()
+            linear_scan.metal_works()
+        return super().bind(dtype=dtype, mode=mode, pins=pins)
+
     def decoder(
         self, model: LanguageModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
     ) -> Decoder:
@@ -90,7 +98,7 @@ class MetalBackend(Backend):
 
         if weights != "float32":
             return super().decoder(model, F, params, batch=batch, weights=weights)
-        return MetalDecoder(model, self, F, params, batch)
+        return MetalDecoder(model, F, params, batch)
 
     def module(self, model: LanguageModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
         """An `mlx.nn.Module` of a model or a layer, with fresh parameters."""

@@ -3,33 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
-from helix_core.backends.decoder import PlainDecoder
+from helix_core.backends.decoder import Decoder
 from helix_core.errors import UsageError
 from helix_core.tree import tree_map
+from helix_plugin_metal.device import on_cpu
+
+if TYPE_CHECKING:
+    from helix_core.backends.base import Params
+    from helix_core.models import LanguageModel
+    from helix_core.ops import OpTable
 
 
-class MetalDecoder(PlainDecoder):
-    """One evaluation a step, of the logits and of the state: not all of a state is needed for the next logits."""
+class MetalDecoder(Decoder):
+    """One evaluation a step, of the logits and of the state: not all of a state is needed for the next logits.
+
+    On a GPU, the step is compiled: to build its graph anew would take longer than to compute it.
+    """
+
+    def __init__(self, model: LanguageModel, F: OpTable, params: Params, batch: int) -> None:
+        super().__init__(batch, "float32", model.config.vocab_size)
+        self._params, self._model, self._F = dict(params), model, F
+
+        def run(params: Params, tokens: Any, state: Any) -> tuple[Any, Any]:
+            logits, after = model.apply(F, params, tokens, state=state)
+            return logits[:, -1].astype(mx.float32), after
+
+        self._run = run if on_cpu() else mx.compile(run)
+        self.load(model.init_state(F, batch))
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
         fed = mx.array(self._checked(tokens)[:, None])
-        logits, after = self._model.apply(self._F, self._params, fed, state=self._state)
-        logits = logits[:, -1].astype(mx.float32)
-        mx.eval(logits, after)
-        self._state = after
+        if self._room is not None:
+            if self._room < 1:
+                raise self._full()
+            self._room -= 1
+        logits, self._state = self._run(self._params, fed, self._state)
+        mx.eval(logits, self._state)
         return np.array(logits)
+
+    def load(self, state: Any) -> None:
+        self._state = state  # arrays of a state are never written to
+        self._room = self._model.room(self._F, state)
+
+    def state(self) -> Any:
+        return self._state
 
     def reorder(self, rows: Sequence[int]) -> None:
         if len(rows) != self.batch or not all(0 <= row < self.batch for row in rows):
             raise UsageError(f"rows must be {self.batch} numbers within 0..{self.batch - 1}, not {list(rows)}")
         index = mx.array(list(rows))
         self.load(tree_map(lambda array: mx.take(array, index, axis=0), self._state))
-
-    def state(self) -> Any:
-        """Arrays are never written to, so the state itself is a copy of it."""
-        return self._state

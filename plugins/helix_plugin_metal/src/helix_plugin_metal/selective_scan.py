@@ -1,17 +1,17 @@
-"""Mamba's scan in MLX: chunk by chunk, each computed again in the backward pass."""
+"""Mamba's scan: Metal kernels on Apple's GPUs, chunks of array operations elsewhere; states are computed again in the
+backward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
 
-from helix_plugin_metal.elementwise import exp_product, silu, softplus
+from helix_plugin_metal import chunked_scan, metal_scan
+from helix_plugin_metal.checked import on_metal_gpu, right_here
+from helix_plugin_metal.elementwise import silu, softplus
 
 Array = Any
-CHUNK_NUMBERS = 1 << 18
-"""About how many numbers the states of a chunk have: they should stay in a processor's cache."""
 
 
 def selective_scan(
@@ -54,81 +54,38 @@ def selective_scan(
 
 @mx.custom_function
 def _scan(u: Array, delta: Array, A: Array, B: Array, C: Array, start: Array, *reset: Array) -> tuple[Array, ...]:
-    """y (B, L, D) of C and the states alone, the last state (B, D, N), and those that chunks start from."""
-    rates, h = A.T, mx.swapaxes(start, 1, 2)
-    starts, ys = [], []
-    for piece in _pieces(u.shape, A.shape[1]):
-        starts.append(h)
-        dt, x, b, c, new = _cut(piece, u, delta, B, C, reset)
-        _, states = _states(dt, dt * x, rates, b, h, new)
-        h = states[-1]
-        ys.append((c[:, :, None, :] @ mx.stack(states))[:, :, 0, :])
-    return mx.swapaxes(mx.concatenate(ys), 0, 1), mx.swapaxes(h, 1, 2), mx.stack(starts)
+    """y (B, L, D) of C and the states alone, the last state (B, D, N), and what the backward pass starts from."""
+    return _how(A).forward(u, delta, A, B, C, start, *(reset or (None,)))
 
 
 @_scan.vjp
 def _scan_backward(primals: Any, gradients: Any, outputs: Any) -> tuple[Array, ...]:
     u, delta, A, B, C, _start, *reset = primals
     to_y, to_last, _ = gradients
-    rates, g = A.T, mx.swapaxes(to_last, 1, 2)
-    to_rates = mx.zeros_like(rates)
-    parts: list[tuple[Array, ...]] = []
-    pieces = list(_pieces(u.shape, A.shape[1]))
-    for index in reversed(range(len(pieces))):
-        dt, x, b, c, new = _cut(pieces[index], u, delta, B, C, reset)
-        h = outputs[2][index]
-        added = dt * x
-        decays, states = _states(dt, added, rates, b, h, new)
-        before = [h, *states[:-1]]
-        out = mx.swapaxes(to_y[:, pieces[index]], 0, 1)[:, :, None, :]
-        into = out * c[..., None]
-        # g_t: the gradient of the state after step t.
-        gs: list[Array] = []
-        for t in reversed(range(len(states))):
-            gs.append(into[t] + g)
-            g = decays[t] * gs[-1]
-            if new is not None:
-                g, before[t] = mx.where(new[t], 0, g), mx.where(new[t], 0, before[t])
-        every = mx.stack(gs[::-1])
-        to_added = (b[:, :, None, :] @ every)[:, :, 0, :]
-        to_exponent = every * mx.stack(before) * decays
-        to_rates = to_rates + mx.sum(to_exponent * dt[:, :, None, :], axis=(0, 1))
-        parts.append(
-            (
-                to_added * dt,
-                to_added * x + mx.sum(to_exponent * rates, axis=2),
-                mx.sum(every * added[:, :, None, :], axis=-1),
-                mx.sum(mx.stack(states) * out, axis=-1),
-            )
-        )
-    to_u, to_delta, to_b, to_c = (mx.swapaxes(mx.concatenate(p), 0, 1) for p in zip(*parts[::-1], strict=True))
-    none = tuple(mx.zeros_like(r) for r in reset)
-    return to_u, to_delta, to_rates.T, to_b, to_c, mx.swapaxes(g, 1, 2), *none
+    found = _how(A).backward(u, delta, A, B, C, outputs[2], *(reset or (None,)), to_y, to_last)
+    return *found, *(mx.zeros_like(r) for r in reset)
 
 
-def _pieces(shape: tuple[int, ...], states: int) -> Iterator[slice]:
-    batch, length, channels = shape
-    steps = min(max(CHUNK_NUMBERS // max(batch * channels * states, 1), 8), 64)
-    return (slice(begin, begin + steps) for begin in range(0, length, steps))
+def _how(A: Array) -> Any:
+    """The module that does the work."""
+    return metal_scan if A.shape[1] <= metal_scan.MOST_STATES and metal_works() else chunked_scan
 
 
-def _cut(piece: slice, u: Array, delta: Array, B: Array, C: Array, reset: Any) -> tuple[Array, ...]:
-    """The steps of a chunk, time first: its slices are then contiguous."""
-    dt, x, b, c = (mx.swapaxes(a[:, piece], 0, 1) for a in (delta, u, B, C))
-    return dt, x, b, c, mx.swapaxes(reset[0][:, piece], 0, 1)[:, :, None, None] if reset else None
+def metal_works() -> bool:
+    """Whether MLX runs on a GPU through Metal, and the kernels are right on it."""
+    return on_metal_gpu() and right_here("selective_scan", kernels_agree)
 
 
-def _states(dt: Array, added: Array, rates: Array, b: Array, h: Array, new: Array | None) -> tuple[Array, list[Array]]:
-    """dt, added (T, B, D), rates (N, D), b (T, B, N), h (B, N, D) -> decays (T, B, N, D) and the states after steps.
-
-    Channels come last, so that no operation has a short inner axis.
-    """
-    decays = exp_product(dt[:, :, None, :], rates)
-    inputs = added[:, :, None, :] * b[..., None]
-    states = []
-    for t in range(dt.shape[0]):
-        if new is not None:
-            h = mx.where(new[t], 0, h)
-        h = decays[t] * h + inputs[t]
-        states.append(h)
-    return decays, states
+def kernels_agree() -> bool:
+    """Whether the Metal kernels give, for a small input, what the array operations give."""
+    shapes = [(2, 40, 70), (2, 40, 70), (70, 5), (2, 40, 5), (2, 40, 5), (2, 70, 5), (2, 40, 70), (2, 70, 5), (2, 40)]
+    keys = mx.random.split(mx.random.key(0), len(shapes))
+    arrays = [mx.random.normal(shape, key=key) for shape, key in zip(shapes, keys, strict=True)]
+    u, delta, A, B, C, start, to_y, to_last, chance = arrays
+    scanned, reset = (u, mx.abs(delta), -mx.abs(A), B, C), chance > 1
+    results = []
+    for how in (metal_scan, chunked_scan):
+        y, last, starts = how.forward(*scanned, start, reset)
+        results.append((y, last, *how.backward(*scanned, starts, reset, to_y, to_last)))
+    close = [mx.max(mx.abs(a - b)) <= 1e-4 * mx.max(mx.abs(b)) for a, b in zip(*results, strict=True)]
+    return bool(mx.all(mx.stack(close)))
