@@ -56,7 +56,7 @@ class LanguageModel:
         layer: Layer[Any] = create("layer", component.name, d_model=self.config.d_model, **component.options)
         if layer.shares and self.config.reversible:
             raise ConfigError(
-                f"layer {component.name!r} reads what earlier layers wrote, which reversible blocks do not keep",
+                f"layer {component.name!r} reads what the model's layers share, which reversible blocks do not keep",
                 hint="set model.reversible = false, or the layer's option for it (rwkv7: value_residual = false)",
             )
         return layer
@@ -69,7 +69,8 @@ class LanguageModel:
                     which = f"the {part} of block {i} ({type(layer).__name__})"
                     raise UsageError(
                         f"{purpose} needs causal layers, and {which} looks ahead",
-                        hint="it would see what it is to predict; switch that off (`bidirectional = false`)",
+                        hint="it would see what it is to predict; switch that off (`bidirectional = false`, or of a "
+                        'mixture of experts `router = "learned"`)',
                     )
 
     def _collect_params(self) -> dict[str, ParamSpec]:
@@ -215,7 +216,7 @@ class LanguageModel:
                 reset = reorder(F.xp, F.xp.logical_and(reset, mask), order)
         x: Array = self.embed(F, params, tokens, key)
         residual, after = None, []
-        shared: dict[str, Array] = {}
+        shared: dict[str, Array] = {"tokens": tokens}
         for i in range(len(self.blocks)):
             before = None if state is None else state["blocks"][i]
             rows: dict[str, Any] = {"reset": reset, "lengths": lengths, "key": key, "losses": losses, "shared": shared}
