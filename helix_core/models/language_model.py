@@ -76,6 +76,8 @@ class LanguageModel:
     def _collect_params(self) -> dict[str, ParamSpec]:
         shape = (self.config.vocab_size, self.config.d_model)
         specs = {"embedding.weight": ParamSpec(shape, normal(0.02), decay=False)}
+        if self.config.embedding_norm:
+            specs |= {f"embedding_norm.{name}": spec for name, spec in self.norm.params().items()}
         for i, block in enumerate(self.blocks):
             specs |= {f"blocks.{i}.{name}": spec for name, spec in block.params().items()}
         specs |= {f"norm.{name}": spec for name, spec in self.norm.params().items()}
@@ -150,6 +152,8 @@ class LanguageModel:
     def embed(self, F: OpTable, params: Mapping[str, Array], tokens: Array, key: Array | None = None) -> Array:
         """Integer tokens (B, L) -> what the first block reads (B, L, D)."""
         x = F.embedding(tokens, params["embedding.weight"])
+        if self.config.embedding_norm:
+            x, _ = self.norm.apply(F, _pick(self._groups["embedding_norm"], params), x)
         return x if key is None else F.dropout(x, key, rate=self.config.dropout)
 
     def run_block(

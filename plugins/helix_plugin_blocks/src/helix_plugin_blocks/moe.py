@@ -46,6 +46,9 @@ class MoEConfig(LayerConfig):
         None, description="learned: divide the chosen experts' weights by their sum; default: if there are several"
     )
     balance: float = Field(0.01, ge=0, description="learned: weight of the load-balance loss in the training loss")
+    shared_expert: ComponentConfig | None = Field(
+        None, description="one more layer like the experts, which all steps go through, times the sigmoid of a gate"
+    )
     motifs: tuple[Run, ...] = Field(
         (), description="motif: runs of tokens, or texts of bytes, most frequent first; `helix motifs` finds them"
     )
@@ -87,6 +90,8 @@ class MoE(Layer[MoEConfig]):
     expert_choice   the experts among whose n top_k / E largest gates of the document's n steps g_te is; g_te
     motif      the expert of the longest of `motifs` that ends at step t, else that of a hash of the token; 1, no gate
 
+    With `shared_expert`, sigmoid(w_s x_t) shared_expert(x_t) is added.
+
     Experts see the steps that are routed to them and no others: steps are sorted by expert, each expert is one product
     over its own. (Under a compiler that must know all sizes every expert sees all steps, for the same result.) Nothing
     is dropped, so a step's result does not depend on other documents. The loss is least, `balance`, when experts are
@@ -94,8 +99,8 @@ class MoE(Layer[MoEConfig]):
     behind it: such a layer is not causal and has no state. A motif is a matter of the tokens before and at a step,
     which the model shares with the layer.
     State: none, every step on its own; motif: tokens (B, S), the last of the document, -1 for none, one fewer than the
-    longest motif has. The gate and the experts' names as in Hugging Face's Mixtral, each expert with the names of its
-    own layer.
+    longest motif has. Names of the gates and the experts as in Hugging Face's Mixtral and Qwen3-Next, each expert with
+    the names of its own layer.
     Source: Shazeer et al., Outrageously Large Neural Networks, 2017; Fedus, Zoph and Shazeer, Switch Transformers, 2021
     (loss); Jiang et al., Mixtral of Experts, 2024 (weights); Zhou et al., Mixture-of-Experts with Expert Choice
     Routing, 2022; Roller et al., Hash Layers For Large Sparse Models, 2021 (routing by tokens).
@@ -105,14 +110,8 @@ class MoE(Layer[MoEConfig]):
 
     def __init__(self, config: MoEConfig) -> None:
         super().__init__(config)
-        from helix_core.plugin_system import create
-
-        self.expert: Layer[Any] = create("layer", config.expert.name, d_model=config.d_model, **config.expert.options)
-        if self.expert.reach != 0:
-            raise ConfigError(
-                f"experts treat every step on its own, and {config.expert.name!r} does not",
-                hint="take an MLP: swiglu, geglu or gelu_mlp",
-            )
+        self.expert = self._made(config.expert)
+        self.shared = None if config.shared_expert is None else self._made(config.shared_expert)
         self._motifs: Motifs | None = None
         if config.router == "expert_choice":
             self.causal, self.reach = False, None
@@ -120,10 +119,21 @@ class MoE(Layer[MoEConfig]):
             self._motifs = Motifs(config.motifs, config.n_experts)
             self.shares, self.reach = True, self._motifs.longest - 1
 
+    def _made(self, component: ComponentConfig) -> Layer[Any]:
+        from helix_core.plugin_system import create
+
+        expert: Layer[Any] = create("layer", component.name, d_model=self.config.d_model, **component.options)
+        if expert.reach != 0:
+            raise ConfigError(
+                f"experts treat every step on its own, and {component.name!r} does not",
+                hint="take an MLP: swiglu, geglu or gelu_mlp",
+            )
+        return expert
+
     def token_weights(self) -> int:
         c = self.config
-        gate = 0 if c.router == "motif" else c.n_experts * c.d_model
-        return gate + (super().token_weights() - gate) * c.chosen // c.n_experts
+        each = self.expert.token_weights()
+        return super().token_weights() - (c.n_experts - c.chosen) * each
 
     def init_state(self, F: OpTable, batch: int) -> State:
         if self._motifs is None or self._motifs.longest == 1:
@@ -136,6 +146,9 @@ class MoE(Layer[MoEConfig]):
         specs: dict[str, ParamSpec] = gate
         for e in range(c.n_experts):
             specs |= {f"experts.{e}.{name}": spec for name, spec in self.expert.params().items()}
+        if self.shared is not None:
+            specs |= {f"shared_expert.{name}": spec for name, spec in self.shared.params().items()}
+            specs["shared_expert_gate.weight"] = ParamSpec((1, c.d_model), fan_in())
         return specs
 
     def apply(
@@ -184,6 +197,10 @@ class MoE(Layer[MoEConfig]):
             y = self._everywhere(F, p, steps, chosen, weights)
         else:
             y = self._routed(F, p, steps, chosen, weights, counts)
+        if self.shared is not None:
+            own = {name: p[f"shared_expert.{name}"] for name in self.shared.params()}
+            every = self.shared.apply(F, own, steps[None])[0][0]
+            y = y + F.sigmoid(F.linear(steps, p["shared_expert_gate.weight"])) * every
         return xp.reshape(y, (batch, length, width)), after, loss
 
     def _by_motif(
