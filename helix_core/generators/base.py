@@ -135,6 +135,9 @@ class TokenGenerator(Generator[ConfigT]):
     More fields may follow.
     """
 
+    looks_ahead: bool = False
+    """True if a model may read all inputs before it says anything: targets are not among the inputs that follow."""
+
     @property
     @abstractmethod
     def seq_len(self) -> int:

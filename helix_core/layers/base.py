@@ -53,8 +53,9 @@ class Layer(ABC, Generic[ConfigT]):
     """How many steps of a document a state holds at most; None for no limit."""
 
     shares: bool = False
-    """Whether `apply` also takes `shared`: a dict of arrays, empty at first, that one call of a model hands to its
-    layers in their order. What a layer writes those after it may read: the same steps, nothing of other calls.
+    """Whether `apply` also takes `shared`: a dict of arrays that one call of a model hands to its layers in their
+    order. It begins with `tokens` (B, L); what a layer writes those after it may read: the same steps, nothing of
+    other calls.
     """
 
     def __init__(self, config: ConfigT) -> None:

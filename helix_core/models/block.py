@@ -21,7 +21,9 @@ class Norm:
         self.kind, self.d_model, self.eps = kind, d_model, eps
 
     def params(self) -> dict[str, ParamSpec]:
-        specs = {"weight": ParamSpec((self.d_model,), constant(1.0), decay=False)}
+        # A weight that is zero-centred may decay: the norm decays to that without weights (Qwen3-Next).
+        centered = self.kind == "zero_centered_rms_norm"
+        specs = {"weight": ParamSpec((self.d_model,), constant(0.0 if centered else 1.0), decay=centered)}
         if self.kind == "layer_norm":
             specs["bias"] = ParamSpec((self.d_model,), constant(0.0), decay=False)
         return specs
@@ -31,9 +33,10 @@ class Norm:
         if self.kind == "layer_norm":
             x = x if residual is None else x + residual
             return F.layer_norm(x, p["weight"], p["bias"], eps=self.eps), x
+        weight = p["weight"] + 1 if self.kind == "zero_centered_rms_norm" else p["weight"]
         if residual is None:
-            return F.rms_norm(x, p["weight"], eps=self.eps), x
-        y, total = F.add_rms_norm(x, residual, p["weight"], eps=self.eps)
+            return F.rms_norm(x, weight, eps=self.eps), x
+        y, total = F.add_rms_norm(x, residual, weight, eps=self.eps)
         return y, total
 
 

@@ -34,8 +34,11 @@ class ModelConfig(BaseModel):
     mlp: tuple[ComponentConfig, ...] | None = Field(
         None, description="a second layer in every block, after the mixer; a list is gone through like the mixers"
     )
-    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    norm: Literal["rms_norm", "layer_norm", "zero_centered_rms_norm"] = Field(
+        "rms_norm", description="in front of every layer and of the head; zero-centred ones multiply by 1 + weight"
+    )
     norm_eps: float = Field(1e-5, gt=0)
+    embedding_norm: bool = Field(False, description="a norm of the embeddings too, as in RWKV")
     dropout: float = Field(
         0.0, ge=0, lt=1, description="share of the embeddings and of what each layer adds that is dropped in training"
     )

@@ -56,7 +56,7 @@ class LanguageModel:
         layer: Layer[Any] = create("layer", component.name, d_model=self.config.d_model, **component.options)
         if layer.shares and self.config.reversible:
             raise ConfigError(
-                f"layer {component.name!r} reads what earlier layers wrote, which reversible blocks do not keep",
+                f"layer {component.name!r} reads what the model's layers share, which reversible blocks do not keep",
                 hint="set model.reversible = false, or the layer's option for it (rwkv7: value_residual = false)",
             )
         return layer
@@ -69,12 +69,15 @@ class LanguageModel:
                     which = f"the {part} of block {i} ({type(layer).__name__})"
                     raise UsageError(
                         f"{purpose} needs causal layers, and {which} looks ahead",
-                        hint="it would see what it is to predict; switch that off (`bidirectional = false`)",
+                        hint="it would see what it is to predict; switch that off (`bidirectional = false`, or of a "
+                        'mixture of experts `router = "learned"`)',
                     )
 
     def _collect_params(self) -> dict[str, ParamSpec]:
         shape = (self.config.vocab_size, self.config.d_model)
         specs = {"embedding.weight": ParamSpec(shape, normal(0.02), decay=False)}
+        if self.config.embedding_norm:
+            specs |= {f"embedding_norm.{name}": spec for name, spec in self.norm.params().items()}
         for i, block in enumerate(self.blocks):
             specs |= {f"blocks.{i}.{name}": spec for name, spec in block.params().items()}
         specs |= {f"norm.{name}": spec for name, spec in self.norm.params().items()}
@@ -149,6 +152,8 @@ class LanguageModel:
     def embed(self, F: OpTable, params: Mapping[str, Array], tokens: Array, key: Array | None = None) -> Array:
         """Integer tokens (B, L) -> what the first block reads (B, L, D)."""
         x = F.embedding(tokens, params["embedding.weight"])
+        if self.config.embedding_norm:
+            x, _ = self.norm.apply(F, _pick(self._groups["embedding_norm"], params), x)
         return x if key is None else F.dropout(x, key, rate=self.config.dropout)
 
     def run_block(
@@ -215,7 +220,7 @@ class LanguageModel:
                 reset = reorder(F.xp, F.xp.logical_and(reset, mask), order)
         x: Array = self.embed(F, params, tokens, key)
         residual, after = None, []
-        shared: dict[str, Array] = {}
+        shared: dict[str, Array] = {"tokens": tokens}
         for i in range(len(self.blocks)):
             before = None if state is None else state["blocks"][i]
             rows: dict[str, Any] = {"reset": reset, "lengths": lengths, "key": key, "losses": losses, "shared": shared}

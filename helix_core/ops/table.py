@@ -87,6 +87,13 @@ class OpTable:
         except (TypeError, ValueError):  # what namespaces that trace raise (MLX: ValueError)
             return None
 
+    def when(self, holds: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+        """`then()` if a boolean of no axes holds, else `otherwise()`; both return trees of the same arrays.
+
+        Namespaces that trace have a form of their own, so that one of the two is computed there as well.
+        """
+        return then() if int(holds) else otherwise()
+
     def __getattr__(self, name: str) -> Any:
         # Reached only for unknown names: bound ops live in the instance's own dictionary.
         raise AttributeError(f"no op {name!r} in the table; the ops are {', '.join(OPS)}")

@@ -83,10 +83,9 @@ def reversible_value_and_grad(
             grads |= found
         with backend.inference():
             pulled = grads.pop(FIRST) + grads.pop(SECOND)
-        table = "embedding.weight"
-        _, found = of_embedding({table: params[table]}, tokens, pulled, key)
+        _, found = of_embedding({n: p for n, p in params.items() if n.startswith("embedding")}, tokens, pulled, key)
         with backend.inference():
-            grads[table] = grads[table] + found[table]
+            grads |= {name: grads[name] + grad for name, grad in found.items()}
             return value + share * sum(losses), {name: grads[name] for name in params}
 
     return run

@@ -53,7 +53,7 @@ class Trainer:
     """A model, its optimizer and its data, bound to a backend that can train; `tokenizer` is that of a corpus.
 
     Raises ConfigError, ComponentNotFound, ComponentUnavailable or DataError if the recipe cannot be carried out here,
-    UsageError if a layer of the model looks ahead.
+    UsageError if a layer of the model looks ahead and the data do not allow that.
     """
 
     def __init__(self, recipe: Recipe, data: Corpus | Task, tokenizer: Tokenizer = BYTES) -> None:
@@ -65,7 +65,8 @@ class Trainer:
         self.F = self.backend.bind(dtype=recipe.backend.dtype, mode="train", pins=pins)
         self.F_infer = self.backend.bind(dtype=recipe.backend.dtype, mode="infer", pins=pins)
         self.model = LanguageModel(recipe.model)
-        self.model.require_causal("training on the next token")
+        if not (isinstance(data, Task) and data.generator.looks_ahead):
+            self.model.require_causal("training on the next token")
         self.optimizer: Optimizer[Any] = create("optimizer", recipe.optimizer.name, **recipe.optimizer.options)
         self.schedule: Schedule[Any] = create("lr_schedule", recipe.schedule.name, **recipe.schedule.options)
         self.batches: Batches | TaskBatches

@@ -46,6 +46,19 @@ def test_experts_compute_their_own_steps_only(reference, monkeypatch):
     assert sum(seen) == 3 * 11 * 2
 
 
+def test_a_shared_expert_sees_every_step(reference):
+    layer, p = made(top_k=2, shared_expert={"name": "gelu_mlp", "d_ff": 3})
+    F = reference.bind(dtype="float64")
+    x = np.random.default_rng(0).normal(size=(2, 7, 4))
+    without, _ = made(top_k=2)[0].apply(F, p, x)
+    own = {k.removeprefix("shared_expert."): v for k, v in p.items() if k.startswith("shared_expert.")}
+    gate = 1 / (1 + np.exp(-x @ p["shared_expert_gate.weight"].T))
+    expected = without + gate * layer.shared.apply(F, own, x)[0]
+    np.testing.assert_allclose(layer.apply(F, p, x)[0], expected, rtol=1e-12)
+    plain = helix_core.create("layer", "moe", d_model=4, n_experts=5, expert=EXPERT, top_k=2)
+    assert layer.token_weights() == plain.token_weights() + layer.shared.token_weights() + 4
+
+
 def test_the_balance_is_least_when_experts_are_used_equally(reference):
     layer, p = made(top_k=1, balance=1.0)
     F = reference.bind(dtype="float64")

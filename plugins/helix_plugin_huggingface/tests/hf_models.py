@@ -3,6 +3,27 @@
 MAMBA = {"vocab_size": 61, "hidden_size": 24, "state_size": 5, "num_hidden_layers": 2}
 MAMBA2 = {**MAMBA, "num_heads": 6, "head_dim": 8, "n_groups": 2, "chunk_size": 16}
 
+RWKV = {"vocab_size": 61, "hidden_size": 24, "num_hidden_layers": 2}
+QWEN = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "linear_key_head_dim": 6,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "shared_expert_intermediate_size": 10,
+    "max_position_embeddings": 256,
+}
+LINEAR = {"num_hidden_layers": 2, "layer_types": ["linear_attention"] * 2, "num_experts": 0}
+
 SHAPES = {
     "mamba": ("mamba", MAMBA),
     "mamba-untied": ("mamba", {**MAMBA, "tie_word_embeddings": False, "expand": 3, "conv_kernel": 3}),
@@ -16,6 +37,27 @@ SHAPES = {
     "mamba2-plain-conv": (
         "mamba2",
         {**MAMBA2, "use_conv_bias": False, "expand": 1, "num_heads": 4, "head_dim": 6, "time_step_limit": [0.01, 0.05]},
+    ),
+    "rwkv": ("rwkv", RWKV),
+    "rwkv-tied": ("rwkv", {**RWKV, "tie_word_embeddings": True, "hidden_size": 40}),
+    "rwkv-widths": (
+        "rwkv",
+        {**RWKV, "attention_hidden_size": 16, "intermediate_size": 37, "num_hidden_layers": 3, "rescale_every": 2},
+    ),
+    "qwen3-next": ("qwen3_next", {**QWEN, "num_hidden_layers": 2, "full_attention_interval": 2}),
+    "qwen3-next-linear": ("qwen3_next", {**QWEN, **LINEAR, "tie_word_embeddings": True}),
+    "qwen3-next-mixed": (
+        "qwen3_next",
+        {
+            **QWEN,
+            "layer_types": ["full_attention", "linear_attention", "linear_attention", "full_attention"],
+            "mlp_only_layers": [1],
+            "norm_topk_prob": False,
+            "attention_bias": True,
+            "linear_num_key_heads": 4,
+            "linear_conv_kernel_dim": 3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+        },
     ),
 }
 

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from hf_models import random_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -73,7 +74,7 @@ def test_weights_of_another_architecture(saved, edit_config, refused):
     [
         ({"model_type": "mamba3"}, "did you mean 'mamba"),
         ({"model_type": "llama"}, "supported: mamba, falcon_mamba, mamba2"),
-        ({"model_type": "qwen3_next"}, "hybrid"),
+        ({"model_type": "qwen3_5"}, "hybrid"),
         ({"model_type": 7}, "model_type 7 is not supported"),
         ({"model_type": None}, "has no model_type"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu' cannot be imported"),
@@ -289,3 +290,59 @@ def test_import_needs_no_transformers(saved, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("rwkv", {"layer_norm_epsilon": 1e-3}, "the last norm has 1e-05"),
+        ("rwkv", {"intermediate_size": 0}, "intermediate_size must be a whole number"),
+        ("qwen3-next", {"layer_types": ["linear_attention", "mamba"]}, "layer_types must be 2 times"),
+        ("qwen3-next", {"layer_types": ["linear_attention"]}, "layer_types must be 2 times"),
+        ("qwen3-next", {"mlp_only_layers": "all"}, "mlp_only_layers must be a list"),
+        ("qwen3-next", {"rope_parameters": {"rope_type": "yarn"}}, "rotary positions are not rescaled"),
+        ("qwen3-next", {"rope_parameters": 3}, "rope_parameters must be a table"),
+        ("qwen3-next", {"num_experts_per_tok": 9}, "more than there are experts"),
+        ("qwen3-next", {"num_experts": 5}, "missing model.layers.0.mlp.experts.4.down_proj.weight"),
+        ("qwen3-next", {"hidden_act": "gelu"}, "activation is silu"),
+    ],
+)
+def test_configs_of_rwkv_and_qwen3_next_that_do_not_fit(kind, changes, message, tmp_path, helix):
+    random_model(kind).save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "config.json").read_text()) | changes
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    code, _, err = helix("import", tmp_path / "saved", "--out", tmp_path / "run")
+    assert code != 0
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("mixer", "model", "message"),
+    [
+        ({"name": "gated_deltanet"}, {}, "blocks without an mlp; norm = 'rms_norm'; norms with different epsilons"),
+        (
+            [{"name": "gated_deltanet"}, {"name": "attention", "n_heads": 2, "window": 8}],
+            {"mlp": {"name": "gelu_mlp"}, "norm": "zero_centered_rms_norm", "norm_eps": 1e-6},
+            "the mlps gelu_mlp; attention with qk_norm = False; attention with gate = False; attention with window = 8",
+        ),
+        ({"name": "rwkv4"}, {}, "rwkv4_channel_mix in every block"),
+        ({"name": "rwkv4"}, {"mlp": {"name": "rwkv4_channel_mix"}}, "of the embeddings too"),
+    ],
+)
+def test_runs_that_are_no_rwkv_or_qwen3_next_are_not_exported(mixer, model, message):
+    from helix_core.errors import UsageError
+    from helix_core.models import ModelConfig
+    from helix_plugin_huggingface.writing import family_for
+
+    config = ModelConfig.model_validate({"d_model": 8, "n_layers": 2, "mixer": mixer, **model})
+    with pytest.raises(UsageError, match=message):
+        family_for(config)
+
+
+def test_tensors_of_multi_token_prediction_are_left_out(tmp_path, helix):
+    random_model("qwen3-next-linear").save_pretrained(tmp_path / "saved")
+    file = tmp_path / "saved" / "model.safetensors"
+    save_file({**load_file(file), "mtp.fc.weight": torch.ones(3)}, file, {"format": "pt"})
+    code, _, err = helix("import", tmp_path / "saved", "--out", tmp_path / "run")
+    assert code == 0, err

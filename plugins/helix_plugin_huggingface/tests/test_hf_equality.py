@@ -28,14 +28,16 @@ def ours(run, backend):
 
 def theirs(model):
     with torch.no_grad():
-        return model(torch.tensor(TOKENS)).logits.float().numpy()
+        return model(torch.tensor(TOKENS), use_cache=False).logits.float().numpy()
 
 
 def assert_equal_logits(found, expected):
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", hf_models.SHAPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "mixed" in name else []) for name in hf_models.SHAPES]
+)
 def test_logits_both_ways_and_tensors_round_trip(name, tmp_path, helix, caplog):
     model = hf_models.random_model(name)
     model.save_pretrained(tmp_path / "theirs")
@@ -53,10 +55,15 @@ def test_logits_both_ways_and_tensors_round_trip(name, tmp_path, helix, caplog):
     assert type(loaded) is type(model)
     assert not any(report.values()), report
     assert not [record.message for record in caplog.records if "key" in record.message.lower()]
-    np.testing.assert_array_equal(theirs(loaded.eval()), expected)
+    if getattr(model.config, "num_experts", 0):
+        assert_equal_logits(theirs(loaded.eval()), expected)  # torch's grouped products round by where weights lie
+    else:
+        np.testing.assert_array_equal(theirs(loaded.eval()), expected)
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "falcon-mamba"])
+@pytest.mark.parametrize(
+    "name", ["mamba", "mamba2", "falcon-mamba", "rwkv", pytest.param("qwen3-next", marks=pytest.mark.slow)]
+)
 def test_the_same_200_greedy_tokens(name, tmp_path, helix):
     model = hf_models.random_model(name, seed=3)
     model.save_pretrained(tmp_path / "theirs")

@@ -21,6 +21,7 @@ class TestHyenaRecurrent(BaseLayerTests):
         {"d_model": 8, "modes": 4},
         {"d_model": 6, "order": 3, "num_heads": 2, "modes": 3},
         {"d_model": 5, "short_filter_order": 1, "modes": 1, "longest": 64.0},
+        {"d_model": 6, "num_heads": 2, "outer_product": True, "modes": 2},
     )
 
 

@@ -36,6 +36,7 @@ class TestHyena(BaseLayerTests):
             "normalized": True,
             "decay_shift": 1.0,
         },
+        {"d_model": 6, "l_max": 80, "num_heads": 2, "outer_product": True, "filter_order": 5, "decay_shift": 0.1},
     )
 
 
@@ -90,6 +91,23 @@ def test_the_published_operator(options):
     y, _ = layer.apply(F, p, x)
     for row in range(2):
         assert np.abs(y[row] - written_out(layer.config, p, x[row])).max() < 1e-12
+
+
+def test_multihyena_is_a_filter_for_each_heads_outer_products():
+    layer, F, p = make(num_heads=2, outer_product=True, l_max=20)
+    x = np.random.default_rng(1).normal(size=(2, 25, 6))
+    (h,) = layer.filters(F, p, 20)
+    h = h[:, ::9]  # of a head, the same for its 3 x 3 products
+    u = x @ p["in_proj.weight"].T + p["in_proj.bias"]
+    u = np.concatenate([np.zeros((2, 2, 18)), u], 1)
+    u = sum(u[:, j : j + 25] * p["short_filter.weight"][:, j] for j in range(3)) + p["short_filter.bias"]
+    q, k, v = (part.reshape(2, 25, 2, 3) for part in np.split(u, 3, axis=2))
+    y = np.zeros((2, 25, 2, 3))
+    for b, t, m in np.ndindex(2, 25, 2):
+        z = sum(h[t - s, m] * np.outer(v[b, s, m], k[b, s, m]) for s in range(max(0, t - 19), t + 1))
+        y[b, t, m] = z @ q[b, t, m]
+    expected = y.reshape(2, 25, 6) @ p["out_proj.weight"].T + p["out_proj.bias"]
+    assert np.abs(layer.apply(F, p, x)[0] - expected).max() < 1e-12
 
 
 def test_what_lies_further_back_than_l_max_has_no_influence():
@@ -234,7 +252,13 @@ def test_embeddings_are_those_of_the_authors():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"num_heads": 4}, "divisible by num_heads"), ({"filter_emb_dim": 4}, "must be odd"), ({"order": 1}, "order")],
+    [
+        ({"num_heads": 4}, "divisible by num_heads"),
+        ({"filter_emb_dim": 4}, "must be odd"),
+        ({"order": 1}, "order"),
+        ({"order": 3, "outer_product": True}, "order = 2"),
+        ({"decoding": "fast"}, "'auto', 'direct' or 'online'"),
+    ],
 )
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(ConfigError, match=message):

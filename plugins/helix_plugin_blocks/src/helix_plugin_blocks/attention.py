@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -29,7 +29,10 @@ class AttentionConfig(LayerConfig):
     rope: bool = Field(True, description="rotary positions")
     rope_theta: float = Field(10000.0, gt=1, description="θ of the rotary positions")
     rope_fraction: float = Field(1.0, gt=0, le=1, description="share of a head's channels that are turned")
-    qk_norm: bool = Field(False, description="RMS norm of each query and key head")
+    qk_norm: bool | Literal["zero_centered"] = Field(
+        False, description="RMS norm of each query and key head, times its weight or, zero-centred, 1 + weight"
+    )
+    gate: bool = Field(False, description="multiply each head's output by the sigmoid of a gate")
     qkv_bias: bool = Field(False, description="add biases to queries, keys and values")
     o_bias: bool = Field(False, description="add a bias to the output")
     norm_eps: float = Field(1e-6, gt=0, description="epsilon of qk_norm")
@@ -74,12 +77,14 @@ class Attention(Layer[AttentionConfig]):
         y_i = W_o [Σ_j softmax_j(q_i·k_j / sqrt(K)) v_j], over the steps i - window < j <= i of the document
 
     R_i turns pairs of channels (first half, second half) by i θ^(-2m/K) radians; positions count from the start of
-    each document. Parameter names as in Hugging Face's Llama.
+    each document. With `gate`, W_q has a gate behind each head's query, and the head's Σ is multiplied by its sigmoid.
+    Parameter names as in Hugging Face's Llama; gates as in Qwen3-Next.
     State: keys, values (B, S, G, K), turned already, position p in slot p % S; position (B,), steps so far. With a
     window S = window, constant however long the document. Without one S = max_length, and going on from a state
     beyond that raises UsageError; the parallel face has no limit.
     Source: Vaswani et al., Attention Is All You Need, 2017; Shazeer, multi-query attention, 2019; Ainslie et al., GQA,
-    2023; Su et al., RoFormer, 2021; Beltagy et al., Longformer, 2020 (window).
+    2023; Su et al., RoFormer, 2021; Beltagy et al., Longformer, 2020 (window); Qiu et al., Gated
+    Attention for Large Language Models, 2025 (gate).
     """
 
     def __init__(self, config: AttentionConfig) -> None:
@@ -92,19 +97,20 @@ class Attention(Layer[AttentionConfig]):
     def params(self) -> dict[str, ParamSpec]:
         c = self.config
         Q, KV = c.heads * c.width, c.groups * c.width
+        asked = 2 * Q if c.gate else Q
         specs = {
-            "q_proj.weight": ParamSpec((Q, c.d_model), fan_in()),
+            "q_proj.weight": ParamSpec((asked, c.d_model), fan_in()),
             "k_proj.weight": ParamSpec((KV, c.d_model), fan_in()),
             "v_proj.weight": ParamSpec((KV, c.d_model), fan_in()),
             "o_proj.weight": ParamSpec((c.d_model, Q), fan_in(), residual=True),
         }
         if c.qkv_bias:
-            sizes = {"q_proj.bias": Q, "k_proj.bias": KV, "v_proj.bias": KV}
+            sizes = {"q_proj.bias": asked, "k_proj.bias": KV, "v_proj.bias": KV}
             specs |= {name: ParamSpec((size,), constant(0.0), decay=False) for name, size in sizes.items()}
         if c.o_bias:
             specs["o_proj.bias"] = ParamSpec((c.d_model,), constant(0.0), decay=False)
         if c.qk_norm:
-            ones = ParamSpec((c.width,), constant(1.0), decay=False)
+            ones = ParamSpec((c.width,), constant(0.0 if c.qk_norm == "zero_centered" else 1.0), decay=False)
             specs |= {"q_norm.weight": ones, "k_norm.weight": ones}
         return specs
 
@@ -152,20 +158,26 @@ class Attention(Layer[AttentionConfig]):
         if state is not None and c.window is None:
             self._check(F, position, lengths)
 
-        def heads(name: str, count: int) -> Array:
+        def heads(name: str, count: int, width: int) -> Array:
             flat = F.linear(x, p[f"{name}_proj.weight"], p.get(f"{name}_proj.bias"))
-            return xp.reshape(flat, (batch, length, count, c.width))
+            return xp.reshape(flat, (batch, length, count, width))
 
-        q, k, v = heads("q", c.heads), heads("k", c.groups), heads("v", c.groups)
+        q, gate = heads("q", c.heads, c.width * (2 if c.gate else 1)), None
+        if c.gate:
+            q, gate = q[..., : c.width], q[..., c.width :]
+        k, v = heads("k", c.groups, c.width), heads("v", c.groups, c.width)
         if c.qk_norm:
-            q = F.rms_norm(q, p["q_norm.weight"], eps=c.norm_eps)
-            k = F.rms_norm(k, p["k_norm.weight"], eps=c.norm_eps)
+            one = 1.0 if c.qk_norm == "zero_centered" else 0.0
+            q = F.rms_norm(q, p["q_norm.weight"] + one, eps=c.norm_eps)
+            k = F.rms_norm(k, p["k_norm.weight"] + one, eps=c.norm_eps)
         if c.rope:
             at = xp.arange(length, dtype=xp.int64, device=device_of(x)) if position is None else position
             cos, sin = angles(F, at, c.turned, c.rope_theta)
             q, k = (rotate(xp, part, xp.astype(cos, part.dtype), xp.astype(sin, part.dtype)) for part in (q, k))
         before = (None, None) if state is None else (state["keys"], state["values"])
         y, keys, values = F.attention(q, k, v, position, *before, lengths, window=c.window or 0)
+        if gate is not None:
+            y = y * F.sigmoid(gate)
         y = F.linear(xp.reshape(y, (batch, length, c.heads * c.width)), p["o_proj.weight"], p.get("o_proj.bias"))
         if state is None:
             return y, None

@@ -21,7 +21,7 @@ def imported(family: Family, model: LanguageModel, found: Mapping[str, Tensor], 
     Raises CheckpointError that names every tensor that is missing, too many, or of another shape or dtype.
     """
     names = family.names(model)
-    found = dict(found)
+    found = {name: tensor for name, tensor in found.items() if not name.startswith(family.ignored)}
     for name, alias in family.aliases.items():
         if name not in found and alias in found:
             found[name] = found.pop(alias)

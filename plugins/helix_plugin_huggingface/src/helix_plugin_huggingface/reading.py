@@ -27,7 +27,7 @@ DTYPES = "dtypes.json"
 TOKENIZER = "tokenizer.json"
 BESIDE = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 
-_HYBRIDS = ("qwen3_next", "qwen3_5", "olmo_hybrid", "kimi_linear")
+_HYBRIDS = ("qwen3_5", "qwen3_5_moe", "olmo_hybrid", "kimi_linear")
 
 
 def family_of(config: dict[str, Any]) -> Family:
@@ -42,8 +42,8 @@ def family_of(config: dict[str, Any]) -> Family:
         raise ConfigError("config.json has no model_type", hint=supported)
     if kind in _HYBRIDS:
         raise ConfigError(
-            f"model_type {kind!r} is a hybrid of linear attention with gated attention and its own MLPs, which Helix "
-            "cannot represent",
+            f"model_type {kind!r} is a hybrid of linear attention and attention with another layout than Qwen3-Next's, "
+            "which Helix does not read",
             hint=supported,
         )
     raise ConfigError(f"model_type {kind!r} is not supported{did_you_mean(str(kind), FAMILIES)}", hint=supported)

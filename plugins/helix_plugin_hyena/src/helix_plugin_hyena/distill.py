@@ -36,8 +36,10 @@ def distill(
     double = {name: np.asarray(value, np.float64) for name, value in p.items()}
     # Without the skips, which stay as they are.
     double["filter.bias"] = np.zeros_like(double["filter.bias"])
-    head = config.d_model // config.num_heads
-    taps = np.concatenate([h[:, :head] for h in layer.filters(F, double, config.l_max)], axis=1)
+    # The first channel of each filter: heads share filters side by side, or a head's channels share one.
+    heads = config.heads
+    every = slice(None, None, heads.channels // heads.filters) if config.outer_product else slice(heads.filters)
+    taps = np.concatenate([h[:, every] for h in layer.filters(F, double, config.l_max)], axis=1)
     log_a, c, errors = [], [], []
     for h in taps.T:
         found = fit(h, modes)
@@ -59,7 +61,7 @@ def distill(
 
 def recurrent_component(config: HyenaConfig, modes: int) -> ComponentConfig:
     """The mixer that the parameters of `distill` belong to."""
-    options = {name: getattr(config, name) for name in ("order", "num_heads", "short_filter_order")}
+    options = {name: getattr(config, name) for name in ("order", "num_heads", "outer_product", "short_filter_order")}
     return ComponentConfig.model_validate({"name": "hyena_recurrent", "modes": modes, **options})
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, normal, uniform
 from helix_core.ops import OpTable, device_of
 from helix_core.ops.long_conv import long_conv_flops
+from helix_plugin_hyena.heads import Heads
 from helix_plugin_hyena.history import carried
 from helix_plugin_hyena.implicit_filter import Kept, embedding, mlp, mlp_params, window
+from helix_plugin_hyena.online import Online, position_after
 
 Array = Any
+
+DIRECT = 2048
+"""Taps up to which a step sums over all of its history, unless told otherwise: that is less work up to so many."""
 
 
 class HyenaConfig(LayerConfig):
@@ -23,6 +29,9 @@ class HyenaConfig(LayerConfig):
     order: int = Field(2, ge=2, description="N: gates, and one more than there are long convolutions")
     l_max: int = Field(1024, gt=1, description="taps of the long filters: how far back the layer looks")
     num_heads: int = Field(1, gt=0, description="heads; the channels of a head have filters of their own, heads share")
+    outer_product: bool = Field(
+        False, description="MultiHyena: a filter for each head, over the outer products of its keys and values"
+    )
     short_filter_order: int = Field(3, gt=0, description="taps of the short convolution")
     filter_order: int = Field(64, gt=0, description="width of the network that draws the filters")
     filter_emb_dim: int = Field(3, ge=3, description="size of a position's embedding; odd: time, cosines and sines")
@@ -34,6 +43,10 @@ class HyenaConfig(LayerConfig):
     decay_shift: float = Field(0.0, ge=0, description="added to the decay, so that filters need not vanish")
     normalized: bool = Field(False, description="divide a filter's values at each position by their sum of sizes")
     bidirectional: bool = Field(False, description="look ahead too, for filling in spans; such a layer has no state")
+    decoding: Literal["auto", "direct", "online"] = Field(
+        "auto",
+        description=f"a step sums over l_max inputs, or takes O(log² l_max) on average; auto: online beyond {DIRECT}",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> HyenaConfig:
@@ -41,12 +54,23 @@ class HyenaConfig(LayerConfig):
             raise ValueError(f"d_model = {self.d_model} must be divisible by num_heads = {self.num_heads}")
         if self.filter_emb_dim % 2 == 0:
             raise ValueError("filter_emb_dim must be odd: time, and as many cosines as sines")
+        if self.outer_product and self.order != 2:
+            raise ValueError("outer_product is defined for order = 2: queries, keys and values")
         return self
+
+    @property
+    def heads(self) -> Heads:
+        return Heads(self.d_model, self.num_heads, self.outer_product)
 
     @property
     def filters(self) -> int:
         """Filters in one direction."""
-        return (self.order - 1) * self.d_model // self.num_heads
+        return (self.order - 1) * self.heads.filters
+
+    @property
+    def online(self) -> bool:
+        """Whether steps go by blocks."""
+        return self.decoding == "online" or (self.decoding == "auto" and self.l_max > DIRECT)
 
 
 class Hyena(Layer[HyenaConfig]):
@@ -57,18 +81,26 @@ class Hyena(Layer[HyenaConfig]):
         y = W_out (x_0 v) + b_out
         h(t) = network([t, cos, sin of 2πft]) (exp(-a t) + shift),  t in 0..1 over l_max steps
 
-    All at once it takes O(L log L) time. A step of decoding takes O(l_max), exactly, whatever came before: the state
-    holds the inputs of the convolutions as far back as the filters reach. Steps further back than l_max have no
-    influence. `bidirectional` adds a filter over the steps ahead to each long convolution; the short one looks back.
+    With `outer_product` (MultiHyena) heads m have one filter h^m each, x_0, x_1, v are queries, keys and values, and
+    Z_t = (h^m * v^m x_1^mᵀ)_t + D^m v^m_t x_1^m_tᵀ,  y^m_t = Z_t x_0^m_t, Z of d_model / num_heads squared numbers.
 
-    State: short (B, K-1, (N+1) D), last inputs of the short convolution; long.i (B, l_max-1, D), of the i-th long one.
+    All at once it takes O(L log L) time. Decoding is exact: the state holds the inputs of the convolutions as far back
+    as the filters reach, and steps further back than l_max have no influence. A step takes O(l_max), a sum over them,
+    or O(log² l_max) on average by blocks of steps (`decoding`), whose state is four times as large. `bidirectional`
+    adds a filter over the steps ahead to each long convolution; the short one looks back.
+
+    State: short (B, K-1, (N+1) D), last inputs of the short convolution; long.i, of the i-th long one, (B, l_max-1, D)
+    or blocks (`helix_plugin_hyena.online.Online`) and position (B,), steps so far.
     Source: Poli et al., Hyena Hierarchy: Towards Larger Convolutional Language Models, 2023, and the authors' code,
-    which also trains the embeddings of positions, at a hundredth of the learning rate.
+    which also trains the embeddings of positions, at a hundredth of the learning rate. MultiHyena: Massaroli et al.,
+    Laughing Hyena Distillery, 2023.
     """
 
     def __init__(self, config: HyenaConfig) -> None:
         super().__init__(config)
         self.causal = not config.bidirectional
+        self.heads = config.heads
+        self._online = Online(config.l_max) if config.online else None
         self._kept = Kept()
 
     def params(self) -> dict[str, ParamSpec]:
@@ -88,7 +120,7 @@ class Hyena(Layer[HyenaConfig]):
         }
 
     def filters(self, F: OpTable, p: Params, length: int) -> list[Array]:
-        """For each long convolution the filter (length, D), its skip D_i added to the first tap; the backward
+        """For each long convolution the filter (length, channels), its skip D_i added to the first tap; the backward
         filters of a bidirectional layer follow, without the tap of the present.
         """
         c, xp = self.config, F.xp
@@ -96,16 +128,16 @@ class Hyena(Layer[HyenaConfig]):
         h = mlp(F, p, z, c.filter_inner_mlps)
         if c.normalized:
             h = h / xp.sum(xp.abs(h), axis=-1, keepdims=True)
-        head = c.d_model // c.num_heads
-        decay = window(xp, z[:, :1], head, c.fast_decay_pct, c.slow_decay_pct, c.decay_target) + c.decay_shift
+        count = self.heads.filters
+        decay = window(xp, z[:, :1], count, c.fast_decay_pct, c.slow_decay_pct, c.decay_target) + c.decay_shift
         found = []
-        for i in range(h.shape[1] // head):
-            values = h[:, i * head : (i + 1) * head] * decay
+        for i in range(h.shape[1] // count):
+            values = h[:, i * count : (i + 1) * count] * decay
             if i < c.order - 1:
-                first = values[:1, :] + p["filter.bias"][i * head : (i + 1) * head]
+                first = values[:1, :] + p["filter.bias"][i * count : (i + 1) * count]
             else:
                 first = xp.zeros_like(values[:1, :])
-            found.append(xp.tile(xp.concat([first, values[1:, :]], axis=0), (1, c.num_heads)))
+            found.append(self.heads.spread(xp, xp.concat([first, values[1:, :]], axis=0), 1))
         return found
 
     def token_weights(self) -> int:
@@ -113,27 +145,41 @@ class Hyena(Layer[HyenaConfig]):
         return (c.order + 1) * c.d_model * (c.d_model + c.short_filter_order) + c.d_model * c.d_model
 
     def mixing_flops(self, length: int) -> float:
-        c = self.config
+        c, heads = self.config, self.heads
         directions = 2 if c.bidirectional else 1
-        return directions * (c.order - 1) * c.d_model * long_conv_flops(length, c.l_max) / length
+        convolutions = directions * (c.order - 1) * heads.channels
+        return convolutions * long_conv_flops(length, c.l_max) / length + heads.read_flops
 
     def step_mixing_flops(self, length: int) -> float:
-        c = self.config
-        return 0.0 if c.bidirectional else (c.order - 1) * c.d_model * long_conv_flops(1, c.l_max, c.l_max - 1)
+        c, heads = self.config, self.heads
+        if c.bidirectional:
+            return 0.0
+        each = self._online.step_flops() if self._online else long_conv_flops(1, c.l_max, c.l_max - 1)
+        return (c.order - 1) * heads.channels * each + heads.read_flops
 
     def step_weights(self) -> int:
         # The filters as they are drawn, instead of the network that draws them.
         c, sizes = self.config, {name: math.prod(spec.shape) for name, spec in self.params().items()}
-        drawn = (c.order - 1) * c.d_model * c.l_max
+        taps = self._online.step_taps() if self._online else c.l_max
+        drawn = int((c.order - 1) * self.heads.channels * taps)
         return drawn + sum(size for name, size in sizes.items() if not name.startswith("filter."))
 
-    def init_state(self, F: OpTable, batch: int) -> State:
+    def step_traffic(self, length: int) -> int:
         c = self.config
+        if self._online is None:
+            return super().step_traffic(length)
+        short = 2 * (c.short_filter_order - 1) * (c.order + 1) * c.d_model
+        return short + int((c.order - 1) * self.heads.channels * self._online.step_traffic())
+
+    def init_state(self, F: OpTable, batch: int) -> State:
+        c, channels = self.config, self.heads.channels
         if c.bidirectional:
             return {}
-        width = (c.order + 1) * c.d_model
-        longs = {f"long.{i}": F.zeros(batch, c.l_max - 1, c.d_model) for i in range(c.order - 1)}
-        return {"short": F.zeros(batch, c.short_filter_order - 1, width), **longs}
+        state: State = {"short": F.zeros(batch, c.short_filter_order - 1, (c.order + 1) * c.d_model)}
+        if self._online is None:
+            return state | {f"long.{i}": F.zeros(batch, c.l_max - 1, channels) for i in range(c.order - 1)}
+        state["position"] = F.asarray(np.zeros(batch, dtype=np.int64))
+        return state | {f"long.{i}": self._online.empty(F, batch, channels) for i in range(c.order - 1)}
 
     def apply(
         self,
@@ -159,19 +205,48 @@ class Hyena(Layer[HyenaConfig]):
         )
         last_gate, *gates, v = xp.unstack(xp.reshape(u, (*u.shape[:2], c.order + 1, c.d_model)), axis=2)
         after: State = {"short": short}
+        if state is not None and self._online is not None:
+            after["position"] = position_after(xp, state["position"], x.shape[1], reset, lengths)
         for i, gate in enumerate(reversed(gates)):
-            post = last_gate if i == c.order - 2 else None
-            if state is not None:
-                v, history = v * gate, state[f"long.{i}"]
-                after[f"long.{i}"] = carried(xp, history, v, reset, lengths)
-                v = F.long_conv(v, filters[i], None, post, history, reset, lengths)
-            elif not c.bidirectional:
+            post = last_gate if i == c.order - 2 and not c.outer_product else None
+            if c.outer_product or c.bidirectional or state is not None:
+                v, gate = self.heads.products(xp, gate, v), None
+            if c.bidirectional:
+                v = both_ways(F, v, filters[i], filters[c.order - 1 + i], reset, lengths)
+                v = v if post is None else v * post
+            elif state is None:
                 v = F.long_conv(v, filters[i], gate, post, None, reset, lengths)
             else:
-                ahead = filters[c.order - 1 + i]
-                v = both_ways(F, v * gate, filters[i], ahead, reset, lengths)
-                v = v if post is None else v * post
+                v, after[f"long.{i}"] = self._go_on(F, v, filters[i], post, i, state, after, reset, lengths)
+        if c.outer_product:
+            v = self.heads.read(xp, v, last_gate)
         return F.linear(v, p["out_proj.weight"], p["out_proj.bias"]), None if state is None else after
+
+    def _go_on(
+        self,
+        F: OpTable,
+        v: Array,
+        filter: Array,
+        post: Array | None,
+        i: int,
+        state: State,
+        after: State,
+        reset: Array | None,
+        lengths: Array | None,
+    ) -> tuple[Array, Any]:
+        """The i-th long convolution of v (B, L, channels) behind a state, times `post`; and its state after."""
+        xp, online, before = F.xp, self._online, state[f"long.{i}"]
+        if online is None:
+            y = F.long_conv(v, filter, None, post, before, reset, lengths)
+            return y, carried(xp, before, v, reset, lengths)
+        if v.shape[1] == 1 and reset is None and lengths is None:
+            y, following = online.step(F, before, state["position"], v, filter)
+            return y if post is None else y * post, following
+        history = online.history(xp, before, state["position"])
+        reach = history[:, history.shape[1] - (self.config.l_max - 1) :, :]
+        y = F.long_conv(v, filter, None, post, reach, reset, lengths)
+        history = carried(xp, history, v, reset, lengths)
+        return y, online.build(F, history, after["position"], filter)
 
     def _filters(self, F: OpTable, p: Params, length: int, with_state: bool) -> list[Array]:
         longest = self.config.l_max

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helix_core.descriptors import CommandDescriptor, LayerDescriptor
+from helix_core.descriptors import CommandDescriptor, GeneratorDescriptor, LayerDescriptor
 from helix_core.hookspecs import hookimpl
 
 PLUGIN_API = "1.0"
@@ -37,5 +37,23 @@ def helix_commands() -> Sequence[CommandDescriptor]:
             name="distill",
             target="helix_plugin_hyena.cli.distill:command",
             summary="Make recurrences of a Hyena's long filters.",
+        ),
+        CommandDescriptor(
+            name="infill",
+            target="helix_plugin_hyena.cli.infill:command",
+            summary="Fill in spans of a text with a model that sees both sides.",
+        ),
+    ]
+
+
+@hookimpl
+def helix_generators() -> Sequence[GeneratorDescriptor]:
+    return [
+        GeneratorDescriptor(
+            name="masked-spans",
+            target="helix_plugin_hyena.masked_spans:MaskedSpans",
+            config="helix_plugin_hyena.masked_spans:MaskedSpansConfig",
+            summary="windows of files in which spans of bytes are masked, to be filled in",
+            provides=("tokens",),
         )
     ]

@@ -12,6 +12,7 @@ from helix_core.layers.base import Array
 from helix_core.layers.init import constant, fan_in, normal, uniform
 from helix_core.ops import OpTable
 from helix_core.ops.long_conv import long_conv_flops
+from helix_plugin_hyena.heads import Heads
 
 
 class HyenaRecurrentConfig(LayerConfig):
@@ -19,6 +20,9 @@ class HyenaRecurrentConfig(LayerConfig):
 
     order: int = Field(2, ge=2, description="N: gates, and one more than there are long convolutions")
     num_heads: int = Field(1, gt=0, description="heads; the channels of a head have filters of their own, heads share")
+    outer_product: bool = Field(
+        False, description="MultiHyena: a filter for each head, over the outer products of its keys and values"
+    )
     short_filter_order: int = Field(3, gt=0, description="taps of the short convolution")
     modes: int = Field(16, gt=0, description="damped waves of a filter: complex numbers of state for each channel")
     longest: float = Field(512.0, gt=1, description="longest memory that fresh filters start with, in steps")
@@ -27,11 +31,17 @@ class HyenaRecurrentConfig(LayerConfig):
     def _fits(self) -> HyenaRecurrentConfig:
         if self.d_model % self.num_heads:
             raise ValueError(f"d_model = {self.d_model} must be divisible by num_heads = {self.num_heads}")
+        if self.outer_product and self.order != 2:
+            raise ValueError("outer_product is defined for order = 2: queries, keys and values")
         return self
 
     @property
+    def heads(self) -> Heads:
+        return Heads(self.d_model, self.num_heads, self.outer_product)
+
+    @property
     def filters(self) -> int:
-        return (self.order - 1) * self.d_model // self.num_heads
+        return (self.order - 1) * self.heads.filters
 
 
 class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
@@ -42,7 +52,9 @@ class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
         y = W_out (x_0 v) + b_out
 
     log a = -exp(filter.log_decay) + i filter.phase. `helix distill` writes it from a trained `hyena`; it trains too.
-    State: short (B, K-1, (N+1) D), last inputs of the short convolution; long.i (B, D, modes, 2), of the i-th long one.
+    With `outer_product`, each head's filter goes over the products of its keys and values, and x_0 are queries.
+    State: short (B, K-1, (N+1) D), last inputs of the short convolution; long.i (B, D, modes, 2), of the i-th long one,
+    D d_model / num_heads channels of it with `outer_product`.
     Source: Massaroli et al., Laughing Hyena Distillery: Extracting Compact Recurrences from Convolutions, 2023.
     """
 
@@ -70,16 +82,16 @@ class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
         return rng.uniform(0, math.pi, shape) / np.arange(1, shape[1] + 1)
 
     def mixing_flops(self, length: int) -> float:
-        c = self.config
-        return (c.order - 1) * c.d_model * long_conv_flops(length, length) / length
+        c, heads = self.config, self.config.heads
+        return (c.order - 1) * heads.channels * long_conv_flops(length, length) / length + heads.read_flops
 
     def step_mixing_flops(self, length: int) -> float:
-        c = self.config
-        return 11 * (c.order - 1) * c.d_model * c.modes
+        c, heads = self.config, self.config.heads
+        return 11 * (c.order - 1) * heads.channels * c.modes + heads.read_flops
 
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config
-        longs = {f"long.{i}": F.zeros(batch, c.d_model, c.modes, 2) for i in range(c.order - 1)}
+        longs = {f"long.{i}": F.zeros(batch, c.heads.channels, c.modes, 2) for i in range(c.order - 1)}
         return {"short": F.zeros(batch, c.short_filter_order - 1, (c.order + 1) * c.d_model), **longs}
 
     def apply(
@@ -92,8 +104,7 @@ class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
         reset: Array | None = None,
         lengths: Array | None = None,
     ) -> tuple[Array, State | None]:
-        c, xp = self.config, F.xp
-        head = c.d_model // c.num_heads
+        c, xp, heads = self.config, F.xp, self.config.heads
         log_a = xp.stack([-xp.exp(p["filter.log_decay"]), p["filter.phase"]], axis=-1)
         u, short = F.causal_conv1d(
             F.linear(x, p["in_proj.weight"], p["in_proj.bias"]),
@@ -106,16 +117,15 @@ class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
         last_gate, *gates, v = xp.unstack(xp.reshape(u, (*u.shape[:2], c.order + 1, c.d_model)), axis=2)
         after: State = {"short": short}
         for i, gate in enumerate(reversed(gates)):
-            own = slice(i * head, (i + 1) * head)
-            a = xp.tile(log_a[own], (c.num_heads, 1, 1))
-            residues = xp.tile(p["filter.c"][own], (c.num_heads, 1, 1))
-            v = v * gate
-            skip = v * xp.tile(p["filter.bias"][own], (c.num_heads,))
+            own = slice(i * heads.filters, (i + 1) * heads.filters)
+            a, residues = (heads.spread(xp, part[own], 0) for part in (log_a, p["filter.c"]))
+            v = heads.products(xp, gate, v)
+            skip = v * heads.spread(xp, p["filter.bias"][own], 0)
             if state is None and reset is None:
                 v = F.long_conv(v, F.diagonal_ssm_filter(a, residues, length=x.shape[1])) + skip
             else:
                 before = None if state is None else state[f"long.{i}"]
                 v, after[f"long.{i}"] = F.diagonal_ssm(v, a, residues, before, reset, lengths)
                 v = v + skip
-        y = F.linear(v * last_gate, p["out_proj.weight"], p["out_proj.bias"])
+        y = F.linear(heads.read(xp, v, last_gate), p["out_proj.weight"], p["out_proj.bias"])
         return y, None if state is None else after

@@ -88,6 +88,14 @@ class JaxBackend(Backend):
             if key not in _compiled:
                 _compiled[key] = jax.jit(getattr(table, name), static_argnames=tuple(op.attrs))
             table.__dict__[name] = _compiled[key]
+
+        def when(holds: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+            known = table.known(holds)
+            if known is None:
+                return jax.lax.cond(holds, then, otherwise)
+            return then() if known else otherwise()
+
+        table.__dict__["when"] = when
         return table
 
     def decoder(

@@ -17,7 +17,12 @@ def helix_commands() -> Sequence[CommandDescriptor]:
             name="meaning",
             target="helix_plugin_topomemory.meaning.command:command",
             summary="Induce links from raw bytes and report what they are worth.",
-        )
+        ),
+        CommandDescriptor(
+            name="motifs",
+            target="helix_plugin_topomemory.motifs_command:command",
+            summary="Find runs of bytes that come back more often than chance has it.",
+        ),
     ]
 
 

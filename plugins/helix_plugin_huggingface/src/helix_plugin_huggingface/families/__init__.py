@@ -3,9 +3,11 @@
 from helix_plugin_huggingface.families.base import Family, Name
 from helix_plugin_huggingface.families.mamba import FALCON_MAMBA, MAMBA
 from helix_plugin_huggingface.families.mamba2 import MAMBA2
+from helix_plugin_huggingface.families.qwen3_next import QWEN3_NEXT
+from helix_plugin_huggingface.families.rwkv import RWKV
 from helix_plugin_huggingface.families.state_spaces import STATE_SPACES
 
 # Those of Hugging Face by their `model_type`.
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (MAMBA, FALCON_MAMBA, MAMBA2)}
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (MAMBA, FALCON_MAMBA, MAMBA2, RWKV, QWEN3_NEXT)}
 
 __all__ = ["FAMILIES", "STATE_SPACES", "Family", "Name"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_core.models import LanguageModel, ModelConfig
+from helix_core.models import ComponentConfig, LanguageModel, ModelConfig
 
 Config = Mapping[str, Any]
 
@@ -46,6 +46,8 @@ class Family(ABC):
     head: str = "lm_head.weight"
     # Other names under which a tensor is found in files, by the name it has in `names`.
     aliases: Mapping[str, str] = {}
+    # How names of tensors begin that files may have and that no model here reads.
+    ignored: tuple[str, ...] = ()
 
 
 def number(config: Config, key: str, default: int | None = None, *, least: int = 1) -> int:
@@ -101,6 +103,30 @@ def the_mixer(model: ModelConfig, layer: str) -> dict[str, Any] | None:
         raise UsageError(f"the {layer} layers of this run differ from each other; a Hugging Face config has one kind")
     options: dict[str, Any] = made[0].model_dump()
     return options
+
+
+def bare(component: ComponentConfig) -> str:
+    """A layer's name without that of its plugin."""
+    return component.name.rpartition("/")[2]
+
+
+def the_layers(model: ModelConfig, part: str) -> list[tuple[str, dict[str, Any]]]:
+    """The name and all options, defaults too, of the mixer or the mlp of every block."""
+    from helix_core.plugin_system import create
+
+    components: tuple[ComponentConfig, ...] = getattr(model, part) or ()
+    made = [
+        (bare(c), create("layer", c.name, d_model=model.d_model, **c.options).config.model_dump()) for c in components
+    ]
+    return [made[i % len(made)] for i in range(model.n_layers)] if made else []
+
+
+def repeated(components: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The shortest list that gives these when it is gone through in turn."""
+    for size in range(1, len(components)):
+        if all(component == components[i % size] for i, component in enumerate(components)):
+            return components[:size]
+    return components
 
 
 def plain(model: ModelConfig, layer: str) -> None:
