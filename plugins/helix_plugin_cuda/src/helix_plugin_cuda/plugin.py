@@ -15,6 +15,7 @@ KERNELS = {
     "add_rms_norm": "Triton, the residual addition in the same pass",
     "swiglu": "Triton, one pass",
     "selective_scan": "Triton, in chunks of time, backward by recomputation",
+    "gated_linear_attention": "Triton, tiles of time as matrix products, backward by recomputation",
     "linear_scan": "Triton, in chunks of time, backward by recomputation",
     "causal_conv1d": "Triton, convolution and SiLU in one pass",
     "cross_entropy": "Triton, keeps one number a row for the backward",

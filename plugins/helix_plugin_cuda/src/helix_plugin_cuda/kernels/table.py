@@ -7,6 +7,7 @@ from types import ModuleType
 from helix_core.ops import Kernel
 from helix_plugin_cuda.kernels import causal_conv1d as _conv
 from helix_plugin_cuda.kernels import cross_entropy as _cross_entropy
+from helix_plugin_cuda.kernels import gated_linear_attention as _gla
 from helix_plugin_cuda.kernels import linear_scan as _linear_scan
 from helix_plugin_cuda.kernels import rms_norm as _norm
 from helix_plugin_cuda.kernels import selective_scan as _scan
@@ -26,3 +27,4 @@ cross_entropy = _bundle(_cross_entropy)
 linear_scan = _bundle(_linear_scan)
 causal_conv1d = _bundle(_conv)
 selective_scan = _bundle(_scan)
+gated_linear_attention = _bundle(_gla)
