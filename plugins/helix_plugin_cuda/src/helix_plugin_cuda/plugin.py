@@ -15,6 +15,8 @@ KERNELS = {
     "add_rms_norm": "Triton, the residual addition in the same pass",
     "swiglu": "Triton, one pass",
     "selective_scan": "Triton, in chunks of time, backward by recomputation",
+    "ssd": "Triton, tiles of time as matrix products, backward by recomputation",
+    "gated_delta_rule": "Triton, tiles of time as matrix products, one inverse each",
     "gated_linear_attention": "Triton, tiles of time as matrix products, backward by recomputation",
     "linear_scan": "Triton, in chunks of time, backward by recomputation",
     "causal_conv1d": "Triton, convolution and SiLU in one pass",

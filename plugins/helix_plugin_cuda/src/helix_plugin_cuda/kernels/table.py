@@ -7,10 +7,12 @@ from types import ModuleType
 from helix_core.ops import Kernel
 from helix_plugin_cuda.kernels import causal_conv1d as _conv
 from helix_plugin_cuda.kernels import cross_entropy as _cross_entropy
+from helix_plugin_cuda.kernels import gated_delta_rule as _gated_delta
 from helix_plugin_cuda.kernels import gated_linear_attention as _gla
 from helix_plugin_cuda.kernels import linear_scan as _linear_scan
 from helix_plugin_cuda.kernels import rms_norm as _norm
 from helix_plugin_cuda.kernels import selective_scan as _scan
+from helix_plugin_cuda.kernels import ssd as _ssd
 from helix_plugin_cuda.kernels import swiglu as _swiglu
 
 
@@ -28,3 +30,5 @@ linear_scan = _bundle(_linear_scan)
 causal_conv1d = _bundle(_conv)
 selective_scan = _bundle(_scan)
 gated_linear_attention = _bundle(_gla)
+ssd = _bundle(_ssd)
+gated_delta_rule = _bundle(_gated_delta)
