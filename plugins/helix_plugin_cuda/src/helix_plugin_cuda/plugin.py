@@ -23,6 +23,16 @@ KERNELS = {
     "cross_entropy": "Triton, keeps one number a row for the backward",
 }
 
+HALF = ("bfloat16", "float16")
+PEERS = (
+    ("mamba_ssm_selective_scan", "selective_scan", "mamba-ssm>=2.0", DTYPES, "mamba-ssm's CUDA kernel"),
+    ("mamba_ssm_ssd", "ssd", "mamba-ssm>=2.2", DTYPES, "mamba-ssm's Triton kernels"),
+    ("dao_causal_conv1d", "causal_conv1d", "causal-conv1d>=1.4", DTYPES, "causal-conv1d's CUDA kernel"),
+    ("fla_gated_linear_attention", "gated_linear_attention", "flash-linear-attention>=0.3", DTYPES, "fla's kernels"),
+    ("fla_gated_delta_rule", "gated_delta_rule", "flash-linear-attention>=0.3", HALF, "fla's kernels"),
+)
+"""Kernels of other packages: name, op, requirement, dtypes, summary."""
+
 
 @hookimpl
 def helix_backends() -> Sequence[BackendDescriptor]:
@@ -55,4 +65,18 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             priority=10,
         )
         for op, summary in KERNELS.items()
+    ] + [
+        KernelDescriptor(
+            name=name,
+            op=op,
+            target=f"helix_plugin_cuda.external:{name}",
+            summary=summary,
+            requires=("triton>=3.3", requirement),
+            namespace="torch",
+            devices=("cuda",),
+            dtypes=dtypes,
+            gradient="native",
+            priority=5,
+        )
+        for name, op, requirement, dtypes, summary in PEERS
     ]

@@ -2,9 +2,9 @@
 
     S_t = diag(exp(g_t)) S_{t-1} + k_t v_tᵀ,  y_t = S_tᵀ q_t
 
-Decays between two steps of a tile are exp of the sum of g between them, or products of single decays: never a difference
-of two large sums, so any decay is exact. g is effective already (`effective`): FORGOTTEN where a document starts, 0 in
-padding, and one number a head (PER_KEY false) or one a key.
+Decays between two steps of a tile are exp of the sum of g between them, or products of single decays: never a
+difference of two large sums, so any decay is exact. g is effective already (`effective`): FORGOTTEN where a document
+starts, 0 in padding, and one number a head (PER_KEY false) or one a key.
 
 Sources: Yang, Wang, Shen, Panda and Kim, Gated Linear Attention Transformers with Hardware-Efficient Training, 2023;
 Dao and Gu, Transformers are SSMs, 2024.
@@ -106,7 +106,7 @@ def states_kernel(
     LEFT_SHARED: tl.constexpr, ADJOINT: tl.constexpr, PER_KEY: tl.constexpr, PRECISION: tl.constexpr,
     T: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    """A chunk from nothing. Its end state from k and v, or (ADJOINT, backwards) the gradient in front of it from q, dy."""
+    """A chunk from nothing: its end state from k, v; or backwards (ADJOINT) the gradient in front of it from q, dy."""
     pieces = tl.cdiv(K, KEYS) * pieces_v
     b, h, chunk, piece, first, stop = _place(L, H, pieces, chunks, steps)
     end = limit(lengths, b, L)

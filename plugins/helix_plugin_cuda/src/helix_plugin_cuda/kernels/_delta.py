@@ -5,7 +5,8 @@
 The u of a tile solve (I + A) u = r with A strictly lower triangular. Its inverse does not depend on the state, so all
 tiles are inverted side by side; one pass over tiles then carries the state, columns of v side by side.
 
-Source: Yang, Wang, Zhang, Shen and Kim, Parallelizing Linear Transformers with the Delta Rule over Sequence Length, 2024.
+Source: Yang, Wang, Zhang, Shen and Kim, Parallelizing Linear Transformers with the Delta Rule over Sequence Length,
+2024.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def backward_kernel(
         found_k += tl.dot(mixed, keys, input_precision=PRECISION)
         found_k += tl.dot(tl.trans(mixed), keys, input_precision=PRECISION)
         valid = (t < L)[:, None]
-        place = (((piece * heads + b) * L + t) * H + h)
+        place = ((piece * heads + b) * L + t) * H + h
         tl.store(dq + place[:, None] * K + c[None, :], found_q * scale, mask=valid & (c < K)[None, :])
         tl.store(dk + place[:, None] * K + c[None, :], found_k, mask=valid & (c < K)[None, :])
         out = ((b * L + t) * H + h)[:, None] * V + w[None, :]

@@ -113,9 +113,7 @@ def _run(given: dict[str, Any], scale: float, inverses: Tensor, kept: Tensor | N
     meta = _meta(given)
     tiles = blocks(L, TILE)
     one = {key: value for key, value in meta.items() if key != "VALUES"}
-    launch(
-        inverses_kernel, (B * H * tiles,), k, beta, gates, row_ends, inverses, L, H, K, tiles, *strides(k, 3), **one
-    )
+    launch(inverses_kernel, (B * H * tiles,), k, beta, gates, row_ends, inverses, L, H, K, tiles, *strides(k, 3), **one)
     launch(
         forward_kernel, (B * H * blocks(V, meta["VALUES"]),), q, k, v, beta, gates, row_ends, inverses,
         dense(given["initial_state"]), y, last, kept, L, H, K, V, tiles, scale,
