@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +21,14 @@ from helix_plugin_cuda.kernels._attention import (
 )
 from helix_plugin_cuda.kernels._chunks import carry
 from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, precision
+from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
 WIDEST = 256
 """Most keys or values of a head: a state is held in registers."""
 CHUNK = 32 if INTERPRETED else 256
 """Steps of a chunk: what runs side by side."""
+WAYS = tuple({"tile": t, "part": p, "warps": w} for t, p, w in ((64, 32, 4), (32, 32, 4), (64, 64, 4), (64, 64, 8)))
+"""Most steps of a tile, keys or values of a program that has some of them, warps."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Problem:
     initial  (B, H, K, V) or None
     ends     (B,) int32 or None
     skip     (H,) that adds skip_h v, or None
+    way      how kernels are launched
     """
 
     q: Tensor
@@ -46,6 +52,7 @@ class Problem:
     ends: Tensor | None
     skip: Tensor | None
     scale: float
+    way: Way = field(default_factory=lambda: WAYS[0])
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
@@ -67,20 +74,27 @@ class Problem:
     def part(self) -> tuple[int, int]:
         """The keys and values of a program that has some of them."""
         keys, values = self.whole
-        return min(keys, 32), min(values, 32)
+        return min(keys, self.way["part"]), min(values, self.way["part"])
 
     @property
     def meta(self) -> dict[str, object]:
         """What all kernels take."""
         per_key = self.gates.shape[3] > 1
-        longest = 16 if per_key else 64 if max(self.whole) <= 64 else 32
+        longest = 16 if per_key else min(self.way["tile"], 64 if max(self.whole) <= 64 else 32)
         return {
             "PER_KEY": per_key,
             "PRECISION": precision(self.q, self.k, self.v),
             "T": min(longest, power(self.v.shape[1], 16)),
-            "num_warps": 4,
+            "num_warps": self.way["warps"],
             "num_stages": 1,
         }
+
+    def tuned(self, kernel: str, run: Callable[[Problem], Any]) -> Any:
+        """What `run` returns for this problem, launched in the way that is fastest for its class of shapes."""
+        B, L, H, K, V = self.sizes
+        share = (K, V, H, self.shared, self.gates.shape[3] > 1, self.v.dtype)
+        key = (size_class(B), size_class(L), *share)
+        return run(replace(self, way=chosen(kernel, key, WAYS, lambda way: run(replace(self, way=way)))))
 
     @property
     def shared(self) -> int:
@@ -126,6 +140,10 @@ def gate_slope(slope: Tensor, log_decay: Tensor, reset: Tensor | None, ends: Ten
 
 def forward(p: Problem, y: Tensor, last: Tensor, kept: Tensor | None) -> None:
     """Fill y (B, L, H, V), last (B, H, K, V) and, if given, kept: the states in front of every chunk."""
+    p.tuned("linear attention", lambda p: _forward(p, y, last, kept))
+
+
+def _forward(p: Problem, y: Tensor, last: Tensor, kept: Tensor | None) -> None:
     B, L, H, K, V = p.sizes
     chunks, steps = p.chunks
     (keys, _), (_, values) = p.whole, p.part
@@ -159,6 +177,11 @@ class Slopes:
 
 def backward(p: Problem, kept: Tensor, last: Tensor, dy: Tensor, dlast: Tensor | None) -> Slopes:
     """dy (B, L, H, V), dlast (B, H, K, V), both contiguous -> the gradients of all inputs, for every head."""
+    found: Slopes = p.tuned("linear attention backward", lambda p: _backward(p, kept, last, dy, dlast))
+    return found
+
+
+def _backward(p: Problem, kept: Tensor, last: Tensor, dy: Tensor, dlast: Tensor | None) -> Slopes:
     B, L, H, K, V = p.sizes
     chunks, steps = p.chunks
     keys, values = p.whole

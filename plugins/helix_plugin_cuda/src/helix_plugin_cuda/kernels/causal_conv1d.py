@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +25,10 @@ from helix_plugin_cuda.kernels._arguments import (
 from helix_plugin_cuda.kernels._chunks import limit
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, processors, wide
 from helix_plugin_cuda.kernels._math import silu_slope
+from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
+WAYS = tuple({"steps": t, "channels": c, "warps": 4} for t, c in ((32, 128), (64, 64), (16, 256), (128, 32)))
+"""Steps and channels of a program, and its warps."""
 NAMES = ("x", "weight", "bias", "initial_state", "reset", "lengths")
 
 
@@ -189,12 +193,20 @@ def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, .
     Raises TypeError for float64, ValueError for shapes that do not fit or another activation.
     """
     given = _checked(arrays, activation)
+
+    def run(way: Way) -> tuple[Tensor, ...]:
+        return _run(given, activation, way)
+
+    return run(_way("causal_conv1d", given, run))
+
+
+def _run(given: dict[str, Any], activation: str, way: Way) -> tuple[Tensor, ...]:
     x, weight, initial = given["x"], given["weight"], given["initial_state"]
     (B, L, D), K = x.shape, weight.shape[1]
     dtype = activation_dtype(x, weight, given["bias"], initial)
     y = torch.empty(B, L, D, dtype=dtype, device=x.device)
     last = torch.empty(B, K - 1, D, dtype=torch.float32, device=x.device)
-    meta = _shape(L, D)
+    meta = _shape(L, D, way)
     tiles = max(1, blocks(L, meta["STEPS"]))
     launch(
         _forward, (B * tiles * blocks(D, meta["BLOCK"]),),
@@ -218,12 +230,22 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     given = _checked(arrays, activation)
+
+    def run(way: Way) -> tuple[Tensor | None, ...]:
+        return _run_backward(given, grads, activation, way)
+
+    return run(_way("causal_conv1d backward", given, run))
+
+
+def _run_backward(
+    given: dict[str, Any], grads: tuple[Tensor | None, ...], activation: str, way: Way
+) -> tuple[Tensor | None, ...]:
     x, weight, bias, initial = given["x"], given["weight"], given["bias"], given["initial_state"]
     (B, L, D), K = x.shape, weight.shape[1]
     reset, lengths = flags(given["reset"]), ends(given["lengths"], L)
     dlast = dense(grads[1])
     dy = torch.zeros(x.shape, device=x.device) if grads[0] is None else dense(grads[0])
-    meta = _shape(L, D)
+    meta = _shape(L, D, way)
     pieces, tiles = blocks(D, meta["BLOCK"]), max(1, blocks(L, meta["STEPS"]))
     # Every group gets as many tiles as every other: their number divides B * tiles.
     groups = next(g for g in range(min(B * tiles, max(1, 8 * processors(x.device.index) // max(pieces, 1))), 0, -1)
@@ -242,8 +264,20 @@ def backward(
     return dx, dweight, None if dbias is None else dbias.sum(0).to(bias.dtype), dinitial, None, None
 
 
-def _shape(L: int, D: int) -> dict[str, int]:
-    return {"STEPS": min(32, power(L)), "BLOCK": min(128, power(D, 16))}
+def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
+    B, L, D = given["x"].shape
+    taps = given["weight"].shape[1]
+    if L == 0:
+        return WAYS[0]
+    return chosen(kernel, (size_class(B), size_class(L), size_class(D), taps, given["x"].dtype), WAYS, run)
+
+
+def _shape(L: int, D: int, way: Way) -> dict[str, int]:
+    return {
+        "STEPS": min(way["steps"], power(L)),
+        "BLOCK": min(way["channels"], power(D, 16)),
+        "num_warps": way["warps"],
+    }
 
 
 def _checked(arrays: tuple[Tensor | None, ...], activation: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Source: Yang, Kautz and Hatamizadeh, Gated Delta Networks: Improving Mamba2 with
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,8 +25,11 @@ from helix_plugin_cuda.kernels._arguments import (
 from helix_plugin_cuda.kernels._attention_run import check_width, effective, gate_slope
 from helix_plugin_cuda.kernels._delta import backward_kernel, forward_kernel, inverses_kernel
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, precision
+from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state", "reset", "lengths")
+WAYS = tuple({"values": v, "warps": w} for v, w in ((32, 4), (16, 4), (64, 4), (32, 8)))
+"""Values of a program, and its warps."""
 TILE = 32
 """Steps of a tile."""
 
@@ -47,7 +51,8 @@ def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, ...]:
         dtype=torch.float32,
         device=given["v"].device,
     )
-    return _run(given, scale, inverses, None)
+    way = _way("gated_delta_rule", given, lambda way: _run(given, scale, inverses, None, way))
+    return _run(given, scale, inverses, None, way)
 
 
 def forward_train(*arrays: Tensor | None, scale: float = 1.0) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -57,7 +62,8 @@ def forward_train(*arrays: Tensor | None, scale: float = 1.0) -> tuple[tuple[Ten
         torch.empty(shape, dtype=torch.float32, device=given["v"].device)
         for shape in residuals(given["q"].shape, given["k"].shape, given["v"].shape)
     )
-    return _run(given, scale, *saved), saved
+    way = _way("gated_delta_rule train", given, lambda way: _run(given, scale, *saved, way))
+    return _run(given, scale, *saved, way), saved
 
 
 def backward(
@@ -69,11 +75,21 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     given = _checked(arrays)
+
+    def run(way: Way) -> tuple[Tensor | None, ...]:
+        return _run_backward(given, grads, saved, scale, way)
+
+    return run(_way("gated_delta_rule backward", given, run))
+
+
+def _run_backward(
+    given: dict[str, Any], grads: tuple[Tensor | None, ...], saved: tuple[Tensor, ...], scale: float, way: Way
+) -> tuple[Tensor | None, ...]:
     q, k, v, log_decay, beta = (given[name] for name in NAMES[:5])
     (B, L, H, V), (G, K) = v.shape, q.shape[2:]
     row_ends = ends(given["lengths"], L)
     dy = torch.zeros(v.shape, device=v.device) if grads[0] is None else dense(grads[0])
-    meta = _meta(given)
+    meta = _meta(given, way)
     values = meta["VALUES"]
     pieces, tiles = blocks(V, values), blocks(L, TILE)
     made = {"dtype": torch.float32, "device": v.device}
@@ -103,14 +119,14 @@ def backward(
     )
 
 
-def _run(given: dict[str, Any], scale: float, inverses: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+def _run(given: dict[str, Any], scale: float, inverses: Tensor, kept: Tensor | None, way: Way) -> tuple[Tensor, Tensor]:
     q, k, v = given["q"], given["k"], given["v"]
     (B, L, H, V), K = v.shape, q.shape[3]
     y = torch.empty(v.shape, dtype=activation_dtype(*(given[name] for name in NAMES[:6])), device=v.device)
     last = torch.empty(B, H, K, V, dtype=torch.float32, device=v.device)
     row_ends = ends(given["lengths"], L)
     gates, beta = _gates(given, row_ends), dense(given["beta"])
-    meta = _meta(given)
+    meta = _meta(given, way)
     tiles = blocks(L, TILE)
     one = {key: value for key, value in meta.items() if key != "VALUES"}
     launch(inverses_kernel, (B * H * tiles,), k, beta, gates, row_ends, inverses, L, H, K, tiles, *strides(k, 3), **one)
@@ -122,15 +138,20 @@ def _run(given: dict[str, Any], scale: float, inverses: Tensor, kept: Tensor | N
     return y, last
 
 
-def _meta(given: dict[str, Any]) -> dict[str, Any]:
+def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
+    (B, L, H, V), (G, K) = given["v"].shape, given["q"].shape[2:]
+    return chosen(kernel, (size_class(B), size_class(L), H, G, K, V, given["v"].dtype), WAYS, run)
+
+
+def _meta(given: dict[str, Any], way: Way) -> dict[str, Any]:
     q, v = given["q"], given["v"]
     return {
         "SHARED": v.shape[2] // q.shape[2],
         "PRECISION": precision(q, given["k"], v),
         "T": TILE,
         "KEYS": power(q.shape[3], 16),
-        "VALUES": min(32, power(v.shape[3], 16)),
-        "num_warps": 4,
+        "VALUES": min(way["values"], power(v.shape[3], 16)),
+        "num_warps": way["warps"],
         "num_stages": 1,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +24,10 @@ from helix_plugin_cuda.kernels._arguments import (
 )
 from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power
+from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
+WAYS = tuple({"channels": c, "warps": w} for c, w in ((128, 4), (64, 2), (32, 1), (256, 4)))
+"""Channels of a program, and its warps."""
 NAMES = ("a", "x", "initial_state", "reset", "lengths")
 
 
@@ -130,7 +134,8 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
 
     Raises TypeError for float64, ValueError for shapes that do not fit.
     """
-    return _run(_checked(arrays), None)
+    given = _checked(arrays)
+    return _run(given, None, _way("linear_scan", given, lambda way: _run(given, None, way)))
 
 
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -138,7 +143,8 @@ def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Ten
     given = _checked(arrays)
     x = given["x"]
     kept = torch.empty(residuals(x.shape, x.shape)[0], dtype=torch.float32, device=x.device)
-    return _run(given, kept), (kept,)
+    way = _way("linear_scan train", given, lambda way: _run(given, kept, way))
+    return _run(given, kept, way), (kept,)
 
 
 def backward(
@@ -146,6 +152,16 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     given = _checked(arrays)
+
+    def run(way: Way) -> tuple[Tensor | None, ...]:
+        return _run_backward(given, grads, saved[0], way)
+
+    return run(_way("linear_scan backward", given, run))
+
+
+def _run_backward(
+    given: dict[str, Any], grads: tuple[Tensor | None, ...], kept: Tensor, way: Way
+) -> tuple[Tensor | None, ...]:
     x = given["x"]
     B, L, D = x.shape
     dy, dlast = dense(grads[0]), dense(grads[1])
@@ -154,7 +170,7 @@ def backward(
         if dinitial is not None:
             dinitial = torch.zeros_like(dinitial) if dlast is None else dlast.to(dinitial.dtype)
         return da, dx, dinitial, None, None
-    block, chunks, steps, meta = _shape(x)
+    block, chunks, steps, meta = _shape(x, way)
     common, tail = _common(given), (L, D, chunks, steps, *_strides(given))
     grid = (B * chunks * blocks(D, block),)
     enter = dlast
@@ -165,18 +181,18 @@ def backward(
         a, x_, reset, lengths = common
         launch(_local, grid, a, x_, d, reset, lengths, local, decays, *tail, ADJOINT=True, **meta)
         enter = carry(local, decays, dlast, None, reverse=True)
-    launch(_backward, grid, *common, saved[0], enter, dy, da, dx, dinitial, *tail, T=TILE, **meta)
+    launch(_backward, grid, *common, kept, enter, dy, da, dx, dinitial, *tail, T=TILE, **meta)
     return da, dx, dinitial, None, None
 
 
-def _run(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor]:
+def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, Tensor]:
     a, x, initial = given["a"], given["x"], given["initial_state"]
     B, L, D = x.shape
     y = torch.empty(B, L, D, dtype=activation_dtype(a, x, initial), device=x.device)
     last = torch.empty(B, D, dtype=torch.float32, device=x.device)
     if L == 0:
         return y, last.zero_() if initial is None else last.copy_(initial)
-    block, chunks, steps, meta = _shape(x)
+    block, chunks, steps, meta = _shape(x, way)
     common, tail = _common(given), (L, D, chunks, steps, *_strides(given))
     grid = (B * chunks * blocks(D, block),)
     enter = dense(initial)
@@ -189,12 +205,19 @@ def _run(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor]:
     return y, last
 
 
-def _shape(x: Tensor) -> tuple[int, int, int, dict[str, int]]:
+def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
+    B, L, D = given["x"].shape
+    if L == 0:
+        return WAYS[0]
+    return chosen(kernel, (size_class(B), size_class(L), size_class(D), given["x"].dtype), WAYS, run)
+
+
+def _shape(x: Tensor, way: Way) -> tuple[int, int, int, dict[str, int]]:
     """Channels of a program, number of chunks, steps of each, and the kernels' meta arguments."""
     B, L, D = x.shape
-    block = min(128, power(D, 16))
+    block = min(way["channels"], power(D, 16))
     chunks, steps = split(L, B * blocks(D, block), x.device)
-    return block, chunks, steps, {"BLOCK": block, "num_warps": max(1, block // 32)}
+    return block, chunks, steps, {"BLOCK": block, "num_warps": way["warps"]}
 
 
 def _common(given: dict[str, Any]) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Sp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,7 +29,10 @@ from helix_plugin_cuda.kernels._arguments import (
 from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power
 from helix_plugin_cuda.kernels._math import silu_slope, softplus
+from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
+WAYS = tuple({"elements": e, "warps": w} for e, w in ((512, 2), (256, 1), (512, 4), (1024, 4), (256, 2)))
+"""Elements of state that a program holds (channels times states), and its warps."""
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "reset", "lengths")
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -239,7 +243,10 @@ def forward(*arrays: Tensor | None, delta_softplus: bool = False) -> tuple[Tenso
     bool; lengths (B,). From D on they are optional. Raises TypeError for float64, ValueError for shapes that do not
     fit.
     """
-    return _run(_checked(arrays), delta_softplus, None)
+    given = _checked(arrays)
+    return _run(
+        given, delta_softplus, None, _way("selective_scan", given, lambda w: _run(given, delta_softplus, None, w))
+    )
 
 
 def forward_train(
@@ -250,7 +257,8 @@ def forward_train(
     u = given["u"]
     shape = residuals(u.shape, u.shape, given["A"].shape)[0]
     kept = torch.empty(shape, dtype=torch.float32, device=u.device)
-    return _run(given, delta_softplus, kept), (kept,)
+    way = _way("selective_scan train", given, lambda w: _run(given, delta_softplus, kept, w))
+    return _run(given, delta_softplus, kept, way), (kept,)
 
 
 def backward(
@@ -262,6 +270,16 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     given = _checked(arrays)
+
+    def run(way: Way) -> tuple[Tensor | None, ...]:
+        return _run_backward(given, grads, saved[0], delta_softplus, way)
+
+    return run(_way("selective_scan backward", given, run))
+
+
+def _run_backward(
+    given: dict[str, Any], grads: tuple[Tensor | None, ...], kept: Tensor, delta_softplus: bool, way: Way
+) -> tuple[Tensor | None, ...]:
     u, A, D_, z, bias = (given[name] for name in ("u", "A", "D", "z", "delta_bias"))
     (B, L, D), N = u.shape, A.shape[1]
     dlast = dense(grads[1])
@@ -272,7 +290,7 @@ def backward(
             found[8] = dlast.to(dinitial.dtype)
         return (*found, None, None)
     dy = torch.zeros(u.shape, device=u.device) if grads[0] is None else dense(grads[0])
-    block, chunks, steps, meta = _shape(u, N)
+    block, chunks, steps, meta = _shape(u, N, way)
     grid, pieces = (B * chunks * blocks(D, block),), blocks(D, block)
     reset, lengths = flags(given["reset"]), ends(given["lengths"], L)
     sizes = (L, D, N, chunks, steps)
@@ -292,7 +310,7 @@ def backward(
     dskip = None if D_ is None else torch.empty(B * chunks, D, **sums)
     dbias = None if bias is None else torch.empty(B * chunks, D, **sums)
     launch(
-        _backward, grid, *common, D_, z, bias, reset, lengths, saved[0], enter, dy,
+        _backward, grid, *common, D_, z, bias, reset, lengths, kept, enter, dy,
         du, ddelta, dA, dB, dC, dskip, dz, dbias, dinitial, *sizes, B, *_strides(given),
         SOFTPLUS=delta_softplus, T=TILE, **meta,
     )  # fmt: skip
@@ -306,7 +324,7 @@ def backward(
     )  # fmt: skip
 
 
-def _run(given: dict[str, Any], softplus: bool, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+def _run(given: dict[str, Any], softplus: bool, kept: Tensor | None, way: Way) -> tuple[Tensor, Tensor]:
     u, A, initial = given["u"], given["A"], given["initial_state"]
     (B, L, D), N = u.shape, A.shape[1]
     dtype = activation_dtype(*(given[name] for name in NAMES[:9]))
@@ -314,7 +332,7 @@ def _run(given: dict[str, Any], softplus: bool, kept: Tensor | None) -> tuple[Te
     last = torch.empty(B, D, N, dtype=torch.float32, device=u.device)
     if L == 0:
         return y, last.zero_() if initial is None else last.copy_(initial)
-    block, chunks, steps, meta = _shape(u, N)
+    block, chunks, steps, meta = _shape(u, N, way)
     grid = (B * chunks * blocks(D, block),)
     reset, lengths = flags(given["reset"]), ends(given["lengths"], L)
     common = (u, given["delta"], A, given["B"], given["C"])
@@ -334,13 +352,20 @@ def _run(given: dict[str, Any], softplus: bool, kept: Tensor | None) -> tuple[Te
     return y, last
 
 
-def _shape(u: Tensor, N: int) -> tuple[int, int, int, dict[str, int]]:
+def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
+    (B, L, D), N = given["u"].shape, given["A"].shape[1]
+    if L == 0:
+        return WAYS[0]
+    return chosen(kernel, (size_class(B), size_class(L), size_class(D), N, given["u"].dtype), WAYS, run)
+
+
+def _shape(u: Tensor, N: int, way: Way) -> tuple[int, int, int, dict[str, int]]:
     """Channels of a program, number of chunks, steps of each, and the kernels' meta arguments."""
     B, L, D = u.shape
     states = power(N)
-    block = min(power(D), max(4, 512 // states))
+    block = min(power(D), max(4, way["elements"] // states))
     chunks, steps = split(L, B * blocks(D, block), u.device)
-    warps = min(8, max(1, block * states // 256))
+    warps = max(way["warps"], min(8, block * states // 512))
     return block, chunks, steps, {"BLOCK": block, "STATES": states, "num_warps": warps}
 
 
