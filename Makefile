@@ -13,6 +13,7 @@ EVERYTHING = -e '.[plot,test,tokenizers]' \
              -e plugins/helix_plugin_synthetic \
              -e plugins/helix_plugin_jax \
              -e plugins/helix_plugin_metal \
+             -e plugins/helix_plugin_cuda \
              -e plugins/helix_plugin_topomemory \
              -e plugins/helix_plugin_bench \
              -e plugins/helix_plugin_huggingface \

@@ -50,12 +50,14 @@ class Availability:
     """A probe's answer: usable or not, and why.
 
     `broken` marks hardware or a library that is present but does not work; `auto` then warns instead of passing
-    over it in silence.
+    over it in silence. `by_name` marks what works but is no choice for everyday use (an interpreter, an emulator):
+    `auto` never takes it.
     """
 
     available: bool
     reason: str
     broken: bool = False
+    by_name: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cpu/cpu"): "helix-plugin-cpu",
+    ("backend", "cuda/cuda"): "helix-plugin-cuda",
     ("backend", "jax/jax"): "helix-plugin-jax",
     ("backend", "metal/metal"): "helix-plugin-metal",
     ("layer", "blocks/attention"): "helix-plugin-blocks",

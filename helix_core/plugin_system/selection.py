@@ -118,7 +118,7 @@ def _explicit(registry: Registry, kind: str, name: str, needs: Sequence[str], pi
 
 def _automatic(registry: Registry, kind: str, needs: Sequence[str]) -> Selection:
     components = sorted(registry.components(kind), key=lambda c: (-c.descriptor.priority, c.full_name))
-    candidates = _without_replaced([_consider(c, needs) for c in components])
+    candidates = _without_replaced([_consider(c, needs, by_name=False) for c in components])
     usable = [c.component for c in candidates if c.accepted]
     outcome = Selection(kind, AUTO, "automatic", tuple(candidates))
     if not components:
@@ -152,7 +152,7 @@ def _automatic(registry: Registry, kind: str, needs: Sequence[str]) -> Selection
     return replace(outcome, how=how, component=best, warnings=tuple(concerns))
 
 
-def _consider(component: Component, needs: Sequence[str]) -> Candidate:
+def _consider(component: Component, needs: Sequence[str], *, by_name: bool = True) -> Candidate:
     """Needs, then requirements, then the probe: the first that fails is the reason."""
     descriptor = component.descriptor
     missing = [need for need in needs if need not in descriptor.provides]
@@ -162,6 +162,8 @@ def _consider(component: Component, needs: Sequence[str]) -> Candidate:
         if reason := unmet_requirement(requirement):
             return Candidate(component, False, reason)
     availability, _ = probe(descriptor)
+    if availability.available and availability.by_name and not by_name:
+        return Candidate(component, False, f"{availability.reason}; only when it is asked for by name")
     return Candidate(component, availability.available, availability.reason, availability.broken)
 
 

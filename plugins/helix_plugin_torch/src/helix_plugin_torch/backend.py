@@ -38,6 +38,11 @@ class TorchBackend(Backend):
     def xp(self) -> Any:
         return namespace()
 
+    @property
+    def home(self) -> torch.device:
+        """Where torch keeps the tensors."""
+        return torch.device(self.device)
+
     def dtypes(self) -> tuple[str, ...]:
         return ("float32", "float64", "bfloat16")
 
@@ -45,8 +50,8 @@ class TorchBackend(Backend):
         array = np.asarray(array)
         tensor = torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else array.copy())
         if dtype is not None and tensor.is_floating_point():
-            return tensor.to(self.device, getattr(torch, dtype))
-        return tensor.to(self.device)
+            return tensor.to(self.home, getattr(torch, dtype))
+        return tensor.to(self.home)
 
     def to_numpy(self, array: Tensor) -> np.ndarray:
         tensor = array.detach().cpu()
@@ -75,7 +80,7 @@ class TorchBackend(Backend):
             from helix_plugin_torch.library import as_torch_function
 
             label = "_".join(descriptor.target.split(":")[0].split(".")[:1]).removeprefix("helix_plugin_")
-            return as_torch_function(op, kernel, f"{label}_{descriptor.name}", descriptor.devices)
+            return as_torch_function(op, kernel, f"{label}_{descriptor.name}", (self.home.type,))
         return super().wrap(op, descriptor, kernel)
 
     def module(self, model: LanguageModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:

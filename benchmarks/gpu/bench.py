@@ -1,0 +1,207 @@
+"""The backend cuda on a card: every kernel checked, then timed beside torch.compile and installed peers.
+
+    python benchmarks/gpu/bench.py --json benchmarks/results/gpu-NAME.json --table docs/gpu-table.md
+    python benchmarks/gpu/bench.py selective_scan ssd --dtype bfloat16
+    TRITON_INTERPRET=1 python benchmarks/gpu/bench.py --check-only      # no card: the checks alone
+
+Sides are the kernels that the op table knows and can bind here (ours, torch's own, mamba-ssm, causal-conv1d, fla), and
+torch.compile of the op's reference where that has no loop over time. Every side is first compared with the float64
+definition on the op's own samples; one that fails is not timed, and the run fails. Times are medians between events of
+the card, with its cache cleared in between. The limit of a row is the larger of bytes over the bandwidth of a copy and
+operations over the rate of a matrix product, both measured in the same run; bytes are those of inputs and outputs, read
+or written once, and of their gradients for training.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from inputs import Work, works
+
+from helix_core import create
+from helix_core.errors import HelixError
+from helix_core.ops import OPS
+from helix_core.plugin_system import kernel_descriptors
+from helix_core.testing.levels.base import as_tuple
+from helix_core.testing.levels.ops import check_values
+
+REFERENCE, COMPILED = "core/reference", "torch.compile"
+
+
+def sides(backend: Any, op: str, dtype: str) -> dict[str, Any]:
+    """The tables that bind one candidate each; those that refuse are left out."""
+    found = {}
+    for plugin, descriptor in kernel_descriptors():
+        name = f"{plugin}/{descriptor.name}"
+        if descriptor.op == op and "cuda" in descriptor.devices and dtype in descriptor.dtypes:
+            try:
+                found[name] = backend.bind(dtype=dtype, mode="train", pins={op: name})
+            except HelixError as error:
+                click.echo(f"  {name}: {error}")
+    return dict(sorted(found.items(), key=lambda pair: not pair[0].startswith("cuda/")))
+
+
+def check(backend: Any, op: str, table: Any, dtype: str, seed: int) -> str | None:
+    """What is wrong with a side on the op's own samples, or None."""
+    for sample in OPS[op].samples(np.random.default_rng(seed)):
+        try:
+            check_values(backend, table, OPS[op], sample, dtype)
+        except Exception as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    return None
+
+
+def ceilings() -> dict[str, float]:
+    """Bytes per second of a copy, and operations per second of a matrix product, on this card."""
+    from triton.testing import do_bench
+
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    found = {"bytes_per_s": 2 * source.numel() / (do_bench(lambda: target.copy_(source), return_mode="median") / 1e3)}
+    for dtype in ("float32", "bfloat16", "float16"):
+        a = torch.randn(8192, 8192, dtype=getattr(torch, dtype), device="cuda")
+        seconds = do_bench(lambda a=a: a @ a, return_mode="median") / 1e3
+        found[f"{dtype}_flops_per_s"] = 2 * 8192**3 / seconds
+    return found
+
+
+def traffic(arrays: dict[str, torch.Tensor], outputs: tuple[torch.Tensor, ...]) -> int:
+    """Bytes of inputs and outputs."""
+    return sum(a.numel() * a.element_size() for a in (*arrays.values(), *outputs))
+
+
+def measure(backend: Any, work: Work, table: Any, dtype: str, compiled: bool, rates: dict[str, float]) -> dict:
+    """Milliseconds of a forward and of a forward with backward, and how near the limit they are."""
+    from triton.testing import do_bench
+
+    op = OPS[work.op]
+    arrays = {n: backend.asarray(a, dtype) for n, a in work.arrays(np.random.default_rng(0)).items()}
+    run = getattr(table, work.op)
+    if compiled:
+        run = torch.compile(run, fullgraph=True)
+
+    def forward() -> tuple[torch.Tensor, ...]:
+        return as_tuple(run(*(arrays.get(n) for n in op.arrays), **work.attrs))
+
+    with torch.no_grad():
+        outputs = forward()
+        forward_ms = do_bench(forward, return_mode="median")
+    bytes_ = traffic(arrays, outputs)
+    for a in arrays.values():
+        a.requires_grad_(a.is_floating_point())
+    slopes = [torch.randn_like(o) for o in outputs]
+
+    def train() -> None:
+        for a in arrays.values():
+            a.grad = None
+        torch.autograd.backward(forward(), slopes)
+
+    train_ms = do_bench(train, return_mode="median")
+    attrs = {**op.attrs, **work.attrs}
+    shapes = [tuple(arrays[n].shape) if n in arrays else None for n in op.arrays]
+    flops = op.flops(*shapes, **attrs) if op.flops else 0.0
+    limit = max(bytes_ / rates["bytes_per_s"], flops / rates[f"{dtype}_flops_per_s"]) * 1e3
+    return {
+        "forward_ms": forward_ms,
+        "train_ms": train_ms,
+        "forward_bytes_per_s": bytes_ / forward_ms * 1e3,
+        "forward_flops_per_s": flops / forward_ms * 1e3,
+        "forward_share_of_limit": limit / forward_ms,
+        "train_share_of_limit": 3 * limit / train_ms,
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table of a report."""
+    lines = [
+        f"Measured on {report['device']} with torch {report['torch']} and triton {report['triton']}.",
+        "",
+        "| op | inputs | dtype | side | check | forward ms | GB/s | TFLOP/s | of the limit | train ms | of the limit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        cells = [row["op"], row["inputs"], row["dtype"], row["side"], row["check"]]
+        times = ["", "", "", "", "", ""]
+        if "forward_ms" in row:
+            times = [
+                f"{row['forward_ms']:.3f}",
+                f"{row['forward_bytes_per_s'] / 1e9:.0f}",
+                f"{row['forward_flops_per_s'] / 1e12:.1f}" if row["forward_flops_per_s"] else "",
+                f"{row['forward_share_of_limit']:.0%}",
+                f"{row['train_ms']:.3f}",
+                f"{row['train_share_of_limit']:.0%}",
+            ]
+        lines.append(f"| {' | '.join(cells + times)} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.argument("words", nargs=-1)
+@click.option("--check-only", is_flag=True, help="Compare with the definitions, time nothing.")
+@click.option("--dtype", "dtypes", multiple=True, default=("float32", "bfloat16"), show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here.")
+@click.option("--table", "table_file", type=click.Path(path_type=Path), help="Write the table, as Markdown, here.")
+@click.option("--seed", default=0, show_default=True, help="Of the checks' inputs.")
+def main(
+    words: tuple[str, ...],
+    check_only: bool,
+    dtypes: tuple[str, ...],
+    json_file: Path | None,
+    table_file: Path | None,
+    seed: int,
+) -> None:
+    """Ops whose name is one of WORDS; all without words."""
+    backend = create("backend", "cuda")
+    facts = backend.describe()
+    if facts.get("interpreter") and not check_only:
+        raise click.UsageError("Triton's interpreter says nothing about speed: run with --check-only")
+    report: dict[str, Any] = {
+        "device": facts.get("card", "Triton's interpreter"),
+        "torch": facts["torch"],
+        "triton": facts["triton"],
+        "ceilings": {} if check_only else ceilings(),
+        "rows": [],
+    }
+    failed = 0
+    chosen = [w for w in works() if not words or w.op in words]
+    if not chosen:
+        raise click.UsageError(f"no op is named {' or '.join(words)}: {', '.join(sorted({w.op for w in works()}))}")
+    for dtype in dtypes:
+        for op in dict.fromkeys(w.op for w in chosen):
+            click.echo(f"{op}, {dtype}")
+            tables = sides(backend, op, dtype)
+            wrong = {name: check(backend, op, table, dtype, seed) for name, table in tables.items()}
+            for name, why in wrong.items():
+                failed += why is not None
+                click.echo(f"  {name}: {why or 'equals its definition'}")
+            for work in [w for w in chosen if w.op == op]:
+                listed = {name: (table, False) for name, table in tables.items()}
+                if work.compiled and not check_only:
+                    reference = backend.bind(dtype=dtype, mode="train", pins={op: REFERENCE})
+                    listed[COMPILED] = reference, True
+                for name, (table, compiled) in listed.items():
+                    row = {"op": op, "inputs": work.label, "dtype": dtype, "side": name}
+                    row["check"] = wrong.get(name) or "passed" if name in wrong else "the definition"
+                    if not check_only and wrong.get(name) is None:
+                        row |= measure(backend, work, table, dtype, compiled, report["ceilings"])
+                        click.echo(f"  {work.label} {name}: {row['forward_ms']:.3f} / {row['train_ms']:.3f} ms")
+                    report["rows"].append(row)
+    if json_file:
+        json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if table_file:
+        table_file.write_text(markdown(report), encoding="utf-8")
+    if failed:
+        raise SystemExit(f"{failed} sides differ from their definition")
+
+
+if __name__ == "__main__":
+    main()

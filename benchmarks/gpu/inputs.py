@@ -1,0 +1,76 @@
+"""Inputs of the sizes that models have, as NumPy arrays by name, for every op that is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Work:
+    """One op on one set of inputs; `compiled` if its reference is worth giving to torch.compile (no loop over time)."""
+
+    op: str
+    label: str
+    shapes: dict[str, tuple[int, ...]]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    compiled: bool = False
+
+    def arrays(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Fresh random inputs: decays below one, steps and rates positive, keys of unit norm."""
+        made: dict[str, np.ndarray] = {}
+        for name, shape in self.shapes.items():
+            values = rng.standard_normal(shape, dtype=np.float32)
+            if name == "A":
+                values = -np.abs(values) - 0.1
+            elif name in ("a", "beta"):
+                values = 1 / (1 + np.exp(-values))
+            elif name == "log_decay":
+                values = -np.abs(values) * 0.1
+            elif name in ("delta", "dt"):
+                values = np.abs(values) * 0.1
+            elif name == "k":
+                values /= np.linalg.norm(values, axis=-1, keepdims=True)
+            elif name == "targets":
+                values = rng.integers(self.shapes["logits"][-1], size=shape)
+            made[name] = values
+        return made
+
+
+def works() -> Iterator[Work]:
+    """Everything that is timed."""
+    rows, D = 16384, 2048
+    for width in (1024, 4096):
+        shapes = {"x": (rows, width), "weight": (width,)}
+        yield Work("rms_norm", f"({rows}, {width})", shapes, compiled=True)
+        yield Work("add_rms_norm", f"({rows}, {width})", {**shapes, "residual": (rows, width)}, compiled=True)
+    yield Work("swiglu", f"({rows}, {4 * D})", dict.fromkeys(("gate", "x"), (rows, 4 * D)), compiled=True)
+    yield Work("cross_entropy", "(8192, 50304)", {"logits": (8192, 50304), "targets": (8192,)}, compiled=True)
+    for B, L in ((8, 2048), (1, 65536)):
+        sequence = (B, L, D)
+        yield Work(
+            "causal_conv1d", f"({B}, {L}, {D}), 4 taps", {"x": sequence, "weight": (D, 4), "bias": (D,)},
+            {"activation": "silu"}, compiled=True,
+        )  # fmt: skip
+        scan = {"u": sequence, "delta": sequence, "A": (D, 16), "B": (B, L, 16), "C": (B, L, 16)}
+        yield Work(
+            "selective_scan", f"({B}, {L}, {D}), N 16", {**scan, "D": (D,), "z": sequence, "delta_bias": (D,)},
+            {"delta_softplus": True},
+        )  # fmt: skip
+    for L in (2048, 32768, 65536):
+        yield Work("linear_scan", f"(8, {L}, 1536)", {"a": (8, L, 1536), "x": (8, L, 1536)})
+    for B, L in ((8, 2048), (2, 16384)):
+        yield Work(
+            "ssd", f"({B}, {L}), 32 heads of 64, N 128",
+            {"x": (B, L, 32, 64), "dt": (B, L, 32), "A": (32,), "B": (B, L, 1, 128), "C": (B, L, 1, 128), "D": (32,)},
+        )  # fmt: skip
+        heads = dict.fromkeys(("q", "k", "v"), (B, L, 16, 128))
+        label = f"({B}, {L}), 16 heads of 128"
+        scale = {"scale": 128**-0.5}
+        yield Work("gated_linear_attention", label, {**heads, "log_decay": (B, L, 16, 128)}, scale)
+        yield Work("gated_linear_attention", f"{label}, a gate each", {**heads, "log_decay": (B, L, 16, 1)}, scale)
+        rates = dict.fromkeys(("log_decay", "beta"), (B, L, 16))
+        yield Work("gated_delta_rule", label, {**heads, **rates}, scale)

@@ -1,0 +1,1 @@
+"""Helix on graphics cards: torch tensors and Triton kernels with forward and backward."""

@@ -1,0 +1,114 @@
+"""Kernels of other packages as candidates of the op table: mamba-ssm, causal-conv1d and flash-linear-attention.
+
+Each is an op with its own axes and without resets or padding; those inputs go to the Triton kernel of this plugin. They
+rank below ours, and a pin (HELIX_KERNEL_SELECTIVE_SCAN=cuda/mamba_ssm_selective_scan) takes them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from helix_core.ops import OPS
+from helix_plugin_torch.library import as_torch_function
+
+
+def _ours(op: str) -> Any:
+    """This plugin's kernel of an op, as the backend binds it."""
+    from helix_plugin_cuda.kernels import table
+    from helix_plugin_cuda.kernels._launch import INTERPRETED
+
+    return as_torch_function(OPS[op], getattr(table, op), f"cuda_{op}", ("cpu" if INTERPRETED else "cuda",))
+
+
+def mamba_ssm_selective_scan(*arrays: Tensor | None, delta_softplus: bool = False) -> tuple[Tensor, Tensor]:
+    """`selective_scan_fn`: channels before time, parameters in float32, no state to begin with."""
+    u, delta, A, B, C, D, z, bias, initial, reset, lengths = (*arrays, *(None,) * (11 - len(arrays)))
+    if initial is not None or reset is not None or lengths is not None or not u.shape[1]:
+        return _ours("selective_scan")(*arrays, delta_softplus=delta_softplus)
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    def flipped(a: Tensor | None) -> Tensor | None:
+        return None if a is None else a.transpose(1, 2).contiguous().to(u.dtype)
+
+    def single(a: Tensor | None) -> Tensor | None:
+        return None if a is None else a.float()
+
+    y, last = selective_scan_fn(
+        flipped(u), flipped(delta), single(A), flipped(B), flipped(C), single(D), flipped(z), single(bias),
+        delta_softplus=delta_softplus, return_last_state=True,
+    )  # fmt: skip
+    return y.transpose(1, 2), last.float()
+
+
+def mamba_ssm_ssd(
+    *arrays: Tensor | None, dt_softplus: bool = False, dt_min: float = 0.0, dt_max: float = math.inf
+) -> tuple[Tensor, Tensor]:
+    """`mamba_chunk_scan_combined`: its states have the width before the states."""
+    x, dt, A, B, C, D, bias, initial, reset, lengths = (*arrays, *(None,) * (10 - len(arrays)))
+    if reset is not None or lengths is not None or not x.shape[1]:
+        return _ours("ssd")(*arrays, dt_softplus=dt_softplus, dt_min=dt_min, dt_max=dt_max)
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    y, last = mamba_chunk_scan_combined(
+        x, dt, A.float(), B.to(x.dtype), C.to(x.dtype), 256, D=D, dt_bias=bias,
+        initial_states=None if initial is None else initial.transpose(2, 3).contiguous(),
+        dt_softplus=dt_softplus, dt_limit=(dt_min, dt_max), return_final_states=True,
+    )  # fmt: skip
+    return y, last.float().transpose(2, 3)
+
+
+def dao_causal_conv1d(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, Tensor]:
+    """`causal_conv1d_fn`: channels before time, two to four taps."""
+    x, weight, bias, initial, reset, lengths = (*arrays, *(None,) * (6 - len(arrays)))
+    taps = weight.shape[1]
+    if reset is not None or lengths is not None or not 2 <= taps <= 4 or x.shape[1] < taps - 1:
+        return _ours("causal_conv1d")(*arrays, activation=activation)
+    from causal_conv1d import causal_conv1d_fn
+
+    before = None if initial is None else initial.to(x.dtype).transpose(1, 2)
+    y = causal_conv1d_fn(
+        x.transpose(1, 2), weight.to(x.dtype), None if bias is None else bias.to(x.dtype), initial_states=before,
+        activation=None if activation == "none" else activation,
+    )  # fmt: skip
+    return y.transpose(1, 2), x[:, x.shape[1] - taps + 1 :].float()
+
+
+def fla_gated_linear_attention(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """`chunk_gla` with a gate for each key, `chunk_simple_gla` with one for each head."""
+    q, k, v, log_decay, initial, reset, lengths = (*arrays, *(None,) * (7 - len(arrays)))
+    if reset is not None or lengths is not None or not v.shape[1]:
+        return _ours("gated_linear_attention")(*arrays, scale=scale)
+    gates = log_decay.expand(*v.shape[:3], log_decay.shape[3])
+    state = {"scale": scale, "initial_state": initial, "output_final_state": True}
+    if gates.shape[3] == 1:
+        from fla.ops.simple_gla import chunk_simple_gla
+
+        return _floated(chunk_simple_gla(q, k, v, gates[..., 0].float(), **state))
+    from fla.ops.gla import chunk_gla
+
+    return _floated(chunk_gla(q, k, v, gates.contiguous(), **state))
+
+
+def fla_gated_delta_rule(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """`chunk_gated_delta_rule`, with a copy of queries and keys for every head."""
+    q, k, v, log_decay, beta, initial, reset, lengths = (*arrays, *(None,) * (8 - len(arrays)))
+    if reset is not None or lengths is not None or not v.shape[1]:
+        return _ours("gated_delta_rule")(*arrays, scale=scale)
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+
+    shared = v.shape[2] // q.shape[2]
+    if shared > 1:
+        q, k = q.repeat_interleave(shared, dim=2), k.repeat_interleave(shared, dim=2)
+    return _floated(
+        chunk_gated_delta_rule(
+            q, k, v, log_decay.float(), beta, scale=scale, initial_state=initial, output_final_state=True
+        )
+    )
+
+
+def _floated(outputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    return outputs[0], outputs[1].to(torch.float32)

@@ -1,0 +1,83 @@
+"""Checking torch tensors before a kernel reads them, and what kernels want to know of them.
+
+Kernels load float32, bfloat16 or float16 and compute in float32, so nothing is cast here. A step's row is addressed
+by 64-bit strides: batch and time may be strided, the last axis has unit stride or is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+HALF = (torch.bfloat16, torch.float16)
+INTEGERS = ("reset", "lengths", "targets")
+
+
+def check(op: str, arrays: Mapping[str, tuple[Tensor | None, Shape]]) -> None:
+    """Every given array has its shape, a dtype that kernels load and the device of the first.
+
+    Raises TypeError for a dtype, ValueError for a shape or a device.
+    """
+    device = next((a.device for a, _ in arrays.values() if a is not None), None)
+    for name, (array, shape) in arrays.items():
+        if array is None:
+            continue
+        if array.shape != shape:
+            raise ValueError(f"{op}: {name} has shape {tuple(array.shape)}, expected {shape}")
+        if array.dtype not in FLOATS and name not in INTEGERS:
+            raise TypeError(
+                f"{op}: {name} is {array.dtype}, and the Triton kernel takes float32, bfloat16 and float16; "
+                f"cast it with .float() or use the op's reference"
+            )
+        if array.device != device:
+            raise ValueError(f"{op}: {name} is on {array.device}, the others are on {device}")
+
+
+def needed(op: str, given: Mapping[str, Tensor | None], names: Sequence[str]) -> None:
+    """Raises ValueError for an absent array that the op cannot do without."""
+    for name in names:
+        if given[name] is None:
+            raise ValueError(f"{op}: {name} is missing")
+
+
+def rows(array: Tensor | None) -> Tensor | None:
+    """The same values with unit stride in the last axis: without a copy where that is so already."""
+    if array is None:
+        return None
+    array = array.detach()
+    return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.contiguous()
+
+
+def dense(array: Tensor | None) -> Tensor | None:
+    """The same values, contiguous."""
+    return None if array is None else array.detach().contiguous()
+
+
+def strides(array: Tensor | None, axes: int = 2) -> tuple[int, ...]:
+    """Strides, in elements, of the first axes; zeros if there is no array."""
+    return (0,) * axes if array is None else tuple(array.stride()[:axes])
+
+
+def flags(reset: Tensor | None) -> Tensor | None:
+    """reset (B, L) as contiguous bytes that are 0 or 1."""
+    return None if reset is None else reset.to(torch.bool).to(torch.uint8).contiguous()
+
+
+def ends(lengths: Tensor | None, length: int) -> Tensor | None:
+    """Where every row ends, int32 (B,), within 0..L."""
+    return None if lengths is None else lengths.clamp(0, length).to(torch.int32).contiguous()
+
+
+def activation_dtype(*arrays: Tensor | None) -> torch.dtype:
+    """The dtype of an op's activations: a half one if any array has it, else that of the first array."""
+    found = [a.dtype for a in arrays if a is not None and a.is_floating_point()]
+    return next((dtype for dtype in found if dtype in HALF), found[0])
+
+
+def like(array: Tensor | None) -> Tensor | None:
+    """Room for a gradient: contiguous, in the array's shape and dtype."""
+    return None if array is None else torch.empty(array.shape, dtype=array.dtype, device=array.device)

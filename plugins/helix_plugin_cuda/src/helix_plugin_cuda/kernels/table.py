@@ -1,0 +1,34 @@
+"""The kernels as the op table takes them."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from helix_core.ops import Kernel
+from helix_plugin_cuda.kernels import causal_conv1d as _conv
+from helix_plugin_cuda.kernels import cross_entropy as _cross_entropy
+from helix_plugin_cuda.kernels import gated_delta_rule as _gated_delta
+from helix_plugin_cuda.kernels import gated_linear_attention as _gla
+from helix_plugin_cuda.kernels import linear_scan as _linear_scan
+from helix_plugin_cuda.kernels import rms_norm as _norm
+from helix_plugin_cuda.kernels import selective_scan as _scan
+from helix_plugin_cuda.kernels import ssd as _ssd
+from helix_plugin_cuda.kernels import swiglu as _swiglu
+
+
+def _bundle(module: ModuleType) -> Kernel:
+    return Kernel(module.forward, module.forward_train, module.backward, module.residuals)
+
+
+rms_norm = _bundle(_norm)
+add_rms_norm = Kernel(
+    _norm.add_forward, _norm.add_forward_train, _norm.add_backward, _norm.residuals, {"x": "residual"}
+)
+swiglu = _bundle(_swiglu)
+cross_entropy = _bundle(_cross_entropy)
+linear_scan = _bundle(_linear_scan)
+causal_conv1d = _bundle(_conv)
+selective_scan = _bundle(_scan)
+gated_linear_attention = _bundle(_gla)
+ssd = _bundle(_ssd)
+gated_delta_rule = _bundle(_gated_delta)

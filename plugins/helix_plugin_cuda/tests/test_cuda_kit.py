@@ -1,0 +1,87 @@
+"""The whole kernel kit on every kernel: all samples, ragged and degenerate, in every dtype, and gradients."""
+
+import numpy as np
+import pytest
+
+from helix_core.ops import Sample
+from helix_core.testing import BaseKernelTests
+
+
+class TestRMSNorm(BaseKernelTests):
+    kernel, op, backend = "cuda/rms_norm", "rms_norm", "cuda"
+
+    def samples(self, rng):
+        for shape in ((37, 192), (3, 7, 31), (1, 1, 257), (0, 8), (13, 16), (2, 1025)):
+            yield Sample({"x": rng.normal(size=shape), "weight": rng.normal(size=shape[-1])}, label=f"{shape}")
+
+
+class TestAddRMSNorm(BaseKernelTests):
+    kernel, op, backend = "cuda/add_rms_norm", "add_rms_norm", "cuda"
+
+    def samples(self, rng):
+        for shape in ((37, 192), (1, 1, 257), (0, 8)):
+            arrays = {name: rng.normal(size=shape) for name in ("x", "residual")}
+            yield Sample({**arrays, "weight": rng.normal(size=shape[-1])}, label=f"{shape}")
+
+
+class TestSwiGLU(BaseKernelTests):
+    kernel, op, backend = "cuda/swiglu", "swiglu", "cuda"
+
+    def samples(self, rng):
+        for shape in ((1025,), (3, 700), (0, 4)):
+            yield Sample({name: rng.normal(size=shape) for name in ("gate", "x")}, label=f"{shape}")
+
+
+class TestCrossEntropy(BaseKernelTests):
+    kernel, op, backend = "cuda/cross_entropy", "cross_entropy", "cuda"
+
+    def samples(self, rng):
+        for rows, V in ((5, 1000), (2, 20000), (0, 5)):
+            logits, targets = rng.normal(size=(rows, V)) * 5, rng.integers(V, size=rows)
+            yield Sample({"logits": logits, "targets": targets}, label=f"{rows} of {V}")
+        low = np.full((3, 9), -1e30)
+        low[np.arange(3), [0, 4, 8]] = 2.0
+        yield Sample({"logits": low, "targets": np.array([0, 4, 8])}, label="one class has it all")
+
+
+@pytest.mark.slow
+class TestLinearScan(BaseKernelTests):
+    kernel, op, backend = "cuda/linear_scan", "linear_scan", "cuda"
+
+    def samples(self, rng):
+        for B, L, D in ((1, 70, 3), (2, 33, 17), (1, 0, 4)):
+            arrays = {"a": rng.uniform(-1, 1, size=(B, L, D)), "x": rng.normal(size=(B, L, D))}
+            arrays |= {"initial_state": rng.normal(size=(B, D)), "reset": rng.random((B, L)) < 0.1}
+            yield Sample(arrays, label=f"{(B, L, D)}")
+
+
+@pytest.mark.slow
+class TestSelectiveScan(BaseKernelTests):
+    kernel, op, backend = "cuda/selective_scan", "selective_scan", "cuda"
+
+
+@pytest.mark.slow
+class TestCausalConv1d(BaseKernelTests):
+    kernel, op, backend = "cuda/causal_conv1d", "causal_conv1d", "cuda"
+
+    def samples(self, rng):
+        for B, L, D, K in ((2, 70, 130, 4), (3, 3, 7, 7), (1, 40, 3, 2), (2, 0, 3, 4)):
+            arrays = {"x": rng.normal(size=(B, L, D)), "weight": rng.normal(size=(D, K)), "bias": rng.normal(size=D)}
+            arrays |= {"initial_state": rng.normal(size=(B, K - 1, D)), "reset": rng.random((B, L)) < 0.15}
+            arrays |= {"lengths": rng.integers(L + 1, size=B)}
+            yield Sample(arrays, {"activation": "silu"}, f"{(B, L, D, K)}")
+
+
+@pytest.mark.slow
+class TestGatedLinearAttention(BaseKernelTests):
+    kernel, op, backend = "cuda/gated_linear_attention", "gated_linear_attention", "cuda"
+
+
+@pytest.mark.slow
+class TestSSD(BaseKernelTests):
+    kernel, op, backend = "cuda/ssd", "ssd", "cuda"
+
+
+@pytest.mark.slow
+class TestGatedDeltaRule(BaseKernelTests):
+    kernel, op, backend = "cuda/gated_delta_rule", "gated_delta_rule", "cuda"

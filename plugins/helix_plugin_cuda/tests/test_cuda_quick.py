@@ -1,0 +1,153 @@
+"""Every kernel on one sample with all its inputs: values in each dtype, gradients in each, odd layouts, long offsets.
+
+The whole kit runs in the slow tier (`test_cuda_kit`): the interpreter takes a millisecond for what a card does in none.
+"""
+
+import array_api_compat.torch as xp
+import numpy as np
+import pytest
+import torch
+
+from helix_core import create
+from helix_core.ops import OPS, Sample
+from helix_core.plugin_system import kernel_descriptors
+from helix_core.testing.levels.base import as_tuple
+from helix_core.testing.levels.grad import check_gradient
+from helix_core.testing.levels.ops import call, check_values, to_backend
+from helix_plugin_cuda.kernels import linear_scan, rms_norm, selective_scan
+
+OURS = sorted({d.op for plugin, d in kernel_descriptors() if plugin == "cuda" and d.name == d.op})
+SLOPES = {"bfloat16": 6e-2, "float16": 1.2e-2}
+
+
+def sample_of(op, rng):
+    """The first sample with every optional input, over more than one chunk of time where that is cheap."""
+    if op == "selective_scan":
+        B, L, D, N = 1, 37, 3, 5
+        shapes = {"u": (B, L, D), "delta": (B, L, D), "B": (B, L, N), "C": (B, L, N), "D": D, "z": (B, L, D)}
+        shapes |= {"delta_bias": D, "initial_state": (B, D, N)}
+        arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()} | {"A": -rng.random((D, N))}
+        ragged = {"reset": rng.random((B, L)) < 0.1, "lengths": np.array([34])}
+        return Sample(arrays | ragged, {"delta_softplus": True}, "chunks")
+    samples = [s for s in OPS[op].samples(rng) if len(s.arrays) == max(len(s.arrays) for s in OPS[op].samples(rng))]
+    return samples[0] if len(samples) < 3 else samples[2 if op == "ssd" else 0]
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return create("backend", "cuda")
+
+
+@pytest.mark.parametrize("op", OURS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_values(backend, op, dtype, rng):
+    F = backend.bind(dtype=dtype, mode="infer")
+    assert F.trail[op].chosen == f"cuda/{op}"
+    check_values(backend, F, OPS[op], sample_of(op, rng), dtype)
+
+
+@pytest.mark.parametrize("op", OURS)
+def test_gradients(backend, op, rng):
+    F = backend.bind(mode="train")
+    check_gradient(backend, F, OPS[op], sample_of(op, rng), "float32", rng)
+
+
+@pytest.mark.parametrize("op", OURS)
+@pytest.mark.parametrize("dtype", SLOPES)
+def test_gradients_of_half_precision_are_those_of_the_rounded_inputs(backend, op, dtype, rng):
+    sample, F = sample_of(op, rng), backend.bind(dtype=dtype, mode="train")
+    arrays = to_backend(backend, sample, dtype)
+    leaves = {n: a.requires_grad_() if a.is_floating_point() else a for n, a in arrays.items()}
+    outputs = as_tuple(getattr(F, op)(*(leaves.get(n) for n in OPS[op].arrays), **sample.attrs))
+    exact = {
+        n: a.detach().cpu().double().requires_grad_() if a.is_floating_point() else a.cpu() for n, a in arrays.items()
+    }
+    expected = as_tuple(OPS[op].reference(xp, *(exact.get(n) for n in OPS[op].arrays), **sample.attrs))
+    weights = [torch.from_numpy(rng.normal(size=tuple(e.shape))) for e in expected]
+    sum((w.to(o.device) * o.double()).sum() for w, o in zip(weights, outputs, strict=True)).backward()
+    sum((w * e).sum() for w, e in zip(weights, expected, strict=True)).backward()
+    for name, leaf in leaves.items():
+        if leaf.requires_grad:
+            assert leaf.grad.dtype == leaf.dtype
+            wanted = exact[name].grad
+            scale = max(float(wanted.abs().max()), 0.1)
+            assert float((leaf.grad.cpu().double() - wanted).abs().max()) <= SLOPES[dtype] * scale, name
+
+
+def halves(backend, array):
+    """The same values as every other half of a wider row: unit stride in the last axis only."""
+    tensor = backend.asarray(array, "float32")
+    return torch.cat([tensor, tensor + 1], dim=-1)[..., : tensor.shape[-1]]
+
+
+@pytest.mark.parametrize("op", ["linear_scan", "causal_conv1d", "gated_linear_attention", "swiglu"])
+def test_strided_inputs(backend, op, rng):
+    F, sample = backend.bind(mode="infer"), sample_of(op, rng)
+    plain = to_backend(backend, sample, "float32")
+    strided = {n: halves(backend, a) if np.ndim(a) > 2 else plain[n] for n, a in sample.arrays.items()}
+    expected, found = (call(backend, F, OPS[op], arrays, sample) for arrays in (plain, strided))
+    assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_rows_beyond_what_32_bits_address(tmp_path):
+    """The second row starts 2^31 + 64 elements after the first: in a file of holes, so that nothing is allocated."""
+    far = 2**31 + 64
+    if torch.cuda.is_available():
+        base = torch.empty(far + 64, dtype=torch.bfloat16, device="cuda")
+    else:
+        file = np.memmap(tmp_path / "holes", dtype=np.int16, mode="w+", shape=far + 64)
+        base = torch.from_numpy(file).view(torch.bfloat16)
+    x = base.as_strided((2, 3, 4), (far, 4, 1))
+    values = torch.arange(24, dtype=torch.bfloat16).reshape(2, 3, 4) / 8
+    x.copy_(values)
+    a = torch.full((2, 3, 4), 0.5, dtype=torch.bfloat16, device=x.device)
+    y, _ = linear_scan.forward(a, x)
+    expected, _ = OPS["linear_scan"].reference(xp, a.cpu().double(), values.double())
+    assert torch.allclose(y.cpu().double(), expected, rtol=1e-2)
+    u = torch.ones(2, 3, 4, device=x.device)
+    rates, keys = -torch.ones(4, 2, device=x.device), torch.ones(2, 3, 2, device=x.device)
+    y, _ = selective_scan.forward(x, u, rates, keys, keys)
+    near, _ = selective_scan.forward(values.to(x.device), u, rates, keys, keys)
+    assert torch.equal(y, near)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda: rms_norm.forward(torch.ones(2, 3), torch.ones(4)), r"weight has shape \(4,\), expected \(3,\)"),
+        (lambda: rms_norm.forward(torch.ones(2, 3).double(), torch.ones(3)), "float32, bfloat16 and float16"),
+        (lambda: rms_norm.forward(torch.ones(2, 3), None), "weight is missing"),
+        (lambda: linear_scan.forward(torch.ones(2, 3), torch.ones(2, 3)), r"x must be \(B, L, D\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(run, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        run()
+
+
+def test_a_nan_stays_in_its_row(backend):
+    F = backend.bind(mode="infer")
+    a, x = torch.full((2, 20, 3), 0.9), torch.ones(2, 20, 3)
+    x[0, 5, 1] = float("nan")
+    reset = torch.zeros(2, 20, dtype=torch.bool)
+    reset[0, 18] = True
+    y, last = F.linear_scan(*(t.to(backend.home) for t in (a, x)), None, reset.to(backend.home))
+    bad = y.cpu().isnan()
+    assert bad[0, 5:18, 1].all()
+    assert bad.sum() == 13
+    assert not last.isnan().any()
+
+
+@pytest.mark.parametrize("D", [1, 3])
+def test_decoding_goes_on_where_a_prompt_ended(backend, rng, D):
+    F = backend.bind(mode="infer")
+    x, w = torch.from_numpy(rng.normal(size=(2, 9, D))).float(), torch.from_numpy(rng.normal(size=(D, 4))).float()
+    x, w = x.to(backend.home), w.to(backend.home)
+    whole, end = F.causal_conv1d(x, w, activation="silu")
+    y, state = F.causal_conv1d(x[:, :6], w, activation="silu")
+    parts = [y]
+    for t in range(6, 9):
+        y, state = F.causal_conv1d(x[:, t : t + 1], w, None, state, activation="silu")
+        parts.append(y)
+    assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-6)
+    assert torch.equal(state, end)
