@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 from helix_core.backends import Backend
-from helix_core.plugin_system import create_target, probe, select
+from helix_core.descriptors import KernelDescriptor
+from helix_core.ops import OPS
+from helix_core.plugin_system import components, create_target, probe, select
+from helix_core.plugin_system.refs import load_ref
 
 FRAMEWORKS = ("torch", "jax", "mlx", "numba", "triton", "pyopencl", "tensorflow", "wgpu")
 
@@ -23,6 +26,21 @@ class DescriptorLevel:
         component = select("backend", backend_name).chosen
         assert set(component.descriptor.provides) == set(backend_instance.capabilities)
         assert backend_instance.name == component.name
+
+    def test_the_kernels_of_its_plugin_can_be_bound(self, backend_name: str, backend_instance: Backend) -> None:
+        """They are for ops that exist, and there; a wrong namespace or a misspelt op would never be noticed."""
+        plugin = select("backend", backend_name).chosen.plugin
+        spaces = {create_target(c).namespace for c in components("backend") if c.plugin == plugin}
+        for component in components("kernel"):
+            descriptor = component.descriptor
+            if component.plugin == plugin and isinstance(descriptor, KernelDescriptor):
+                assert descriptor.op in OPS, f"{component.full_name} is for an op {descriptor.op!r}, which there is not"
+                if descriptor.namespace == backend_instance.namespace:
+                    assert load_ref(descriptor.target)
+                assert descriptor.namespace in spaces, (
+                    f"{component.full_name} is for namespace {descriptor.namespace!r}; its plugin's backends have "
+                    f"{', '.join(sorted(spaces))}"
+                )
 
     def test_the_probe_is_quick(self, backend_name: str) -> None:
         descriptor = select("backend", backend_name).chosen.descriptor
