@@ -95,6 +95,18 @@ def test_its_gradient_is_that_of_the_reference_on_mlx(rng):
         assert np.abs(np.array(a) - np.array(b)).max() <= 1e-5 * max(1, np.abs(np.array(b)).max()), OP.arrays[name]
 
 
+def test_a_gradient_does_not_need_the_memory_of_every_state(rng):
+    length, channels, states = 4096, 128, 16
+    given = [a for a in on_mlx(inputs(rng, 1, length, channels, states)) if a is not None]
+    gradient = mx.grad(lambda *a: module.selective_scan(*a)[0].sum(), tuple(range(len(given))))
+    mx.eval(given)
+    mx.synchronize()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    mx.eval(gradient(*given))
+    assert mx.get_peak_memory() - before < 0.5 * 4 * length * channels * states
+
+
 def test_nan_goes_on_to_the_end_of_its_row_and_no_further(rng):
     arrays = inputs(rng, 2, 70, 3, 4)
     arrays["u"][0, 10, 1] = np.nan

@@ -21,7 +21,7 @@ def forward(
     starts, ys = [], []
     for piece in _pieces(u.shape, A.shape[1]):
         starts.append(h)
-        dt, x, b, c, new = _cut(piece, u, delta, B, C, reset)
+        dt, x, b, c, new = _cut(piece, ys[-1:], u, delta, B, C, reset)
         _, states = _states(dt, dt * x, rates, b, h, new)
         h = states[-1]
         ys.append((c[:, :, None, :] @ mx.stack(states))[:, :, 0, :])
@@ -45,7 +45,8 @@ def backward(
     parts: list[tuple[Array, ...]] = []
     pieces = _pieces(u.shape, A.shape[1])
     for index in reversed(range(len(pieces))):
-        dt, x, b, c, new = _cut(pieces[index], u, delta, B, C, reset)
+        after = [to_rates, *parts[-1]] if parts else []
+        dt, x, b, c, new = _cut(pieces[index], after, u, delta, B, C, reset)
         h = starts[index]
         added = dt * x
         decays, states = _states(dt, added, rates, b, h, new)
@@ -81,9 +82,13 @@ def _pieces(shape: tuple[int, ...], states: int) -> list[slice]:
     return [slice(begin, begin + steps) for begin in range(0, length, steps)]
 
 
-def _cut(piece: slice, u: Array, delta: Array, B: Array, C: Array, reset: Array | None) -> tuple[Array, ...]:
-    """The steps of a chunk, time first: its slices are then contiguous."""
-    dt, x, b, c = (mx.swapaxes(a[:, piece], 0, 1) for a in (delta, u, B, C))
+def _cut(piece: slice, after: list[Array], u: Array, delta: Array, B: Array, C: Array, reset: Array | None) -> Any:
+    """The steps of a chunk, time first: its slices are then contiguous.
+
+    Not before `after` is known, which the chunk before gives: MLX is lazy, and its own order keeps every chunk's states.
+    """
+    steps = [mx.swapaxes(a[:, piece], 0, 1) for a in (delta, u, B, C)]
+    dt, x, b, c = mx.depends(steps, after) if after else steps
     return dt, x, b, c, None if reset is None else mx.swapaxes(reset[:, piece], 0, 1)[:, :, None, None]
 
 
