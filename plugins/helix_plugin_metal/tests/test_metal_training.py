@@ -135,6 +135,15 @@ def test_checkpoints_move_between_backends(data, tmp_path):
     assert found == pytest.approx(losses, rel=1e-3)
 
 
+def test_mlx_reads_a_checkpoint(data, tmp_path):
+    run = trainer(data, "mamba", "cpu")
+    run.advance(50)
+    module = create("backend", "metal").module(run.model, seed=9)
+    module.load_weights(str(run.save(tmp_path) / "model.safetensors"))
+    for name, value in module.to_numpy().items():
+        assert np.array_equal(value, run.backend.to_numpy(run.params[name])), name
+
+
 def test_a_run_of_the_command_line(data, tmp_path):
     """Trained on metal; scores and texts are the same on cpu."""
     recipe = tmp_path / "r.toml"

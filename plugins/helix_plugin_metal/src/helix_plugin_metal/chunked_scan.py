@@ -85,7 +85,7 @@ def _pieces(shape: tuple[int, ...], states: int) -> list[slice]:
 def _cut(piece: slice, after: list[Array], u: Array, delta: Array, B: Array, C: Array, reset: Array | None) -> Any:
     """The steps of a chunk, time first: its slices are then contiguous.
 
-    Not before `after` is known, which the chunk before gives: MLX is lazy, and its own order keeps every chunk's states.
+    Not before `after`, results of the chunk before, is known: in MLX's own order, all chunks' states are kept.
     """
     steps = [mx.swapaxes(a[:, piece], 0, 1) for a in (delta, u, B, C)]
     dt, x, b, c = mx.depends(steps, after) if after else steps
