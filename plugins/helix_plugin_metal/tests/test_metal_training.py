@@ -1,4 +1,4 @@
-"""Training on MLX beside the cpu backend: equal curves, checkpoints that travel both ways, equal texts."""
+"""Training on MLX beside the cpu backend, whatever the options; checkpoints that travel both ways; the command line."""
 
 from __future__ import annotations
 
@@ -11,23 +11,16 @@ import pytest
 
 from helix_core import create
 from helix_core.data import load_corpus
-from helix_core.generation import Sampling, Stopping, generate
 from helix_core.recipes import parse_recipe
 from helix_core.training import Trainer
 from helix_core.training.checkpoint import load_checkpoint
 
-MIXERS = {
-    "mamba": '{ name = "mamba", d_state = 4 }',
-    "s4d": '{ name = "s4d", d_state = 4 }',
-    "rwkv7": '{ name = "rwkv7", head_dim = 8 }',
-    "hyena": '{ name = "hyena", l_max = 48 }',
-}
 RECIPE = """
 name = "t"
 [model]
 d_model = 16
 n_layers = 2
-mixer = {mixer}
+mixer = {{ name = "mamba", d_state = 4 }}
 [data]
 source = "{data}"
 validation = 0.2
@@ -54,21 +47,9 @@ def data(tmp_path_factory):
     return folder
 
 
-def trainer(data, mixer, backend, options=()):
-    text = RECIPE.format(mixer=MIXERS[mixer], data=data, steps=50, backend=backend)
+def trainer(data, backend, options=()):
+    text = RECIPE.format(data=data, steps=50, backend=backend)
     return Trainer(parse_recipe(text, "r.toml", options), load_corpus(str(data), 0.2))
-
-
-@pytest.mark.parametrize(
-    "mixer", ["mamba", "hyena", *(pytest.param(m, marks=pytest.mark.slow) for m in ("s4d", "rwkv7"))]
-)
-def test_fifty_steps_are_those_of_the_cpu_backend(data, mixer):
-    losses = {}
-    for backend in ("metal", "cpu"):
-        run = trainer(data, mixer, backend)
-        losses[backend] = [run.advance(50).loss for _ in range(50)]
-    assert losses["metal"][-1] < 0.8 * losses["metal"][0]
-    assert losses["metal"] == pytest.approx(losses["cpu"], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -84,33 +65,9 @@ def test_fifty_steps_are_those_of_the_cpu_backend(data, mixer):
 def test_every_way_of_training_is_that_of_the_cpu_backend(data, options):
     losses = []
     for backend in ("metal", "cpu"):
-        run = trainer(data, "mamba", backend, options)
+        run = trainer(data, backend, options)
         losses.append([run.advance(50).loss for _ in range(5)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-
-
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_greedy_texts_are_those_of_the_cpu_backend(data, mixer):
-    source = trainer(data, mixer, "metal")
-    for _ in range(30):
-        source.advance(30)
-    values = {name: source.backend.to_numpy(p) for name, p in source.params.items()}
-    limit = 100 if source.model.context is None else min(100, source.model.context - 8)
-    texts, logits = [], []
-    for name in ("metal", "cpu", "reference"):
-        backend = create("backend", name)
-        F, params = backend.bind(mode="infer"), {k: backend.asarray(v) for k, v in values.items()}
-        tokens = backend.asarray(np.frombuffer(b"line 3: the quick", np.uint8).astype(np.int64)[None])
-        with backend.inference():
-            logits.append(backend.to_numpy(source.model.apply(F, params, tokens)[0]))
-        greedy = Sampling(temperature=0)
-        texts.append(
-            b"".join(generate(source.model, backend, F, params, b"line", sampling=greedy, stopping=Stopping(limit)))
-        )
-    assert texts[0] == texts[1] == texts[2]
-    assert len(texts[0]) == limit
-    for other in logits[1:]:
-        assert np.abs(logits[0] - other).max() <= 1e-4 * np.abs(other).max()
 
 
 def helix(*args):
@@ -122,12 +79,12 @@ def helix(*args):
 
 def test_checkpoints_move_between_backends(data, tmp_path):
     """Ten steps on metal, ten on cpu, ten on metal: the curve is that of thirty on cpu."""
-    expected = trainer(data, "mamba", "cpu")
+    expected = trainer(data, "cpu")
     losses = [expected.advance(50).loss for _ in range(30)]
     found: list[float] = []
     folder = None
     for leg, backend in enumerate(("metal", "cpu", "metal")):
-        run = trainer(data, "mamba", backend)
+        run = trainer(data, backend)
         if folder:
             run.restore(load_checkpoint(folder), folder)
         found += [run.advance(50).loss for _ in range(10)]
@@ -136,7 +93,7 @@ def test_checkpoints_move_between_backends(data, tmp_path):
 
 
 def test_mlx_reads_a_checkpoint(data, tmp_path):
-    run = trainer(data, "mamba", "cpu")
+    run = trainer(data, "cpu")
     run.advance(50)
     module = create("backend", "metal").module(run.model, seed=9)
     module.load_weights(str(run.save(tmp_path) / "model.safetensors"))
@@ -147,7 +104,7 @@ def test_mlx_reads_a_checkpoint(data, tmp_path):
 def test_a_run_of_the_command_line(data, tmp_path):
     """Trained on metal; scores and texts are the same on cpu."""
     recipe = tmp_path / "r.toml"
-    recipe.write_text(RECIPE.format(mixer=MIXERS["mamba"], data=data, steps=10, backend="cpu"))
+    recipe.write_text(RECIPE.format(data=data, steps=10, backend="cpu"))
     helix("train", recipe, "--runs", tmp_path / "runs", "--set", "backend.name=metal")
     (run,) = (tmp_path / "runs").iterdir()
     summary = json.loads((run / "summary.json").read_text())

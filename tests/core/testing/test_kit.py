@@ -185,7 +185,7 @@ def test_paths_given_besides_are_run_too_and_others_are_not(tmp_path):
     assert "test_it_is_found" in both.stdout
 
 
-@pytest.mark.parametrize(("name", "words"), [("refrence", "did you mean 'reference'"), ("mainframe", "no backend named")])
+@pytest.mark.parametrize(("name", "words"), [("refrence", "did you mean 'reference'"), ("abacus", "no backend named")])
 def test_an_unknown_backend_is_a_usage_error(tmp_path, name, words):
     done = run_pytest(f"--helix-backend={name}", cwd=tmp_path)
     assert done.returncode == 4
