@@ -14,7 +14,7 @@ LAYERS: dict[str, dict[str, Any]] = {
     "mamba": {},
     "mamba2": {"d_state": 16, "head_dim": 16},
     "gated_deltanet": {"n_heads": 2},
-    "rwkv7": {},
+    "rwkv7": {"head_dim": 16},
     "rwkv4": {},
     "retnet": {"n_heads": 2},
     "gla": {"n_heads": 2},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.ops.half import HALF, between_casts, narrowed
 from helix_core.ops.op import OPS, Op
+from helix_core.tree import tree_map
 
 if TYPE_CHECKING:
     from helix_core.descriptors import KernelDescriptor
@@ -90,9 +91,13 @@ class OpTable:
     def when(self, holds: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
         """`then()` if a boolean of no axes holds, else `otherwise()`; both return trees of the same arrays.
 
-        Namespaces that trace have a form of their own, so that one of the two is computed there as well.
+        Where the boolean is not known, because a compiler traces, both are computed and one is taken, unless the
+        backend's table has a form of its own.
         """
-        return then() if int(holds) else otherwise()
+        known = self.known(holds)
+        if known is not None:
+            return then() if known else otherwise()
+        return tree_map(lambda a, b: self.xp.where(holds, a, b), then(), otherwise())
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for unknown names: bound ops live in the instance's own dictionary.

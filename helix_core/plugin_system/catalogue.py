@@ -61,6 +61,7 @@ _CATALOGUE: dict[tuple[str, str], str] = {
         )
     },
     ("generator", "bench/digits"): "helix-plugin-bench",
+    ("generator", "hyena/masked-spans"): "helix-plugin-hyena",
     ("layer", "topomemory/memory_read"): "helix-plugin-topomemory",
     ("memory", "topomemory/topological"): "helix-plugin-topomemory",
 }

@@ -7,6 +7,7 @@ from helix_core.descriptors import KernelDescriptor
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.ops import OPS, Facts, bind_ops
 from helix_core.ops.table import REFERENCE
+from helix_core.plugin_system import create
 
 FACTS = Facts("numpy", "cpu", "float32", "infer")
 
@@ -83,3 +84,23 @@ def test_a_pin_is_exact_and_never_falls_back():
 def test_an_unknown_op_names_the_known_ones():
     with pytest.raises(AttributeError, match=r"no op 'rmsnorm'.*rms_norm"):
         bind().rmsnorm  # noqa: B018
+
+
+def test_one_of_two_branches_and_both_where_a_compiler_traces():
+    F = create("backend", "core/reference").bind()
+    calls = []
+
+    def branch(name, value):
+        return lambda: (calls.append(name), {"x": np.array([value])})[1]
+
+    assert F.when(np.array(True), branch("then", 1), branch("otherwise", 2))["x"] == [1]
+    assert F.when(np.array(False), branch("then", 1), branch("otherwise", 2))["x"] == [2]
+    assert calls == ["then", "otherwise"]
+
+    class Traced(np.ndarray):
+        def __int__(self):
+            raise ValueError("a compiler traces")
+
+    for holds, expected in ((True, 1), (False, 2)):
+        assert F.when(np.array(holds).view(Traced), branch("then", 1), branch("otherwise", 2))["x"] == [expected]
+    assert len(calls) == 6

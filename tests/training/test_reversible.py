@@ -23,7 +23,14 @@ CONFIG = {
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
-    "options", [{}, {"dropout": 0.3, "stochastic_depth": 0.3}, {"tie_embeddings": False, "norm": "layer_norm"}]
+    "options",
+    [
+        {},
+        {"dropout": 0.3, "stochastic_depth": 0.3},
+        {"tie_embeddings": False, "norm": "layer_norm"},
+        {"embedding_norm": True, "norm": "zero_centered_rms_norm"},
+        {"embedding_norm": True, "norm": "layer_norm", "tie_embeddings": False},
+    ],
 )
 @pytest.mark.parametrize("scored", [False, True], ids=["all", "some"])
 def test_the_gradient_is_the_models_own(dtype, options, scored):

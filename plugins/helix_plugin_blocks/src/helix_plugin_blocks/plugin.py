@@ -30,7 +30,7 @@ def helix_layers() -> Sequence[LayerDescriptor]:
             name="moe",
             target="helix_plugin_blocks.moe:MoE",
             config="helix_plugin_blocks.moe:MoEConfig",
-            summary="mixture of experts: a gate sends each step through a few of many MLPs (Shazeer et al., 2017)",
+            summary="mixture of experts: a gate, the experts or motifs choose among many MLPs (Shazeer et al., 2017)",
         ),
         LayerDescriptor(
             name="geglu",
