@@ -205,7 +205,7 @@ def queries_kernel(
         t = start + i
         k_tile = _rows(k, kb, kt, kh, b, t, h // SHARED, c, K, valid)
         x = _scaled(v, factor, H, vb, vt, vh, b, t, h, w, V, L, valid)
-        slope = _rows(dy, L * H * V, H * V, V, b, t, h, w, V, valid)
+        slope = _rows(dy, wide(L) * H * V, H * V, V, b, t, h, w, V, valid)
         products = tl.dot(slope, tl.trans(x), input_precision=PRECISION)
         found = tl.dot(slope, tl.trans(state), input_precision=PRECISION)
         found = found * _since(g, b, t, h, c, L, H, K, stop, PER_KEY)
@@ -256,7 +256,7 @@ def keys_kernel(
         t = start + i
         q_tile = _rows(q, qb, qt, qh, b, t, h // SHARED, c, K, valid) * scale
         x = _scaled(v, factor, H, vb, vt, vh, b, t, h, w, V, L, valid)
-        slope = _rows(dy, L * H * V, H * V, V, b, t, h, w, V, valid)
+        slope = _rows(dy, wide(L) * H * V, H * V, V, b, t, h, w, V, valid)
         products = tl.dot(slope, tl.trans(x), input_precision=PRECISION)
         found = tl.dot(x, tl.trans(state), input_precision=PRECISION)
         found = found * _to_end(g, b, t, h, c, L, H, K, stop, start + T, PER_KEY)
@@ -310,7 +310,7 @@ def values_kernel(
         t = start + i
         q_tile = _rows(q, qb, qt, qh, b, t, h // SHARED, c, K, valid) * scale
         k_tile = _rows(k, kb, kt, kh, b, t, h // SHARED, c, K, valid)
-        slope = _rows(dy, L * H * V, H * V, V, b, t, h, w, V, valid)
+        slope = _rows(dy, wide(L) * H * V, H * V, V, b, t, h, w, V, valid)
         scores = _scores(
             q_tile, k_tile, k, g, kb, kt, kh, h // SHARED, b, start, stop, end, h, c, L, H, K, PER_KEY, PRECISION, T
         )
