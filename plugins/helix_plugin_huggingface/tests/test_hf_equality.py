@@ -9,13 +9,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from helix_core.inference import load_run
-from helix_core.plugin_system import components
+from helix_core.plugin_system import components, explain
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file  # noqa: E402
 
-BACKENDS = sorted(component.name for component in components("backend"))
+BACKENDS = sorted(c.name for c in components("backend") if explain("backend", c.full_name).component is not None)
 TOKENS = np.random.default_rng(1).integers(0, 61, (2, 37))
 
 
