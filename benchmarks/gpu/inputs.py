@@ -60,6 +60,10 @@ def works() -> Iterator[Work]:
             "selective_scan", f"({B}, {L}, {D}), N 16", {**scan, "D": (D,), "z": sequence, "delta_bias": (D,)},
             {"delta_softplus": True},
         )  # fmt: skip
+    for B, L in ((8, 2048), (2, 16384), (1, 131072)):
+        sequence = (B, L, 768)
+        gated = {"u": sequence, "filter": (L, 768), "pre": sequence, "post": sequence}
+        yield Work("long_conv", f"{sequence}, gated", gated)
     for L in (2048, 32768, 65536):
         yield Work("linear_scan", f"(8, {L}, 1536)", {"a": (8, L, 1536), "x": (8, L, 1536)})
     for B, L in ((8, 2048), (2, 16384)):

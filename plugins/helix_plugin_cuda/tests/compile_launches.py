@@ -29,6 +29,8 @@ def compile_launch(launch, card):
     signature = dict(zip(names, launch["types"], strict=False)) | {n: "constexpr" for n in meta if n in names}
     constants = {(names.index(n),): v for n, v in meta.items() if n in names}
     constants |= {(names.index(n),): None for n, t in signature.items() if t == "constexpr" and n not in meta}
+    constants |= {(names.index(n),): 1 for n, t in signature.items() if t == "one"}
+    signature = {n: "constexpr" if t == "one" else t for n, t in signature.items()}
     options = {key: meta[key] for key in OPTIONS} | {"enable_fp_fusion": True}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     return triton.compile(source, target=card, options=options)

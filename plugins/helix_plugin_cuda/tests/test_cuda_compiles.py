@@ -37,11 +37,13 @@ def type_of(argument):
         return "constexpr"
     if isinstance(argument, torch.Tensor):
         return TYPES[argument.dtype]
+    if isinstance(argument, int) and argument == 1:
+        return "one"  # Triton makes a constant of it
     return "fp32" if isinstance(argument, float) else "i32"
 
 
 def real_sizes(op, rng):
-    """The op's last sample, which has every optional input, and one of the sizes that models have."""
+    """The op's last sample, which has every optional input, one where sizes are 1, and one of the sizes of models."""
     B, L, D, H, K = 1, 300, 1024, 2, 128
     normal = rng.normal
     heads = {"q": normal(size=(B, L, H, K)), "k": normal(size=(B, L, H, K)), "v": normal(size=(B, L, H, K))}
@@ -58,7 +60,9 @@ def real_sizes(op, rng):
         "gated_linear_attention": {**heads, "log_decay": -rng.random((B, L, H, K))},
         "gated_delta_rule": {**heads, "log_decay": -rng.random((B, L, H)), "beta": rng.random((B, L, H))},
     }  # fmt: skip
-    yield list(OPS[op].samples(rng))[-1]
+    samples = list(OPS[op].samples(rng))
+    yield samples[-1]
+    yield next((s for s in samples if any(np.size(a) == 1 and np.ndim(a) > 1 for a in s.arrays.values())), samples[0])
     if op in made:
         yield Sample(made[op])
     if op == "gated_linear_attention":

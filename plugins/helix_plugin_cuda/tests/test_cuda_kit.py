@@ -85,3 +85,8 @@ class TestSSD(BaseKernelTests):
 @pytest.mark.slow
 class TestGatedDeltaRule(BaseKernelTests):
     kernel, op, backend = "cuda/gated_delta_rule", "gated_delta_rule", "cuda"
+
+
+@pytest.mark.slow
+class TestLongConv(BaseKernelTests):
+    kernel, op, backend = "cuda/long_conv", "long_conv", "cuda"

@@ -9,6 +9,7 @@ import pytest
 
 from helix_core import Availability, create, explain
 from helix_core.errors import HelixError
+from helix_plugin_cuda.kernels._launch import INTERPRETED
 from helix_plugin_cuda.probe import Build, examine, interpreting, torch_build
 
 CUDA, ROCM, PLAIN = Build("2.13.0", "13.0", None), Build("2.13.0", None, "7.1"), Build("2.13.0", None, None)
@@ -124,7 +125,7 @@ def test_when_triton_interprets(value, answer):
     assert not interpreting({})
 
 
-needs_no_card = pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="a card is here")
+needs_no_card = pytest.mark.skipif(not INTERPRETED, reason="a card is here")
 
 
 @needs_no_card

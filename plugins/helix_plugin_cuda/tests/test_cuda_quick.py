@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helix_core import create
+from helix_core import UsageError, create
 from helix_core.ops import OPS, Sample
 from helix_core.plugin_system import kernel_descriptors
 from helix_core.testing.levels.base import as_tuple
@@ -151,3 +151,17 @@ def test_decoding_goes_on_where_a_prompt_ended(backend, rng, D):
         parts.append(y)
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-6)
     assert torch.equal(state, end)
+
+
+def test_a_target_outside_the_classes_is_nan_and_nothing_else_is(backend):
+    F = backend.bind(mode="infer")
+    logits, targets = torch.ones(4, 5).to(backend.home), torch.tensor([0, 5, -1, 4]).to(backend.home)
+    assert F.cross_entropy(logits, targets).isnan().tolist() == [False, True, True, False]
+
+
+def test_heads_too_wide_for_a_kernel_are_refused_with_a_way_out(backend):
+    F = backend.bind(mode="infer")
+    wide = torch.ones(1, 2, 1, 512).to(backend.home)
+    with pytest.raises(UsageError, match="up to 256 keys and values") as error:
+        F.gated_linear_attention(wide, wide, wide, -wide)
+    assert "HELIX_KERNEL_GATED_LINEAR_ATTENTION=core/reference" in str(error.value)

@@ -143,6 +143,20 @@ def test_a_broken_backend_that_would_not_have_been_chosen_is_no_concern(site):
     assert select("backend", registry=site.registry(strict=True)).chosen.name == "cpu"
 
 
+def test_what_is_for_those_who_ask_is_never_chosen_by_auto(site):
+    probe = "def emulated():\n    return Availability(True, 'an emulator', by_name=True)\n"
+    site.backends("cpu", "name='cpu'")
+    site.backends("gpu", "name='gpu', priority=9, probe='fake_gpu:emulated', provides=('grad',)", extra=probe)
+    registry = site.registry()
+    selection = explain("backend", registry=registry)
+    assert selection.chosen.full_name == "cpu/cpu"
+    assert selection.candidates[0].reason == "an emulator; only when it is asked for by name"
+    assert selection.warnings == ()
+    assert select("backend", "gpu", registry=registry).chosen.full_name == "gpu/gpu"
+    with pytest.raises(ComponentUnavailable, match="only when it is asked for by name"):
+        select("backend", needs=["grad"], registry=registry)
+
+
 def test_a_plugin_that_failed_does_not_make_auto_silently_use_the_cpu(site):
     site.backends("cpu", "name='cpu'")
     site.plugin("gpu", requires=["absent"])

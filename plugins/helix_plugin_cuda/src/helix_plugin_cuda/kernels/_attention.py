@@ -83,19 +83,21 @@ def _scores(
 ):  # fmt: skip
     """(T, T): q_t · (decay from s to t) k_s. A decay for each key is a product over the steps between, s descending."""
     i = tl.arange(0, T)
-    if not PER_KEY:
-        return tl.dot(q, tl.trans(k_tile), input_precision=PRECISION) * _gap(g, b, start + i, h, L, H, stop, T)
-    scores = tl.zeros([T, T], tl.float32)
-    decay = tl.zeros_like(q)
-    for turn in range(T):
-        s = T - 1 - turn
-        step = start + s
-        decay = tl.where((i == s)[:, None], 1.0, decay)
-        row = tl.load(k + b * kb + step * kt + hk * kh + c, mask=c < tl.where(step < end, K, 0), other=0.0)
-        column = tl.sum(q * decay * row.to(tl.float32)[None, :], axis=1)
-        scores = tl.where((i == s)[None, :], column[:, None], scores)
-        gate = tl.load(g + ((b * L + step) * H + h) * K + c, mask=c < tl.where(step < stop, K, 0), other=0.0)
-        decay = decay * tl.exp(gate)[None, :]
+    if PER_KEY:
+        scores = tl.zeros([T, T], tl.float32)
+        decay = tl.zeros_like(q)
+        for turn in range(T):
+            s = T - 1 - turn
+            step = start + s
+            decay = tl.where((i == s)[:, None], 1.0, decay)
+            row = tl.load(k + b * kb + step * kt + hk * kh + c, mask=c < tl.where(step < end, K, 0), other=0.0)
+            column = tl.sum(q * decay * row.to(tl.float32)[None, :], axis=1)
+            scores = tl.where((i == s)[None, :], column[:, None], scores)
+            gate = tl.load(g + ((b * L + step) * H + h) * K + c, mask=c < tl.where(step < stop, K, 0), other=0.0)
+            decay = decay * tl.exp(gate)[None, :]
+    else:
+        scores = tl.dot(q, tl.trans(k_tile), input_precision=PRECISION)
+        scores = scores * _gap(g, b, start + i, h, L, H, stop, T)
     return scores
 
 
@@ -205,7 +207,7 @@ def queries_kernel(
         t = start + i
         k_tile = _rows(k, kb, kt, kh, b, t, h // SHARED, c, K, valid)
         x = _scaled(v, factor, H, vb, vt, vh, b, t, h, w, V, L, valid)
-        slope = _rows(dy, L * H * V, H * V, V, b, t, h, w, V, valid)
+        slope = _rows(dy, wide(L) * H * V, H * V, V, b, t, h, w, V, valid)
         products = tl.dot(slope, tl.trans(x), input_precision=PRECISION)
         found = tl.dot(slope, tl.trans(state), input_precision=PRECISION)
         found = found * _since(g, b, t, h, c, L, H, K, stop, PER_KEY)
@@ -256,7 +258,7 @@ def keys_kernel(
         t = start + i
         q_tile = _rows(q, qb, qt, qh, b, t, h // SHARED, c, K, valid) * scale
         x = _scaled(v, factor, H, vb, vt, vh, b, t, h, w, V, L, valid)
-        slope = _rows(dy, L * H * V, H * V, V, b, t, h, w, V, valid)
+        slope = _rows(dy, wide(L) * H * V, H * V, V, b, t, h, w, V, valid)
         products = tl.dot(slope, tl.trans(x), input_precision=PRECISION)
         found = tl.dot(x, tl.trans(state), input_precision=PRECISION)
         found = found * _to_end(g, b, t, h, c, L, H, K, stop, start + T, PER_KEY)
@@ -310,7 +312,7 @@ def values_kernel(
         t = start + i
         q_tile = _rows(q, qb, qt, qh, b, t, h // SHARED, c, K, valid) * scale
         k_tile = _rows(k, kb, kt, kh, b, t, h // SHARED, c, K, valid)
-        slope = _rows(dy, L * H * V, H * V, V, b, t, h, w, V, valid)
+        slope = _rows(dy, wide(L) * H * V, H * V, V, b, t, h, w, V, valid)
         scores = _scores(
             q_tile, k_tile, k, g, kb, kt, kh, h // SHARED, b, start, stop, end, h, c, L, H, K, PER_KEY, PRECISION, T
         )

@@ -110,7 +110,7 @@ def backward_kernel(
         keys = _rows(k, kb, kt, kh, b, t, h // SHARED, c, K, end)
         asked = _rows(q, qb, qt, qh, b, t, h // SHARED, c, K, end) * scale
         x = _rows(v, vb, vt, vh, b, t, h, w, V, end)
-        slope = _rows(dy, L * H * V, H * V, V, b, t, h, w, V, end)
+        slope = _rows(dy, wide(L) * H * V, H * V, V, b, t, h, w, V, end)
         rate = tl.load(beta + (b * L + t) * H + h, mask=t < end, other=0.0).to(tl.float32)[:, None]
         since = _since(g, b, t, h, c, L, H, K, L, False)
         to_end = _to_end(g, b, t, h, c, L, H, K, L, tile * T + T, False)

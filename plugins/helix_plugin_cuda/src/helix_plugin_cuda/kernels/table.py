@@ -10,6 +10,7 @@ from helix_plugin_cuda.kernels import cross_entropy as _cross_entropy
 from helix_plugin_cuda.kernels import gated_delta_rule as _gated_delta
 from helix_plugin_cuda.kernels import gated_linear_attention as _gla
 from helix_plugin_cuda.kernels import linear_scan as _linear_scan
+from helix_plugin_cuda.kernels import long_conv as _long
 from helix_plugin_cuda.kernels import rms_norm as _norm
 from helix_plugin_cuda.kernels import selective_scan as _scan
 from helix_plugin_cuda.kernels import ssd as _ssd
@@ -32,3 +33,4 @@ selective_scan = _bundle(_scan)
 gated_linear_attention = _bundle(_gla)
 ssd = _bundle(_ssd)
 gated_delta_rule = _bundle(_gated_delta)
+long_conv = _bundle(_long)

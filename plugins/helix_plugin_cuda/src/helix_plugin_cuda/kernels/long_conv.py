@@ -1,0 +1,242 @@
+"""Long convolution by torch's FFT, with gates, padding and both transposes in the passes before and after it.
+
+Rows of several documents go through the op's reference, whose adjoint is that of the rows read backwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from helix_core.ops import OPS
+from helix_plugin_cuda.kernels._arguments import (
+    Shape,
+    activation_dtype,
+    check,
+    dense,
+    ends,
+    like,
+    needed,
+    rows,
+    strides,
+)
+from helix_plugin_cuda.kernels._chunks import limit
+from helix_plugin_cuda.kernels._launch import blocks, launch, wide
+from helix_plugin_torch.backend import namespace
+
+NAMES = ("u", "filter", "pre", "post", "initial_state", "reset", "lengths")
+STEPS, CHANNELS = 64, 32
+
+
+@triton.jit
+def _place(length, D, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Row, steps and channels of this program."""
+    pieces, tiles = tl.cdiv(D, CHANNELS), tl.cdiv(length, STEPS)
+    program = wide(tl.program_id(0))
+    t = (program // pieces % tiles) * STEPS + tl.arange(0, STEPS)
+    return program // (pieces * tiles), t, (program % pieces) * CHANNELS + tl.arange(0, CHANNELS)
+
+
+@triton.jit
+def _gather(x, gate, before, lengths, out, L, D, S, n, sxb, sxt, sgb, sgt, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
+    """x * gate (B, L, D) behind what was `before` (B, S, D), then zeros: out (B, D, n) float32."""
+    b, t, d = _place(n, D, STEPS, CHANNELS)
+    inside = (d < D)[None, :]
+    s = t - S
+    real = ((s >= 0) & (s < limit(lengths, b, L)))[:, None] & inside
+    v = tl.load(x + b * sxb + s[:, None] * sxt + d[None, :], mask=real, other=0.0).to(tl.float32)
+    if gate is not None:
+        v *= tl.load(gate + b * sgb + s[:, None] * sgt + d[None, :], mask=real, other=0.0).to(tl.float32)
+    if before is not None:
+        held = (t < S)[:, None] & inside
+        v += tl.load(before + (b * S + t)[:, None] * D + d[None, :], mask=held, other=0.0).to(tl.float32)
+    tl.store(out + (b * D + d)[None, :] * n + t[:, None], v, mask=(t < n)[:, None] & inside)
+
+
+@triton.jit
+def _scatter(x, gate, lengths, out, L, D, S, n, sgb, sgt, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Steps S .. S+L-1 of x (B, D, n), times a gate, 0 in padding: out (B, L, D)."""
+    b, t, d = _place(L, D, STEPS, CHANNELS)
+    inside = (t < L)[:, None] & (d < D)[None, :]
+    real = (t < limit(lengths, b, L))[:, None] & inside
+    v = tl.load(x + (b * D + d)[None, :] * n + (S + t)[:, None], mask=real, other=0.0)
+    if gate is not None:
+        v *= tl.load(gate + b * sgb + t[:, None] * sgt + d[None, :], mask=real, other=0.0).to(tl.float32)
+    tl.store(out + (b * L + t)[:, None] * D + d[None, :], v, mask=inside)
+
+
+def residuals(u: Shape, *rest: Any) -> tuple[Shape, ...]:
+    """Nothing: the backward transforms the inputs again."""
+    return ()
+
+
+def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
+    """The seven inputs of the op, in its order -> y (B, L, D).
+
+    Raises TypeError for float64, ValueError for shapes that do not fit.
+    """
+    given = _checked(arrays)
+    u = given["u"]
+    y = torch.empty(u.shape, dtype=activation_dtype(*(given[n] for n in NAMES[:5])), device=u.device)
+    if u.shape[1] == 0:
+        return (y,)
+    if given["reset"] is not None:
+        return (y.copy_(OPS["long_conv"].reference(namespace(), *_wide(given))),)
+    n, row_ends = _length(given), ends(given["lengths"], u.shape[1])
+    out = torch.fft.irfft(_transformed(given, row_ends, n) * _response(given, n), n=n)
+    return (_scattered(out, given["post"], row_ends, given, y),)
+
+
+def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """`forward`; nothing is kept."""
+    return forward(*arrays), ()
+
+
+def backward(
+    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
+) -> tuple[Tensor | None, ...]:
+    """The gradient of y -> one per array; None for absent ones and flags."""
+    given = _checked(arrays)
+    u, filter, pre, post, initial = (given[name] for name in NAMES[:5])
+    dy = rows(grads[0])
+    if u.shape[1] == 0:
+        return (*(None if (a := given[name]) is None else torch.zeros_like(a) for name in NAMES[:5]), None, None)
+    if given["reset"] is not None:
+        return (*_backward_documents(given, dy), None, None)
+    n, row_ends, before = _length(given), ends(given["lengths"], u.shape[1]), _before(given)
+    spectrum, response = _transformed(given, row_ends, n), _response(given, n)
+    slope = torch.fft.rfft(_gathered(dy, post, None, row_ends, before, n))
+    taps = torch.fft.irfft((spectrum.conj() * slope).sum(0), n=n)[:, : min(filter.shape[0], before + u.shape[1])]
+    dfilter = torch.zeros_like(filter)
+    dfilter[: taps.shape[1]] = taps.transpose(0, 1)
+    dv = torch.fft.irfft(slope * response.conj(), n=n)
+    dinitial = None if initial is None else dv[:, :, :before].transpose(1, 2).to(initial.dtype).contiguous()
+    dpost = None
+    if post is not None:
+        dpost = _scattered(torch.fft.irfft(spectrum * response, n=n), dy, row_ends, given, like(post))
+    return (
+        _scattered(dv, pre, row_ends, given, like(u)),
+        dfilter,
+        None if pre is None else _scattered(dv, u, row_ends, given, like(pre)),
+        dpost,
+        dinitial,
+        None,
+        None,
+    )
+
+
+def _backward_documents(given: dict[str, Any], dy: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of rows with resets: the reference on the rows read backwards, where starts become ends."""
+    u, filter, pre, post, initial, reset, lengths = _wide(given)
+    B, L, _ = u.shape
+    dy = dy.float()
+    if lengths is not None:
+        real = (torch.arange(L, device=u.device) < lengths[:, None])[..., None]
+        u, dy = (torch.where(real, a, 0.0) for a in (u, dy))
+    v = u if pre is None else u * pre
+    slope, before = dy if post is None else dy * post, _before(given)
+    starts = reset.to(torch.bool)
+    if initial is not None:
+        v = torch.cat([initial, v], dim=1)
+        slope = torch.cat([torch.zeros_like(initial), slope], dim=1)
+        starts = torch.cat([starts.new_zeros(B, before), starts], dim=1)
+    after = torch.cat([starts[:, 1:], starts.new_zeros(B, 1)], dim=1)
+    reference = OPS["long_conv"].reference
+    dv = reference(namespace(), slope.flip(1), filter, None, None, None, after.flip(1)).flip(1)
+    du = dv[:, before:]
+    dpost = None
+    if post is not None:
+        plain = reference(namespace(), v, filter, None, None, None, starts)[:, before:]
+        dpost = (dy * plain).to(given["post"].dtype)
+    if lengths is not None:
+        du = torch.where(real, du, 0.0)
+    return (
+        (du if pre is None else du * pre).to(given["u"].dtype),
+        _filter_slope(v, slope, starts.long().cumsum(1), filter).to(given["filter"].dtype),
+        None if pre is None else (du * u).to(given["pre"].dtype),
+        dpost,
+        None if initial is None else dv[:, :before].to(given["initial_state"].dtype),
+    )
+
+
+def _filter_slope(v: Tensor, slope: Tensor, document: Tensor, filter: Tensor) -> Tensor:
+    """Σ_t slope_t v_{t-j} over pairs of one document, for every j: halves are split as the reference splits them."""
+    B, length, D = v.shape
+    n = 1 << (length - 1).bit_length()
+    v, slope = (torch.nn.functional.pad(a, (0, 0, 0, n - length)) for a in (v, slope))
+    document = torch.nn.functional.pad(document, (0, n - length), value=-1)
+    found = torch.zeros(max(n, filter.shape[0]), D, device=v.device)
+    found[0] = (v * slope).sum((0, 1))
+    half = 1
+    while half < n:
+        shape = (B, n // (2 * half), 2 * half)
+        numbers = document.view(shape)
+        same = (numbers == numbers[:, :, half : half + 1])[..., None]
+        left = torch.where(same, v.view(*shape, D), 0.0)
+        right = torch.where(same, slope.view(*shape, D), 0.0)
+        left[:, :, half:], right[:, :, :half] = 0.0, 0.0
+        both = torch.fft.rfft(left, dim=2).conj() * torch.fft.rfft(right, dim=2)
+        found[: 2 * half] += torch.fft.irfft(both.sum((0, 1)), n=2 * half, dim=0)
+        half *= 2
+    return found[: filter.shape[0]]
+
+
+def _before(given: dict[str, Any]) -> int:
+    return 0 if given["initial_state"] is None else int(given["initial_state"].shape[1])
+
+
+def _length(given: dict[str, Any]) -> int:
+    """Of the transforms, so that nothing wraps around."""
+    total = _before(given) + given["u"].shape[1]
+    return 1 << int(total + min(total, given["filter"].shape[0]) - 2).bit_length()
+
+
+def _response(given: dict[str, Any], n: int) -> Tensor:
+    taps = given["filter"].detach().float()[: _before(given) + given["u"].shape[1]]
+    return torch.fft.rfft(taps.transpose(0, 1), n=n)
+
+
+def _transformed(given: dict[str, Any], row_ends: Tensor | None, n: int) -> Tensor:
+    return torch.fft.rfft(_gathered(given["u"], given["pre"], given["initial_state"], row_ends, _before(given), n))
+
+
+def _gathered(x: Tensor, gate: Tensor | None, before: Tensor | None, row_ends: Any, S: int, n: int) -> Tensor:
+    B, L, D = x.shape
+    out = torch.empty(B, D, n, dtype=torch.float32, device=x.device)
+    launch(
+        _gather, (B * blocks(n, STEPS) * blocks(D, CHANNELS),), x, gate, before, row_ends, out, L, D, S, n,
+        *strides(x), *strides(gate), STEPS=STEPS, CHANNELS=CHANNELS,
+    )  # fmt: skip
+    return out
+
+
+def _scattered(x: Tensor, gate: Tensor | None, row_ends: Any, given: dict[str, Any], out: Any) -> Tensor:
+    B, L, D = given["u"].shape
+    launch(
+        _scatter, (B * blocks(L, STEPS) * blocks(D, CHANNELS),), x, gate, row_ends, out,
+        L, D, _before(given), x.shape[2], *strides(gate), STEPS=STEPS, CHANNELS=CHANNELS,
+    )  # fmt: skip
+    return out
+
+
+def _wide(given: dict[str, Any]) -> tuple[Any, ...]:
+    """The inputs in float32, flags as they are."""
+    floats = (None if (a := given[name]) is None else a.detach().float() for name in NAMES[:5])
+    return (*floats, given["reset"], given["lengths"])
+
+
+def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
+    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
+    needed("long_conv", given, NAMES[:2])
+    shape = tuple(given["u"].shape)
+    if len(shape) != 3 or given["filter"].ndim != 2:
+        raise ValueError(f"long_conv: u must be (B, L, D), not {shape}, and filter (K, D)")
+    B, L, D = shape
+    shapes = (shape, (given["filter"].shape[0], D), shape, shape, (B, _before(given), D), (B, L), (B,))
+    check("long_conv", {name: (given[name], s) for name, s in zip(NAMES, shapes, strict=True)})
+    strided = {name: rows(given[name]) for name in ("u", "pre", "post")}
+    return {**given, **strided, "initial_state": dense(given["initial_state"])}
