@@ -175,3 +175,19 @@ def test_memory_is_used_again(backend, rng):
     finally:
         del backend.arrays._allocate
     assert sum(reserved) <= 8 * 256 * 256 * 4
+
+
+def test_more_work_than_one_axis_of_a_launch_has(backend):
+    count = 65535 * min(backend.arrays.width, 64) + 3
+    found = backend.to_numpy(backend.xp.arange(count) * 3 - 1)
+    assert np.array_equal(found, np.arange(count, dtype=np.int32) * 3 - 1)
+
+
+def test_what_is_too_large_for_the_device_is_refused(backend):
+    device = backend.arrays
+    limit, device.max_bytes = device.max_bytes, 1 << 20
+    try:
+        with pytest.raises(UsageError, match="smaller batch"):
+            backend.asarray(np.zeros((1 << 18) + 1, np.float32))
+    finally:
+        device.max_bytes = limit

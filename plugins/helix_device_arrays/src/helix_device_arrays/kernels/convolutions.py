@@ -29,13 +29,13 @@ DIRECT = 96
 
 
 @functools.cache
-def _short(lanes: int, width: int, taps: int, marked: bool, bias: bool, before: bool, silu: bool) -> Program:
+def _short(lanes: int, width: int, marked: bool, bias: bool, before: bool, silu: bool) -> Program:
     """The sums of every step; channels lie in items next to each other."""
     stop = f"if (p >= 0 && code[b * P.length + max(p, 0)] == {RESET}) {{ break; }}" if marked else ""
-    old = f"""else {{
-    let known: i32 = (b * {taps - 1} + p + {taps - 1}) * P.channels + c;
-    sum = sum + LOADV(weight, ({taps - 1} - j) * P.channels + c) * LOADV(before, known);
-  }}"""
+    old = """else {
+    let known: i32 = (b * P.kept + p + P.kept) * P.channels + c;
+    sum = sum + LOADV(weight, (P.kept - j) * P.channels + c) * LOADV(before, known);
+  }"""
     padded = f"if (code[b * P.length + t] == {PADDING}) {{ STOREV(y, at, splat_(0.0f)); return; }}" if marked else ""
     body = f"""
 let item: i32 = group * {width} + lane;
@@ -47,10 +47,10 @@ let b: i32 = item / (chunks * P.length);
 let at: i32 = (b * P.length + t) * P.channels + c;
 {padded}
 var sum: vec = {"LOADV(bias, c)" if bias else "splat_(0.0f)"};
-for (var j: i32 = 0; j < {taps}; j = j + 1) {{
+for (var j: i32 = 0; j <= P.kept; j = j + 1) {{
   let p: i32 = t - j;
   if (p >= 0) {{
-    sum = sum + LOADV(weight, ({taps - 1} - j) * P.channels + c) * LOADV(x, at - j * P.channels);
+    sum = sum + LOADV(weight, (P.kept - j) * P.channels + c) * LOADV(x, at - j * P.channels);
   }}
   {old if before else ""}
   {stop}
@@ -58,12 +58,12 @@ for (var j: i32 = 0; j < {taps}; j = j + 1) {{
 STOREV(y, at, {"silu_v_(sum)" if silu else "sum"});"""
     extra = (*(("bias",) if bias else ()), *(("before",) if before else ()))
     buffers = (*written("y"), *read("x", "weight", *extra), *((Binding("code", "i32"),) if marked else ()))
-    return Program("causal_conv1d", buffers, ("count", "channels", "length"), body, width, lanes)
+    return Program("causal_conv1d", buffers, ("count", "channels", "length", "kept"), body, width, lanes)
 
 
 @functools.cache
-def _short_state(width: int, taps: int, marked: bool, before: bool) -> Program:
-    """The last `taps - 1` inputs of every row, from x and from the state before it."""
+def _short_state(width: int, marked: bool, before: bool) -> Program:
+    """The last `P.kept` inputs of every row, from x and from the state before it."""
     end = """
   var end: i32 = P.length;
   var start: i32 = -P.kept;
@@ -74,7 +74,7 @@ def _short_state(width: int, taps: int, marked: bool, before: bool) -> Program:
     if (code[b * P.length + t] == RESET) { start = t; }
   }""".replace("PADDING", str(PADDING)).replace("RESET", str(RESET))
     plain = "let end: i32 = P.length;\nlet start: i32 = -P.kept;"
-    old = f"if (p < 0) {{ value = before[(b * {taps - 1} + p + {taps - 1}) * P.channels + c]; }}" if before else ""
+    old = "if (p < 0) { value = before[(b * P.kept + p + P.kept) * P.channels + c]; }" if before else ""
     body = f"""
 let item: i32 = group * {width} + lane;
 if (item < P.count) {{
@@ -121,11 +121,11 @@ def causal_conv1d(
     flags = (code is not None, bias is not None, before is not None, activation == "silu")
     inputs = [given, buffer_of(weight.permute((1, 0))), *([] if bias is None else [buffer_of(bias)]), *old, *coded]
     count = batch * length * channels // lanes
-    program = _short(lanes, width, taps, *flags)
-    device.launch(program, [y.buffer, *inputs], [count, channels, length], items(count, width))
+    program = _short(lanes, width, *flags)
+    device.launch(program, [y.buffer, *inputs], [count, channels, length, taps - 1], items(count, width))
     count = batch * (taps - 1) * channels
     params = [count, channels, length, taps - 1]
-    program = _short_state(width, taps, code is not None, before is not None)
+    program = _short_state(width, code is not None, before is not None)
     device.launch(program, [last.buffer, given, *old, *coded], params, items(count, width))
     return Array(device, y), Array(device, last)
 

@@ -22,19 +22,21 @@ from helix_device_arrays.kernels.common import (
 from helix_device_arrays.program import Program
 
 WIDTH = 1
+ROOM = 32
+"""Keys are held in multiples of it, so that models with other numbers of them share a program."""
 
 
 @functools.cache
-def _heads(lanes: int, width: int, keys: int, marked: bool, moves: bool) -> Program:
+def _heads(lanes: int, width: int, room: int, marked: bool, moves: bool) -> Program:
     """An item has some columns of a head's state. Decays below 0 are marks: -1 a document starts, -2 padding."""
-    moving = f"""
+    moving = """
     var m: vec = splat_(0.0f);
-    for (var k: i32 = 0; k < {keys}; k = k + 1) {{ m = m + splat_(a[at + k]) * s[k]; }}"""
+    for (var k: i32 = 0; k < P.keys; k = k + 1) { m = m + splat_(a[at + k]) * s[k]; }"""
     marking = f"""
     if (w[at] == {-PADDING}.0f) {{ STOREV(y, to, splat_(0.0f)); continue; }}
     let whole: f32 = select(1.0f, 0.0f, w[at] == {-RESET}.0f);
     if (whole == 0.0f) {{
-      for (var k: i32 = 0; k < {keys}; k = k + 1) {{ s[k] = splat_(0.0f); }}
+      for (var k: i32 = 0; k < P.keys; k = k + 1) {{ s[k] = splat_(0.0f); }}
     }}"""
     decay = "splat_(whole * w[at + k])" if marked else "splat_(w[at + k])"
     body = f"""
@@ -44,27 +46,27 @@ if (item < P.count) {{
   let c: i32 = (item % chunks) * {lanes};
   let head: i32 = (item / chunks) % P.heads;
   let b: i32 = item / (chunks * P.heads);
-  let own: i32 = (b * P.heads + head) * {keys} * P.values + c;
-  var s: array<vec, {keys}>;
-  for (var k: i32 = 0; k < {keys}; k = k + 1) {{ s[k] = LOADV(state, own + k * P.values); }}
+  let own: i32 = (b * P.heads + head) * P.keys * P.values + c;
+  var s: array<vec, {room}>;
+  for (var k: i32 = 0; k < P.keys; k = k + 1) {{ s[k] = LOADV(state, own + k * P.values); }}
   for (var t: i32 = 0; t < P.length; t = t + 1) {{
     let step: i32 = (b * P.length + t) * P.heads + head;
-    let at: i32 = step * {keys};
+    let at: i32 = step * P.keys;
     let to: i32 = step * P.values + c;
     {marking if marked else ""}
     let x: vec = LOADV(v, to);
     {moving if moves else ""}
     var out: vec = splat_(0.0f);
-    for (var k: i32 = 0; k < {keys}; k = k + 1) {{
+    for (var k: i32 = 0; k < P.keys; k = k + 1) {{
       s[k] = {decay} * s[k] + splat_(key[at + k]) * x{" + splat_(b_[at + k]) * m" if moves else ""};
       out = out + splat_(r[at + k]) * s[k];
     }}
     STOREV(y, to, out);
   }}
-  for (var k: i32 = 0; k < {keys}; k = k + 1) {{ STOREV(state, own + k * P.values, s[k]); }}
+  for (var k: i32 = 0; k < P.keys; k = k + 1) {{ STOREV(state, own + k * P.values, s[k]); }}
 }}"""
     buffers = (*written("y", "state"), *read("r", "w", "key", "v", *(("a", "b_") if moves else ())))
-    return Program("heads", buffers, ("count", "values", "heads", "length"), body, width, lanes)
+    return Program("heads", buffers, ("count", "values", "heads", "length", "keys"), body, width, lanes)
 
 
 def _run(
@@ -89,10 +91,10 @@ def _run(
     y, state = fresh(device, v.shape), started(device, initial_state, (batch, heads, keys, values))
     lanes = lanes_for(device, values) if device.vectors else 1
     width = WIDTH if device.vectors else device.rows
-    program = _heads(lanes, width, keys, code is not None, change is not None)
+    program = _heads(lanes, width, -(-keys // ROOM) * ROOM, code is not None, change is not None)
     buffers = [y.buffer, state.buffer, *map(buffer_of, (r, decay, k, v, *(change or ())))]
     count = batch * heads * values // lanes
-    device.launch(program, buffers, [count, values, heads, length], items(count, width))
+    device.launch(program, buffers, [count, values, heads, length, keys], items(count, width))
     return Array(device, y), Array(device, state)
 
 

@@ -57,13 +57,13 @@ if (item < P.count) {{
   }}
   {end}
 }}"""
-    return Program(name, buffers, ("count", "channels", "length"), body, width, lanes)
+    return Program(name, buffers, ("count", "channels", "length", "states"), body, width, lanes)
 
 
-def _launch(device: Device, program: Program, buffers: list[Buffer], shape: tuple[int, int, int]) -> None:
+def _launch(device: Device, program: Program, buffers: list[Buffer], shape: tuple[int, ...], states: int = 0) -> None:
     batch, length, channels = shape
     count = batch * channels // program.lanes
-    device.launch(program, buffers, [count, channels, length], items(count, program.width))
+    device.launch(program, buffers, [count, channels, length, states], items(count, program.width))
 
 
 def _widths(device: Device, channels: int) -> tuple[int, int]:
@@ -102,6 +102,8 @@ def linear_scan(
     return Array(device, y), Array(device, state)
 
 
+ROOM = 16
+"""States are held in multiples of it, so that models with other numbers of them share a program."""
 UNROLLED = 32
 """States of a channel up to which each is a variable of its own."""
 
@@ -182,32 +184,32 @@ def selective_scan(
 
 
 @functools.cache
-def _diagonal_ssm(lanes: int, width: int, states: int, marked: bool) -> Program:
+def _diagonal_ssm(lanes: int, width: int, room: int, marked: bool) -> Program:
     begin = f"""
-  var re: array<vec, {states}>;
-  var im: array<vec, {states}>;
-  for (var n: i32 = 0; n < {states}; n = n + 1) {{
-    re[n] = LOADV(state, ((b * 2) * {states} + n) * P.channels + c);
-    im[n] = LOADV(state, ((b * 2 + 1) * {states} + n) * P.channels + c);
+  var re: array<vec, {room}>;
+  var im: array<vec, {room}>;
+  for (var n: i32 = 0; n < P.states; n = n + 1) {{
+    re[n] = LOADV(state, ((b * 2) * P.states + n) * P.channels + c);
+    im[n] = LOADV(state, ((b * 2 + 1) * P.states + n) * P.channels + c);
   }}"""
-    clear = f"for (var n: i32 = 0; n < {states}; n = n + 1) {{ re[n] = splat_(0.0f); im[n] = splat_(0.0f); }}"
+    clear = "for (var n: i32 = 0; n < P.states; n = n + 1) { re[n] = splat_(0.0f); im[n] = splat_(0.0f); }"
     step = f"""{_marked(marked, "STOREV(y, at, splat_(0.0f));", clear)}
     let v: vec = LOADV(u, at);
     var out: vec = splat_(0.0f);
-    for (var n: i32 = 0; n < {states}; n = n + 1) {{
+    for (var n: i32 = 0; n < P.states; n = n + 1) {{
       let x: vec = LOADV(a, n * P.channels + c);
-      let w: vec = LOADV(a, ({states} + n) * P.channels + c);
+      let w: vec = LOADV(a, (P.states + n) * P.channels + c);
       let r: vec = x * re[n] - w * im[n] + v;
       im[n] = x * im[n] + w * re[n];
       re[n] = r;
-      out = out + LOADV(k, n * P.channels + c) * r - LOADV(k, ({states} + n) * P.channels + c) * im[n];
+      out = out + LOADV(k, n * P.channels + c) * r - LOADV(k, (P.states + n) * P.channels + c) * im[n];
     }}
     STOREV(y, at, out + out);"""
-    end = f"""
-  for (var n: i32 = 0; n < {states}; n = n + 1) {{
-    STOREV(state, ((b * 2) * {states} + n) * P.channels + c, re[n]);
-    STOREV(state, ((b * 2 + 1) * {states} + n) * P.channels + c, im[n]);
-  }}"""
+    end = """
+  for (var n: i32 = 0; n < P.states; n = n + 1) {
+    STOREV(state, ((b * 2) * P.states + n) * P.channels + c, re[n]);
+    STOREV(state, ((b * 2 + 1) * P.states + n) * P.channels + c, im[n]);
+  }"""
     buffers = (*written("y", "state"), *read("u", "a", "k"), *((Binding("code", "i32"),) if marked else ()))
     return _over_time("diagonal_ssm", lanes, width, begin, step, end, buffers)
 
@@ -231,9 +233,9 @@ def diagonal_ssm(
         _place(device, part.permute((1, 0)), a, i)
     before = None if initial_state is None else initial_state.permute((0, 3, 2, 1))
     y, state = fresh(device, u.shape), started(device, before, (batch, 2, states, channels))
-    program = _diagonal_ssm(*_widths(device, channels), states, code is not None)
+    program = _diagonal_ssm(*_widths(device, channels), -(-states // ROOM) * ROOM, code is not None)
     buffers = [y.buffer, state.buffer, buffer_of(u), a.buffer, buffer_of(c.permute((2, 1, 0)))]
-    _launch(device, program, [*buffers, *([buffer_of(code, int32)] if code is not None else [])], u.shape)
+    _launch(device, program, [*buffers, *([buffer_of(code, int32)] if code is not None else [])], u.shape, states)
     return Array(device, y), Array(device, state).permute((0, 3, 2, 1))
 
 
