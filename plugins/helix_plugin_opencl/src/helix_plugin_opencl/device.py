@@ -51,7 +51,7 @@ class OpenCLDevice(Device):
         with warnings.catch_warnings():
             # Drivers write remarks about sound programs; a program that cannot be built raises.
             warnings.simplefilter("ignore", cl.CompilerWarning)
-            built = cl.Program(self._context, source(program)).build()
+            built = cl.Program(self._context, source(program, direct=self.kind == "cpu")).build()
         return cl.Kernel(built, f"helix_{program.name}")
 
     def _run(self, compiled: Any, program: Program, raws: list[Any], params: Sequence[int], groups: int) -> None:

@@ -68,7 +68,7 @@ def _type(name: str) -> str:
     return TYPES.get(name, name)
 
 
-def _vectors(lanes: int) -> str:
+def _vectors(lanes: int, direct: bool) -> str:
     if lanes == 1:
         return """
 typedef float vec;
@@ -85,11 +85,18 @@ typedef float vec;
         halves //= 2
         steps.append(f"const float{halves} v{halves} = {total}.lo + {total}.hi;")
         total = f"v{halves}"
+    if direct:
+        access = """typedef vec loose __attribute__((aligned(4)));
+#define LOADV(buffer, i) (*(const __global loose *)((buffer) + (i)))
+#define STOREV(buffer, i, v) *(__global loose *)((buffer) + (i)) = (v)
+"""
+    else:
+        access = f"""#define LOADV(buffer, i) vload{lanes}(0, (buffer) + (i))
+#define STOREV(buffer, i, v) vstore{lanes}(v, 0, (buffer) + (i))
+"""
     return f"""
 typedef float{lanes} vec;
-#define LOADV(buffer, i) vload{lanes}(0, (buffer) + (i))
-#define STOREV(buffer, i, v) vstore{lanes}(v, 0, (buffer) + (i))
-#define splat_(x) ((vec)(x))
+{access}#define splat_(x) ((vec)(x))
 float sum_(vec v);
 float sum_(vec v) {{ {" ".join(steps)} return {total}.x + {total}.y; }}
 float at_(vec v, int i);
@@ -97,7 +104,8 @@ float at_(vec v, int i) {{ return ((float *)&v)[i]; }}
 vec exp_v_(vec x);
 vec exp_v_(vec x) {{
   // Without a table or a branch; n is x / log 2, rounded by adding 1.5 * 2^23. Cephes' polynomial.
-  const vec shifted = clamp(x, -104.0f, 89.0f) * 1.44269504f + 12582912.0f;
+  const vec low = x < -104.0f ? (vec)(-104.0f) : x;
+  const vec shifted = (low > 89.0f ? (vec)(89.0f) : low) * 1.44269504f + 12582912.0f;
   const vec n = shifted - 12582912.0f;
   const vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   vec p = 1.9875691500e-4f;
@@ -117,15 +125,18 @@ vec exp_v_(vec x) {{
 """
 
 
-def source(program: Program) -> str:
-    """The whole text of a program in OpenCL C; its kernel is called "helix_" and the name."""
+def source(program: Program, direct: bool = False) -> str:
+    """The whole text of a program in OpenCL C; its kernel is called "helix_" and the name.
+
+    direct   vectors are read through pointers: drivers for processors may call a function for every `vload`
+    """
     arguments = [
         f"__global {'' if b.writes else 'const '}{TYPES[b.stored]} * restrict {b.name}" for b in program.buffers
     ]
     fields = "".join(f" int {name};" for name in program.params)
     shared = "\n".join(f"__local {_type(kind)} {name}[{count}];" for name, kind, count in program.shared)
     size = f"__attribute__((reqd_work_group_size({program.width}, 1, 1)))"
-    return f"""{PRELUDE}{_vectors(program.lanes)}{VECTORS}{translated(COMMON)}
+    return f"""{PRELUDE}{_vectors(program.lanes, direct)}{VECTORS}{translated(COMMON)}
 typedef struct {{ int groups;{fields} }} Params;
 __kernel {size} void helix_{program.name}({", ".join([*arguments, "const Params P"])}) {{
 {shared}
