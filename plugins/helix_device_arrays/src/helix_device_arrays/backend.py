@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,10 +13,16 @@ from helix_core.events import emit
 from helix_core.ops import OpTable
 from helix_core.ops.half import storage
 from helix_device_arrays.array import Array, from_numpy
+from helix_device_arrays.decoder import RecordedDecoder
 from helix_device_arrays.device import Device
 from helix_device_arrays.dtypes import BY_NAME, DType
 from helix_device_arrays.namespace import Namespace
 from helix_device_arrays.nodes import Const
+
+if TYPE_CHECKING:
+    from helix_core.backends.base import Params
+    from helix_core.backends.decoder import Decoder
+    from helix_core.models import LanguageModel
 
 REMEMBERED = 1 << 16
 """Bytes up to which a constant that a layer makes at every call is uploaded once only."""
@@ -78,6 +84,14 @@ class DeviceBackend(Backend):
         if key not in self._constants:
             self._constants[key] = self.asarray(array, dtype)
         return self._constants[key]
+
+    def decoder(
+        self, model: LanguageModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
+    ) -> Decoder:
+        """A decoder whose steps are recorded programs."""
+        if weights != "float32":
+            return super().decoder(model, F, params, batch=batch, weights=weights)
+        return RecordedDecoder(model, self, F, params, batch)
 
     def transfers(self) -> dict[str, int]:
         """What went to the device and back so far (and is emitted as the event "transfers"), launches and programs."""

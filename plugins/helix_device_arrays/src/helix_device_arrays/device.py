@@ -32,6 +32,10 @@ class Traffic:
         return asdict(self)
 
 
+Call = tuple[Program, list["Buffer"], list[int], int]
+"""A launch: a program, its buffers and numbers, and how many work-groups."""
+
+
 class Buffer:
     """Memory on a device; goes back to it when nobody refers to it any more."""
 
@@ -68,6 +72,7 @@ class Device(ABC):
         self._free: dict[int, list[Any]] = {}
         self._free_bytes = 0
         self.namespace: Any = None  # the functions on its arrays, set by the backend
+        self.record: list[Call] | None = None  # launches are listed here while a step is recorded
         self.tables: dict[tuple[str, int], Buffer] = {}
 
     @abstractmethod
@@ -118,6 +123,17 @@ class Device(ABC):
             self._free.setdefault(nbytes, []).append(raw)
             self._free_bytes += nbytes
 
+    def prepared(self, program: Program, buffers: Sequence[Buffer], params: Sequence[int], groups: int) -> Any:
+        """A function that queues this launch again and again."""
+        raws = [b.raw for b in buffers]
+        return lambda: self._run(self._programs[program], program, raws, params, groups)
+
+    def overwrite(self, buffer: Buffer, array: np.ndarray) -> None:
+        """Put other numbers into a buffer, behind what is queued."""
+        self._write(buffer.raw, array)
+        self.traffic.uploads += 1
+        self.traffic.uploaded_bytes += array.nbytes
+
     def upload(self, array: np.ndarray) -> Buffer:
         """A copy on the device of a contiguous array."""
         buffer = self.allocate(array.nbytes)
@@ -144,4 +160,6 @@ class Device(ABC):
             compiled = self._programs[program] = self._compile(program)
             self.traffic.programs += 1
         self.traffic.launches += 1
+        if self.record is not None:
+            self.record.append((program, list(buffers), list(params), groups))
         self._run(compiled, program, [b.raw for b in buffers], params, groups)

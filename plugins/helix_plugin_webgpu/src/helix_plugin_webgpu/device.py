@@ -10,7 +10,7 @@ import numpy as np
 import wgpu
 
 from helix_core.errors import ComponentUnavailable
-from helix_device_arrays.device import Device
+from helix_device_arrays.device import Buffer, Device
 from helix_device_arrays.program import Program
 from helix_plugin_webgpu.dialect import source
 
@@ -87,13 +87,23 @@ class WebGPUDevice(Device):
         return pipeline, layout
 
     def _run(self, compiled: Any, program: Program, raws: list[Any], params: Sequence[int], groups: int) -> None:
-        pipeline, layout = compiled
+        self._add(compiled[0], self._bound(compiled[1], raws, params, groups), groups)
+
+    def prepared(self, program: Program, buffers: Sequence[Buffer], params: Sequence[int], groups: int) -> Any:
+        """A group of bindings that is made once."""
+        pipeline, layout = self._programs[program]
+        group = self._bound(layout, [b.raw for b in buffers], params, groups)
+        return lambda: self._add(pipeline, group, groups)
+
+    def _bound(self, layout: Any, raws: list[Any], params: Sequence[int], groups: int) -> Any:
         resources = [*raws, self._uniform([groups, INFINITY, *params])]
         entries = [
             {"binding": i, "resource": {"buffer": raw, "offset": 0, "size": raw.size}}
             for i, raw in enumerate(resources)
         ]
-        group = self._device.create_bind_group(layout=layout, entries=entries)
+        return self._device.create_bind_group(layout=layout, entries=entries)
+
+    def _add(self, pipeline: Any, group: Any, groups: int) -> None:
         if self._pass is None:
             self._encoder = self._device.create_command_encoder()
             self._pass = self._encoder.begin_compute_pass()
