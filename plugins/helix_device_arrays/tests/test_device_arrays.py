@@ -191,3 +191,14 @@ def test_what_is_too_large_for_the_device_is_refused(backend):
             backend.asarray(np.zeros((1 << 18) + 1, np.float32))
     finally:
         device.max_bytes = limit
+
+
+def test_other_numbers_are_no_other_programs(backend, rng):
+    x = rng.normal(size=(3, 5)).astype(np.float32)
+    on_device, before = backend.asarray(x), 0
+    for i, number in enumerate((0.3, -7.25, np.inf, 1e-30)):
+        with np.errstate(all="ignore"):
+            assert np.allclose(backend.to_numpy(on_device * number), x * np.float32(number))
+        if not i:
+            before = backend.transfers()["programs"]
+    assert backend.transfers()["programs"] == before

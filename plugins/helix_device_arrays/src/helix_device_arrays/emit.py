@@ -23,6 +23,9 @@ CALLS = {
     "atan2": "atan2_", "sqrt": "sqrt", "abs": "abs_", "floor": "floor", "pow": "pow_",
 }  # fmt: skip
 
+INLINE = (0, 1, -1, 2, 0.5)
+"""Constants that stand in the text of a kernel, where compilers make use of them."""
+
 
 def literal(value: Any, dtype: DType) -> str:
     """A number in the kernel language."""
@@ -83,6 +86,9 @@ class Emitter:
                     terms.append(f"i{axis} * {self._param(f's{i}_{axis}', stride)}")
             self._places[i] = " + ".join(terms) or "0"
         for node in self.order:
+            if isinstance(node, Const) and node.dtype.kind != "b" and node.value not in INLINE:
+                number = np.array(node.value, node.dtype.computed.replace("f32", "f4").replace("i32", "i4"))
+                self._param(f"c{self._index[id(node)]}", int(number.view(np.int32)))
             if isinstance(node, Gather):
                 self._param(f"g{self._index[id(node)]}", node.stride)
                 self._param(f"e{self._index[id(node)]}", node.extent)
@@ -124,11 +130,17 @@ class Emitter:
         names: dict[int, str] = {}
         for number, node in enumerate(self.order):
             if isinstance(node, Const):
-                names[id(node)] = literal(node.value, node.dtype)
+                names[id(node)] = self._constant(node, number)
                 continue
             lines.append(f"let v{number}: {node.dtype.computed} = {self._expression(node, number, names)};")
             names[id(node)] = f"v{number}"
         return lines, [names[id(resolved(root))] for root in self.roots]
+
+    def _constant(self, node: Const, number: int) -> str:
+        """A number of the text, or one that is given at the launch: other numbers are then no other programs."""
+        if node.dtype.kind == "b" or node.value in INLINE:
+            return literal(node.value, node.dtype)
+        return f"float_(P.c{number})" if node.dtype.kind == "f" else f"P.c{number}"
 
     def _load(self, node: Leaf | Gather, place: str) -> str:
         name = self.bindings[self._buffer_of[id(node.buffer), node.dtype.stored]].name

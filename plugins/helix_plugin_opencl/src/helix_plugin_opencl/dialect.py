@@ -27,6 +27,7 @@ PRELUDE = """
 #define fmod_(a, b) ((a) - floor((a) / (b)) * (b))
 #define abs_(x) ((x) < 0 ? -(x) : (x))
 #define mul_(a, b) as_int(as_uint(a) * as_uint(b))
+#define float_(x) as_float(x)
 #define isnan_(x) isnan(x)
 #define inf_() INFINITY
 #define nan_() NAN

@@ -17,6 +17,7 @@ MACROS: dict[str, Callable[..., str]] = {
     "at_": lambda v, i: f"({v})",
     "abs_": lambda x: f"abs({x})",
     "mul_": lambda a, b: f"({a} * {b})",
+    "float_": lambda x: f"bitcast<f32>({x})",
     "fmod_": lambda a, b: f"({a} - floor({a} / {b}) * {b})",
     "exp_v_": lambda v: f"exp_({v})",
     "log1p_v_": lambda v: f"log1p_({v})",
