@@ -9,10 +9,12 @@ from helix_core import create
 from helix_core.events import subscribe
 from helix_core.generation import Sampling, Stopping, generate
 from helix_core.models import LanguageModel, ModelConfig
+from helix_core.ops import OPS, Sample
 from helix_core.plugin_system import explain
 from helix_core.testing import BaseBackendTests
 from helix_core.testing.layer_case import Case
 from helix_core.testing.levels.base import assert_close
+from helix_core.testing.levels.ops import check_values
 
 selection = explain("backend", "webgpu")
 if selection.component is None:
@@ -68,6 +70,44 @@ def test_greedy_text_is_that_of_the_cpu(backend):
         texts.append(b"".join(written))
     assert len(texts[0]) == 100
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("op_name", OPS)
+def test_eight_buffers_a_program_are_enough(few_buffers, op_name, rng):
+    """So many every adapter has."""
+    F = few_buffers.bind(mode="infer")
+    for sample in OPS[op_name].samples(rng):
+        check_values(few_buffers, F, OPS[op_name], sample, "float32")
+
+
+@pytest.fixture(scope="module")
+def few_buffers():
+    backend = create("backend", "webgpu")
+    device = backend.arrays
+    device.max_buffers, compiled = 8, device._compile
+
+    def checked(program):
+        assert len(program.buffers) <= 8, program.name
+        return compiled(program)
+
+    device._compile = checked
+    return backend
+
+
+def test_many_states_a_channel(backend, rng):
+    """More than are variables of their own."""
+    shape, states = (2, 30, 8), 40
+    sample = Sample(
+        {
+            "u": rng.normal(size=shape),
+            "delta": rng.uniform(0, 1, size=shape),
+            "A": -rng.uniform(0.1, 4, size=(8, states)),
+            "B": rng.normal(size=(2, 30, states)),
+            "C": rng.normal(size=(2, 30, states)),
+            "initial_state": rng.normal(size=(2, 8, states)),
+        }
+    )
+    check_values(backend, backend.bind(mode="infer"), OPS["selective_scan"], sample, "float32")
 
 
 def test_every_layer_is_the_oracles(layer_name, rng):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
+
 from helix_device_arrays.array import Array
 from helix_device_arrays.device import Device
 from helix_device_arrays.dtypes import int32
@@ -63,7 +65,7 @@ if (item < P.count) {{
   let window: i32 = select(P.window, 2147483647, P.window == 0);
   var query: array<vec, {keys}>;
   var out: array<vec, {values}>;
-  for (var d: i32 = 0; d < {keys}; d = d + 1) {{ query[d] = LOADV(q, from_ + d * {lanes}) * splat_(scale[0]); }}
+  for (var d: i32 = 0; d < {keys}; d = d + 1) {{ query[d] = LOADV(q, from_ + d * {lanes}) * splat_(float_(P.scale)); }}
   for (var d: i32 = 0; d < {values}; d = d + 1) {{ out[d] = splat_(0.0f); }}
   var top: f32 = -3.0e38f;
   var total: f32 = 0.0f;
@@ -75,9 +77,9 @@ if (item < P.count) {{
   for (var d: i32 = 0; d < {values}; d = d + 1) {{ STOREV(y, to + d * {lanes}, out[d] / splat_(total)); }}
 }}"""
     optional = [name for flag, name in ((placed, "position"), (padded, "lengths")) if flag]
-    buffers = (*written("y"), *read("q", "k", "v", "scale"), *(Binding(name, "i32") for name in optional))
+    buffers = (*written("y"), *read("q", "k", "v"), *(Binding(name, "i32") for name in optional))
     buffers = (*buffers, *(read("old_keys", "old_values") if cached else ()))
-    params = ("count", "length", "heads", "groups_", "slots", "window")
+    params = ("count", "length", "heads", "groups_", "slots", "window", "scale")
     return Program("attention", buffers, params, body, width, lanes)
 
 
@@ -131,14 +133,14 @@ def attention(
         lanes, width = 1, device.width
     y = fresh(device, (batch, length, heads, d_value))
     places = [buffer_of(a, int32) for a in (position, lengths) if a is not None]
-    factor = buffer_of(xp.full((1,), scale or d_key**-0.5))
+    bits = int(np.float32(scale or d_key**-0.5).view(np.int32))
     old = [buffer_of(keys), buffer_of(values)] if cached and keys is not None and values is not None else []
     new = [buffer_of(k), buffer_of(v)]
     flags = (position is not None, cached, lengths is not None)
     program = _attention(lanes, width, d_key, d_value, *flags)
     count = batch * length * heads
-    params = [count, length, heads, groups, slots, window]
-    device.launch(program, [y.buffer, buffer_of(q), *new, factor, *places, *old], params, items(count, width))
+    params = [count, length, heads, groups, slots, window, bits]
+    device.launch(program, [y.buffer, buffer_of(q), *new, *places, *old], params, items(count, width))
     kept = []
     for i, width_ in enumerate((d_key, d_value)):
         out = fresh(device, (batch, slots, groups, width_))

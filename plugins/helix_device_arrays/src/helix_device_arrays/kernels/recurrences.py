@@ -164,11 +164,11 @@ def selective_scan(
     batch, length, channels = u.shape
     states = A.shape[1]
     code = marks(reset, lengths, batch, length, device)
-    gated = z
-    if device.max_buffers < 11:  # the gate is applied behind, the bias before
-        z = None
+    behind = D, z
+    if device.max_buffers < 11:  # then skip and gate are computed behind, the bias before
         if delta_bias is not None:
-            delta, delta_bias = delta + delta_bias, None
+            delta = delta + delta_bias
+        D = z = delta_bias = None
     before = None if initial_state is None else initial_state.permute((0, 2, 1))
     y, state = fresh(device, u.shape), started(device, before, (batch, states, channels))
     flags = (code is not None, D is not None, z is not None, delta_bias is not None, delta_softplus)
@@ -178,8 +178,13 @@ def selective_scan(
     buffers += [buffer_of(B), buffer_of(C), *optional, *([buffer_of(code, int32)] if code is not None else [])]
     _launch(device, program, buffers, u.shape)
     found = Array(device, y)
-    if gated is not None and z is None:
-        found = found * (gated * (apply(device, "tanh", (gated * 0.5,)) * 0.5 + 0.5))
+    if behind[0] is not None and D is None:
+        found = found + u * behind[0]
+    if behind[1] is not None and z is None:
+        gate = behind[1]
+        found = found * (gate * (apply(device, "tanh", (gate * 0.5,)) * 0.5 + 0.5))
+    if code is not None and device.max_buffers < 11:
+        found = apply(device, "where", (code[..., None] == PADDING, 0.0, found))
     return found, Array(device, state).permute((0, 2, 1))
 
 
