@@ -14,6 +14,9 @@ EVERYTHING = -e '.[plot,test,tokenizers]' \
              -e plugins/helix_plugin_jax \
              -e plugins/helix_plugin_metal \
              -e plugins/helix_plugin_cuda \
+             -e plugins/helix_device_arrays \
+             -e plugins/helix_plugin_opencl \
+             -e plugins/helix_plugin_webgpu \
              -e plugins/helix_plugin_topomemory \
              -e plugins/helix_plugin_bench \
              -e plugins/helix_plugin_huggingface \

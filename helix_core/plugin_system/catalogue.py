@@ -11,6 +11,8 @@ _CATALOGUE: dict[tuple[str, str], str] = {
     ("backend", "cuda/cuda"): "helix-plugin-cuda",
     ("backend", "jax/jax"): "helix-plugin-jax",
     ("backend", "metal/metal"): "helix-plugin-metal",
+    ("backend", "opencl/opencl"): "helix-plugin-opencl",
+    ("backend", "webgpu/webgpu"): "helix-plugin-webgpu",
     ("layer", "blocks/attention"): "helix-plugin-blocks",
     ("layer", "blocks/geglu"): "helix-plugin-blocks",
     ("layer", "blocks/gelu_mlp"): "helix-plugin-blocks",

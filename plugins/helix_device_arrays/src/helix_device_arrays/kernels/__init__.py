@@ -1,0 +1,1 @@
+"""Kernels of ops, in the kernel language: written once for every device."""

@@ -1,0 +1,64 @@
+"""Drivers that are there, absent or broken, found out from their manifests."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from helix_plugin_webgpu import probe as probing
+from helix_plugin_webgpu.dialect import expanded
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="manifests are Linux's")
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch):
+    """Write a driver's manifest, the only one there is."""
+
+    def write(text):
+        path = tmp_path / "driver.json"
+        path.write_text(text)
+        monkeypatch.setenv("VK_DRIVER_FILES", str(path))
+        monkeypatch.setattr(probing, "_known", lambda library: library == "libvulkan.so.1")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("no JSON", "cannot be read"),
+        (json.dumps({"ICD": {}}), "cannot be read"),
+        (json.dumps({"ICD": {"library_path": "/no/such/driver.so"}}), "does not exist"),
+        (json.dumps({"ICD": {"library_path": "driver.json"}}), "not among the system's libraries"),
+        (json.dumps({"ICD": {"library_path": "./driver.json"}}), "is not a library"),
+    ],
+)
+def test_a_broken_driver_is_reported(manifest, text, reason):
+    manifest(text)
+    answer = probing.probe()
+    assert not answer.available
+    assert answer.broken
+    assert reason in answer.reason
+
+
+def test_a_driver_is_found(manifest, tmp_path):
+    (tmp_path / "driver.so").write_bytes(b"\x7fELF and so on")
+    manifest(json.dumps({"ICD": {"library_path": "./driver.so"}}))
+    assert probing.probe().available
+
+
+def test_no_driver_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("VK_DRIVER_FILES", "")
+    monkeypatch.setattr(probing, "PLACES", ())
+    answer = probing.probe()
+    assert (answer.available, answer.broken) == (False, False)
+    assert "mesa-vulkan-drivers" in answer.reason
+
+
+def test_macros_are_expanded_inside_out():
+    text = "STOREV(y, at, exp_v_(LOADV(x, at + f(1, 2)) * splat_(s[0])));"
+    assert expanded(text) == "y[at] = exp_(x[at + f(1, 2)] * (s[0]));"
