@@ -36,7 +36,11 @@ def model_of(mixer):
     return LanguageModel(ModelConfig(vocab_size=256, d_model=64, n_layers=2, mixer={"name": mixer}))
 
 
-@pytest.mark.parametrize("mixer", ["mamba", "hyena", "s4d", "rwkv7"])
+SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in ("hyena", "s4d", "rwkv7")]
+"""PoCL compiles for seconds; tests/parity and the tests of webgpu have them too."""
+
+
+@pytest.mark.parametrize("mixer", ["mamba", *SLOWLY])
 def test_logits_are_the_oracles_and_two_transfers_are_all(backend, mixer, rng):
     model, tokens = model_of(mixer), rng.integers(256, size=(2, 150))
     values = model.init(0)
