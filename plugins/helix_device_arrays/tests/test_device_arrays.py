@@ -202,3 +202,9 @@ def test_other_numbers_are_no_other_programs(backend, rng):
         if not i:
             before = backend.transfers()["programs"]
     assert backend.transfers()["programs"] == before
+
+
+def test_arrays_of_two_backends_mix(backend):
+    other = create("backend", backend.name)
+    x = backend.asarray(np.arange(3.0)) + other.asarray(np.ones(3))
+    assert other.to_numpy(x).tolist() == [1, 2, 3]

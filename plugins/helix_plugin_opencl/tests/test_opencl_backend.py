@@ -17,6 +17,8 @@ from helix_core.testing.levels.base import assert_close
 from helix_core.testing.levels.ops import check_values
 from helix_device_arrays.array import from_numpy
 from helix_device_arrays.dtypes import float16
+from helix_device_arrays.namespace import Namespace
+from helix_plugin_opencl.device import OpenCLDevice
 
 selection = explain("backend", "opencl")
 if selection.component is None:
@@ -92,7 +94,8 @@ def test_what_graphics_cards_run_equals_the_oracle(card, op_name, rng):
 def card():
     """A backend whose device says that it is a graphics card."""
     backend = create("backend", "opencl")
-    device = backend.arrays
+    device = backend.arrays = OpenCLDevice(backend.arrays.cl)
+    device.namespace = Namespace(device)
     device.vectors, device.rows, device.width, device.lanes = False, 64, 64, 4
     return backend
 

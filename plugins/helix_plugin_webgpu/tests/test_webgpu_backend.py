@@ -15,6 +15,7 @@ from helix_core.testing import BaseBackendTests
 from helix_core.testing.layer_case import Case
 from helix_core.testing.levels.base import assert_close
 from helix_core.testing.levels.ops import check_values
+from helix_device_arrays.namespace import Namespace
 
 selection = explain("backend", "webgpu")
 if selection.component is None:
@@ -82,8 +83,11 @@ def test_eight_buffers_a_program_are_enough(few_buffers, op_name, rng):
 
 @pytest.fixture(scope="module")
 def few_buffers():
+    from helix_plugin_webgpu.device import WebGPUDevice
+
     backend = create("backend", "webgpu")
-    device = backend.arrays
+    device = backend.arrays = WebGPUDevice(backend.arrays.adapter)
+    device.namespace = Namespace(device)
     device.max_buffers, compiled = 8, device._compile
 
     def checked(program):

@@ -33,12 +33,13 @@ class DeviceBackend(Backend):
 
     def __init__(self) -> None:
         self.arrays = self.open()
-        self.arrays.namespace = Namespace(self.arrays)
+        if self.arrays.namespace is None:
+            self.arrays.namespace = Namespace(self.arrays)
         self._constants: dict[tuple[Any, ...], Array] = {}
 
     @abstractmethod
     def open(self) -> Device:
-        """The device. Raises ComponentUnavailable where there is none."""
+        """The device, the same one at every call. Raises ComponentUnavailable where there is none."""
 
     @property
     def xp(self) -> Any:

@@ -105,4 +105,11 @@ def chosen() -> OpenCLDevice:
             f"no OpenCL device fits {CHOICE}={wish!r}" if wish else "the OpenCL drivers have no device",
             hint=f"the devices are: {names}",
         )
-    return OpenCLDevice(matches[0])
+    key = matches[0].int_ptr
+    if key not in _opened:
+        _opened[key] = OpenCLDevice(matches[0])
+    return _opened[key]
+
+
+_opened: dict[int, OpenCLDevice] = {}
+"""One for all backends of a process: their arrays mix, and nothing is compiled twice."""

@@ -158,4 +158,11 @@ def chosen() -> WebGPUDevice:
             f"no WebGPU adapter fits {CHOICE}={wish!r}" if wish else "no WebGPU adapter is found",
             hint=f"the adapters are: {names}; for processors, install Mesa's Vulkan drivers (mesa-vulkan-drivers)",
         )
-    return WebGPUDevice(matches[0])
+    key = matches[0].summary
+    if key not in _opened:
+        _opened[key] = WebGPUDevice(matches[0])
+    return _opened[key]
+
+
+_opened: dict[str, WebGPUDevice] = {}
+"""One for all backends of a process: their arrays mix, and nothing is compiled twice."""
