@@ -96,6 +96,10 @@ CASES = {
     "a thin product": lambda xp, x, y, i: x[:, :1] @ xp.permute_dims(x, (0, 2, 1)) + xp.matmul(x, y)[:, :1, None],
     "a wide product": lambda xp, x, y, i: xp.reshape(x, (35, 33)) @ xp.tile(x[0, :3], (11, 3)),
     "a product over four axes": lambda xp, x, y, i: x[:, None, :, None] @ xp.permute_dims(x, (0, 2, 1))[:, None, None],
+    "repeated": lambda xp, x, y, i: xp.repeat(x[:, ::2], 3, axis=1) + xp.repeat(y[:11], 3),
+    "found": lambda xp, x, y, i: xp.searchsorted(xp.sort(y), x) + xp.searchsorted(xp.sort(y), x, side="right"),
+    "rolled": lambda xp, x, y, i: xp.roll(x, 2, axis=1) + xp.roll(x, -1, axis=-1),
+    "triangles": lambda xp, x, y, i: xp.tril(x) - xp.triu(x, k=1) + xp.sign(x),
     "ranges": lambda xp, x, y, i: xp.arange(33, dtype=x.dtype) * x + xp.arange(2, 9)[:, None],
     "nothing": lambda xp, x, y, i: xp.concat([x[:, :0], x], axis=1)[:, 7:],
 }

@@ -179,6 +179,15 @@ class Namespace:
         ones = tuple(k for n in shape for k in (1, n))
         return x.reshape(ones).broadcast(pairs).reshape(tuple(n * r for n, r in zip(shape, times, strict=True)))
 
+    def repeat(self, x: Array, repeats: int, axis: int | None = None) -> Array:
+        """Every element `repeats` times, an integer."""
+        if axis is None:
+            return self.repeat(x.reshape((-1,)), repeats, 0)
+        axis %= x.ndim
+        spread = (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :])
+        shape = tuple(n * repeats if a == axis else n for a, n in enumerate(x.shape))
+        return self.expand_dims(x, axis + 1).broadcast(spread).reshape(shape)
+
     def roll(self, x: Array, shift: int, axis: int) -> Array:
         n = x.shape[axis]
         cut = (-shift) % max(n, 1)
@@ -272,6 +281,11 @@ class Namespace:
 
     def sort(self, x: Array, axis: int = -1, descending: Any = False, stable: Any = True) -> Array:
         return take_along_axis(x, self.argsort(x, axis, descending), axis)
+
+    def searchsorted(self, x1: Array, x2: Array, side: str = "left") -> Array:
+        """How many of the sorted x1 (n,) lie before each element of x2."""
+        before = x1 < x2[..., None] if side == "left" else x1 <= x2[..., None]
+        return before.astype(int32).sum(-1)
 
     def matmul(self, a: Array, b: Array) -> Array:
         return matmul(a, b)
