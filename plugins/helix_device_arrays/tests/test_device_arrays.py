@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helix_core import create
@@ -48,6 +48,7 @@ def moves(draw):
     return view, array
 
 
+@settings(deadline=None)
 @given(moves())
 def test_views_lead_where_numpy_leads(pair):
     view, array = pair
@@ -55,6 +56,7 @@ def test_views_lead_where_numpy_leads(pair):
     assert np.array_equal(places(view), array)
 
 
+@settings(deadline=None)
 @given(moves(), st.integers(0, 4))
 def test_merged_axes_visit_the_same_places_in_order(pair, boundary):
     view, array = pair
