@@ -24,7 +24,9 @@ def target(name):
 
 def compile_launch(launch, card):
     kernel = getattr(importlib.import_module(launch["module"]), launch["name"])
-    meta = launch["meta"]
+    meta = dict(launch["meta"])
+    if "PRECISION" in meta and card.backend == "cuda":
+        meta["PRECISION"] = "tf32x3"  # what the interpreter does not have
     names = kernel.arg_names
     signature = dict(zip(names, launch["types"], strict=False)) | {n: "constexpr" for n in meta if n in names}
     constants = {(names.index(n),): v for n, v in meta.items() if n in names}

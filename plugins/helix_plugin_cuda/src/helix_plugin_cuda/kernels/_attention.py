@@ -50,8 +50,10 @@ def _gates(g, b, t, h, c, L, H, K, stop, PER_KEY: tl.constexpr):
     """g of steps t: (T, C) or (T, 1)."""
     if PER_KEY:
         at = ((b * L + t) * H + h)[:, None] * K + c[None, :]
-        return tl.load(g + at, mask=(t < stop)[:, None] & (c < K)[None, :], other=0.0)
-    return tl.load(g + (b * L + t) * H + h, mask=t < stop, other=0.0)[:, None]
+        gates = tl.load(g + at, mask=(t < stop)[:, None] & (c < K)[None, :], other=0.0)
+    else:
+        gates = tl.load(g + (b * L + t) * H + h, mask=t < stop, other=0.0)[:, None]
+    return gates
 
 
 @triton.jit
