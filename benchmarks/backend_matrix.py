@@ -53,7 +53,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     lines = [f"| backend | {' | '.join(LEVELS)} | ran on |", "|---" * (len(LEVELS) + 2) + "|"]
     for name, row in sorted(results.items()):
         where = row["where"] or {}
-        device = ", ".join(str(where[k]) for k in ("device", "device_kind", "system", "machine") if k in where)
+        shown = dict.fromkeys(str(where[k]) for k in ("device", "device_kind", "system", "machine") if k in where)
+        device = ", ".join(shown)
         lines.append(f"| `{name}` | {' | '.join(SIGNS[row['levels'][level]] for level in LEVELS)} | {device or '–'} |")
     return "\n".join(lines) + "\n"
 
