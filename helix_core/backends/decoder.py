@@ -55,8 +55,12 @@ class Decoder(ABC):
         """Give each row the state of another, row i that of `rows[i]`; several may go on from the same one."""
         if len(rows) != self.batch or not all(0 <= row < self.batch for row in rows):
             raise UsageError(f"rows must be {self.batch} numbers within 0..{self.batch - 1}, not {list(rows)}")
-        index = np.asarray(rows, dtype=np.int64)
+        index = self._index(np.asarray(rows, dtype=np.int64))
         self.load(tree_map(lambda array: array[index], self.state()))
+
+    def _index(self, rows: np.ndarray) -> Any:
+        """Numbers of rows as what the arrays of the state are indexed with."""
+        return rows
 
     def _checked(self, tokens: np.ndarray) -> np.ndarray:
         tokens = np.asarray(tokens)

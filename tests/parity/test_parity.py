@@ -5,11 +5,11 @@ import pytest
 
 from helix_core import create
 from helix_core.data import load_corpus
-from helix_core.errors import ComponentUnavailable
 from helix_core.generation import Sampling, Stopping, generate
 from helix_core.inference import load_run
-from helix_core.plugin_system import components, select
+from helix_core.plugin_system import components
 from helix_core.recipes import parse_recipe
+from helix_core.testing.layers import usable_backends
 from helix_core.training import Trainer, train
 
 MIXERS = {
@@ -42,16 +42,8 @@ name = "{backend}"
 PROMPT = b"line 3: the quick"
 
 
-def usable(*needs):
-    """The full names of the backends that this machine can run, without those that refuse."""
-    found = []
-    for component in components("backend"):
-        try:
-            select("backend", component.full_name, needs)
-        except ComponentUnavailable:
-            continue
-        found.append(component.full_name)
-    return found
+USABLE = usable_backends()
+TRAINING = [c.full_name for c in components("backend") if "grad" in c.descriptor.provides and c.full_name in USABLE]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +79,7 @@ def expected(run):
     return outcome(run, "reference")
 
 
-@pytest.mark.parametrize("name", usable())
+@pytest.mark.parametrize("name", USABLE)
 def test_logits_and_texts(run, expected, name):
     logits, text = outcome(run, name)
     assert np.abs(logits - expected[0]).max() <= 1e-4 * np.abs(expected[0]).max()
@@ -109,18 +101,18 @@ def trained(request, data):
     return request.param, losses
 
 
-@pytest.mark.parametrize("name", [name for name in usable("grad") if name != "cpu/cpu"])
+@pytest.mark.parametrize("name", [name for name in TRAINING if name != "cpu/cpu"])
 def test_fifty_steps_of_training(data, trained, name):
     mixer, losses = trained
     assert curve(data, mixer, name) == pytest.approx(losses, rel=1e-3)
 
 
-@pytest.mark.parametrize("writer", usable("grad"))
+@pytest.mark.parametrize("writer", TRAINING)
 def test_what_one_writes_all_read(data, tmp_path, writer):
     text = RECIPE.format(mixer=MIXERS["mamba"], data=data, steps=2, backend=writer)
     folder = train(parse_recipe(text, "parity.toml"), runs=tmp_path).path
     params = {}
-    for name in usable():
+    for name in USABLE:
         loaded = load_run(folder, backend=name)
         assert loaded.step == 2
         params[name] = {key: create("backend", name).to_numpy(value) for key, value in loaded.params.items()}

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import Field, model_validator
+
+from helix_core.layers import LayerConfig
+
 Array = Any
 
 
@@ -65,3 +69,31 @@ class Heads:
         y = xp.reshape(y, (batch, length, self.num_heads, self.width, self.width))
         q = xp.reshape(q, (batch, length, self.num_heads, self.width, 1))
         return xp.reshape(xp.matmul(y, q), (batch, length, self.d_model))
+
+
+class OperatorConfig(LayerConfig):
+    """Options of both kinds of Hyena."""
+
+    order: int = Field(2, ge=2, description="N: gates, and one more than there are long convolutions")
+    num_heads: int = Field(1, gt=0, description="heads; the channels of a head have filters of their own, heads share")
+    outer_product: bool = Field(
+        False, description="MultiHyena: a filter for each head, over the outer products of its keys and values"
+    )
+    short_filter_order: int = Field(3, gt=0, description="taps of the short convolution")
+
+    @model_validator(mode="after")
+    def _fits(self) -> OperatorConfig:
+        if self.d_model % self.num_heads:
+            raise ValueError(f"d_model = {self.d_model} must be divisible by num_heads = {self.num_heads}")
+        if self.outer_product and self.order != 2:
+            raise ValueError("outer_product is defined for order = 2: queries, keys and values")
+        return self
+
+    @property
+    def heads(self) -> Heads:
+        return Heads(self.d_model, self.num_heads, self.outer_product)
+
+    @property
+    def filters(self) -> int:
+        """Filters in one direction."""
+        return (self.order - 1) * self.heads.filters

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
+from helix_core.layers import Layer, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, normal, uniform
 from helix_core.ops import OpTable, device_of
 from helix_core.ops.long_conv import long_conv_flops
-from helix_plugin_hyena.heads import Heads
+from helix_plugin_hyena.heads import OperatorConfig
 from helix_plugin_hyena.history import carried
 from helix_plugin_hyena.implicit_filter import Kept, embedding, mlp, mlp_params, window
 from helix_plugin_hyena.online import Online, position_after
@@ -23,16 +23,10 @@ DIRECT = 2048
 """Taps up to which a step sums over all of its history, unless told otherwise: that is less work up to so many."""
 
 
-class HyenaConfig(LayerConfig):
+class HyenaConfig(OperatorConfig):
     """Options of the Hyena operator; the defaults are those of the authors' code."""
 
-    order: int = Field(2, ge=2, description="N: gates, and one more than there are long convolutions")
     l_max: int = Field(1024, gt=1, description="taps of the long filters: how far back the layer looks")
-    num_heads: int = Field(1, gt=0, description="heads; the channels of a head have filters of their own, heads share")
-    outer_product: bool = Field(
-        False, description="MultiHyena: a filter for each head, over the outer products of its keys and values"
-    )
-    short_filter_order: int = Field(3, gt=0, description="taps of the short convolution")
     filter_order: int = Field(64, gt=0, description="width of the network that draws the filters")
     filter_emb_dim: int = Field(3, ge=3, description="size of a position's embedding; odd: time, cosines and sines")
     filter_inner_mlps: int = Field(2, ge=0, description="inner layers of that network")
@@ -49,23 +43,10 @@ class HyenaConfig(LayerConfig):
     )
 
     @model_validator(mode="after")
-    def _fits(self) -> HyenaConfig:
-        if self.d_model % self.num_heads:
-            raise ValueError(f"d_model = {self.d_model} must be divisible by num_heads = {self.num_heads}")
+    def _embeds(self) -> HyenaConfig:
         if self.filter_emb_dim % 2 == 0:
             raise ValueError("filter_emb_dim must be odd: time, and as many cosines as sines")
-        if self.outer_product and self.order != 2:
-            raise ValueError("outer_product is defined for order = 2: queries, keys and values")
         return self
-
-    @property
-    def heads(self) -> Heads:
-        return Heads(self.d_model, self.num_heads, self.outer_product)
-
-    @property
-    def filters(self) -> int:
-        """Filters in one direction."""
-        return (self.order - 1) * self.heads.filters
 
     @property
     def online(self) -> bool:

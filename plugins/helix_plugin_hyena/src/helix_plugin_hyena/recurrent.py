@@ -5,43 +5,21 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
+from helix_core.layers import Layer, Params, ParamSpec, State
 from helix_core.layers.base import Array
 from helix_core.layers.init import constant, fan_in, normal, uniform
 from helix_core.ops import OpTable
 from helix_core.ops.long_conv import long_conv_flops
-from helix_plugin_hyena.heads import Heads
+from helix_plugin_hyena.heads import OperatorConfig
 
 
-class HyenaRecurrentConfig(LayerConfig):
+class HyenaRecurrentConfig(OperatorConfig):
     """Options of the recurrent Hyena."""
 
-    order: int = Field(2, ge=2, description="N: gates, and one more than there are long convolutions")
-    num_heads: int = Field(1, gt=0, description="heads; the channels of a head have filters of their own, heads share")
-    outer_product: bool = Field(
-        False, description="MultiHyena: a filter for each head, over the outer products of its keys and values"
-    )
-    short_filter_order: int = Field(3, gt=0, description="taps of the short convolution")
     modes: int = Field(16, gt=0, description="damped waves of a filter: complex numbers of state for each channel")
     longest: float = Field(512.0, gt=1, description="longest memory that fresh filters start with, in steps")
-
-    @model_validator(mode="after")
-    def _fits(self) -> HyenaRecurrentConfig:
-        if self.d_model % self.num_heads:
-            raise ValueError(f"d_model = {self.d_model} must be divisible by num_heads = {self.num_heads}")
-        if self.outer_product and self.order != 2:
-            raise ValueError("outer_product is defined for order = 2: queries, keys and values")
-        return self
-
-    @property
-    def heads(self) -> Heads:
-        return Heads(self.d_model, self.num_heads, self.outer_product)
-
-    @property
-    def filters(self) -> int:
-        return (self.order - 1) * self.heads.filters
 
 
 class HyenaRecurrent(Layer[HyenaRecurrentConfig]):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
 from helix_core.backends.decoder import Decoder
-from helix_core.errors import UsageError
-from helix_core.tree import tree_map
 from helix_plugin_metal.device import on_cpu
 
 if TYPE_CHECKING:
@@ -53,8 +50,5 @@ class MetalDecoder(Decoder):
     def state(self) -> Any:
         return self._state
 
-    def reorder(self, rows: Sequence[int]) -> None:
-        if len(rows) != self.batch or not all(0 <= row < self.batch for row in rows):
-            raise UsageError(f"rows must be {self.batch} numbers within 0..{self.batch - 1}, not {list(rows)}")
-        index = mx.array(list(rows))
-        self.load(tree_map(lambda array: mx.take(array, index, axis=0), self._state))
+    def _index(self, rows: np.ndarray) -> mx.array:
+        return mx.array(rows)
