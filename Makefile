@@ -22,13 +22,16 @@ EVERYTHING = -e '.[plot,test,tokenizers]' \
              -e plugins/helix_plugin_huggingface \
              -e plugins/example_third_party
 
+# A file's tests share what they set up, so files are what the processes take.
+PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
+
 .PHONY: quickstart test test-slow lint bench clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/helix train recipes/byte-lm-mamba.toml
 
 test: $(VENV)/.everything lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 # Minutes more: the runs and comparisons too long for every commit.
 test-slow: $(VENV)/.everything

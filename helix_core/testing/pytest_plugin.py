@@ -67,6 +67,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parametrize = getattr(metafunc.cls, "helix_parametrize", None)
     if parametrize is not None:
         parametrize(metafunc)
+    if "helix_layer" in metafunc.fixturenames:  # any test may ask for the name of every layer installed, one by one
+        from helix_core.plugin_system import components
+
+        metafunc.parametrize("helix_layer", [component.descriptor.name for component in components("layer")])
 
 
 @pytest.fixture

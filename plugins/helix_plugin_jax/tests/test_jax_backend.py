@@ -105,12 +105,12 @@ def test_integers_that_do_not_fit_are_refused(backend):
         backend.asarray(np.array([2**31], np.int64))
 
 
-def test_every_layer_is_the_oracles_when_compiled(backend, layer_name, rng):
+def test_every_layer_is_the_oracles_when_compiled(backend, helix_layer, rng):
     """All at once, in two chunks with the state between them, and a gradient, each as one program.
 
     The whole layer kit on JAX, which compiles for every shape anew, is in the slow tier.
     """
-    layer, reference = create("layer", layer_name, d_model=64), create("backend", "reference")
+    layer, reference = create("layer", helix_layer, d_model=64), create("backend", "reference")
     init, apply = backend.functions(layer)
     params, x = init(0), rng.normal(size=(2, 70, 64))
     oracle = {name: reference.asarray(np.asarray(p), "float64") for name, p in params.items()}
@@ -128,10 +128,3 @@ def test_every_layer_is_the_oracles_when_compiled(backend, layer_name, rng):
     value, grads = jax.jit(jax.value_and_grad(lambda p: (apply(p, ours) ** 2).mean()))(params)
     assert float(value) == pytest.approx(float((expected**2).mean()), rel=1e-4)
     assert all(np.isfinite(g).all() for g in grads.values())
-
-
-def pytest_generate_tests(metafunc):
-    if "layer_name" in metafunc.fixturenames:
-        from helix_core.plugin_system import components
-
-        metafunc.parametrize("layer_name", [c.descriptor.name for c in components("layer")])

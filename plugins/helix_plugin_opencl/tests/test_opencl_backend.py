@@ -1,4 +1,4 @@
-"""The conformance kit on OpenCL, models beside the oracle and the cpu plugin, and what crosses to the device."""
+"""The conformance kit on OpenCL, models, and what only graphics cards or only half precision run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import numpy as np
 import pytest
 
 from helix_core import create
-from helix_core.events import subscribe
-from helix_core.generation import Sampling, Stopping, generate
-from helix_core.models import LanguageModel, ModelConfig
 from helix_core.ops import OPS
 from helix_core.plugin_system import explain
-from helix_core.testing import BaseBackendTests
-from helix_core.testing.layer_case import Case
 from helix_core.testing.levels.base import assert_close
 from helix_core.testing.levels.ops import check_values
 from helix_device_arrays.array import from_numpy
 from helix_device_arrays.dtypes import float16
 from helix_device_arrays.namespace import Namespace
+from helix_device_arrays.testing import DeviceArraysTests
 from helix_plugin_opencl.device import OpenCLDevice
 
 selection = explain("backend", "opencl")
@@ -25,59 +21,14 @@ if selection.component is None:
     pytest.skip(f"opencl cannot be used here: {selection.error}", allow_module_level=True)
 
 
-class TestOpenCL(BaseBackendTests):
+class TestOpenCL(DeviceArraysTests):
     backend = "opencl"
+    slow_mixers = ("hyena", "s4d", "rwkv7")  # PoCL compiles for seconds; tests/parity has them too
 
 
 @pytest.fixture(scope="module")
 def backend():
     return create("backend", "opencl")
-
-
-def model_of(mixer):
-    return LanguageModel(ModelConfig(vocab_size=256, d_model=64, n_layers=2, mixer={"name": mixer}))
-
-
-SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in ("hyena", "s4d", "rwkv7")]
-"""PoCL compiles for seconds; tests/parity and the tests of webgpu have them too."""
-
-
-@pytest.mark.parametrize("mixer", ["mamba", *SLOWLY])
-def test_logits_are_the_oracles_and_two_transfers_are_all(backend, mixer, rng):
-    model, tokens = model_of(mixer), rng.integers(256, size=(2, 150))
-    values = model.init(0)
-    oracle = create("backend", "reference")
-    exact = {name: oracle.asarray(value, "float64") for name, value in values.items()}
-    expected = model.apply(oracle.bind(dtype="float64", mode="infer"), exact, tokens)[0]
-    F, params = backend.bind(mode="infer"), {name: backend.asarray(v, "float32") for name, v in values.items()}
-    events = []
-    with subscribe(events.append):
-        for _ in range(2):  # what layers make of the length is on the device after the first
-            backend.transfers()
-            logits = backend.to_numpy(model.apply(F, params, backend.asarray(tokens))[0])
-        backend.transfers()
-    assert_close(logits, expected, 1e-4, f"logits of {mixer}")
-    before, after = [e.data for e in events if e.name == "transfers"][-2:]
-    moved = {name: after[name] - before[name] for name in after if name != "backend"}
-    assert (moved["uploads"], moved["uploaded_bytes"]) == (1, 4 * tokens.size), "tokens in, as 32-bit numbers"
-    assert (moved["downloads"], moved["downloaded_bytes"]) == (1, 4 * logits.size), "logits out"
-    assert moved["programs"] == 0, "the second pass compiles nothing"
-    assert moved["launches"] > 0
-
-
-def test_greedy_text_is_that_of_the_cpu(backend):
-    model, texts = model_of("mamba"), []
-    values = model.init(3)
-    values["embedding.weight"] = values["embedding.weight"] * 50
-    for chosen in (create("backend", "cpu"), backend):
-        params = {name: chosen.asarray(value, "float32") for name, value in values.items()}
-        F = chosen.bind(mode="infer")
-        written = generate(
-            model, chosen, F, params, b"def main(", sampling=Sampling(temperature=0), stopping=Stopping(max_tokens=100)
-        )
-        texts.append(b"".join(written))
-    assert len(texts[0]) == 100
-    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("op_name", ["linear", "rms_norm", "softmax", "selective_scan"])
@@ -109,23 +60,3 @@ def test_half_precision_is_stored_in_two_bytes(backend, rng):
     found = backend.to_numpy(half.T[1:] * 2)
     assert found.dtype == np.float16
     assert np.array_equal(found, x.T[1:] * 2)
-
-
-@pytest.mark.slow
-def test_every_layer_is_the_oracles(layer_name, rng):
-    """All at once, and in two chunks with the state between them."""
-    case = Case(layer_name, {"d_model": 64}, "opencl")
-    x = rng.normal(size=(2, 37, 64))
-    expected = case.exact(x)
-    assert_close(case.parallel(x), expected, 2e-5, "all at once")
-    if case.layer.causal:
-        first, state = case.run(x[:, :20], case.init_state(2))
-        second, _ = case.run(x[:, 20:], state)
-        assert_close(np.concatenate([first, second], axis=1), expected, 2e-5, "in two chunks")
-
-
-def pytest_generate_tests(metafunc):
-    if "layer_name" in metafunc.fixturenames:
-        from helix_core.plugin_system import components
-
-        metafunc.parametrize("layer_name", [c.descriptor.name for c in components("layer")])
