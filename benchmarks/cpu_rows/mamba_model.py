@@ -50,6 +50,8 @@ ROWS = [
     row("train", [4, 1024], {"jax": 7, "mambapy": 9}, MEMORY, ["jax", "mambapy"]),
     row("train", [1, 4096], {"jax": 15, "mambapy": 15}, MEMORY, ["jax", "mambapy"]),
     row("prefill", [1, 4096], {"best": 9}, {}, ["jax", "mambapy", "transformers with mambapy"]),
+    row("train", [2, 256], {"jax": 6, "mambapy": 7}, {}, ["jax", "mambapy"], "bfloat16"),
     row("train", [4, 1024], {"jax": 7, "mambapy": 9}, {}, ["jax", "mambapy"], "bfloat16"),
+    row("train", [1, 4096], {"jax": 15, "mambapy": 15}, {}, ["jax", "mambapy"], "bfloat16"),
     row("prefill", [1, 4096], {"best": 9}, {}, ["jax"], "bfloat16"),
 ]
