@@ -99,20 +99,20 @@ def _induction_heads() -> Iterable[Row]:
 
 
 def _mqar() -> Iterable[Row]:
-    for length, pairs in ((64, 4), (64, 8), (128, 16), (256, 32)):
+    for length, pairs in ((64, 4), (64, 8), (128, 16)):
         for width in (32, 64, 128):
             for model in ("attention", "hyena", "mamba", "mamba2", "gated-deltanet", "rwkv7"):
                 yield Row(
                     "mqar",
                     model,
-                    _generator("associative-recall", seq_len=length, pairs=pairs, vocab_size=512, random_filler=False),
+                    _generator("associative-recall", seq_len=length, pairs=pairs, vocab_size=128, random_filler=False),
                     seq_len=length,
                     setting=f"{pairs}-pairs-d{width}",
-                    vocab_size=512,
+                    vocab_size=128,
                     d_model=width,
-                    steps=1500,
-                    batch_size=64,
-                    rates=(4e-3, 1e-3),
+                    steps=3000,
+                    batch_size=128,
+                    rates=(2e-3,),
                     weight_decay=0.1,
                 )
 
@@ -121,7 +121,7 @@ def _digits() -> Iterable[Row]:
     for model in ("s4d", "s4", "mamba", "mamba2", "gated-deltanet", "rwkv7", "hyena", "attention"):
         data = {"generator": {"name": "digits"}, "validation_samples": 360}
         yield Row(
-            "digits", model, data, seq_len=65, vocab_size=18, n_layers=3, steps=1200, batch_size=32, weight_decay=0.1
+            "digits", model, data, seq_len=65, vocab_size=18, n_layers=3, steps=2400, batch_size=32, weight_decay=0.1
         )
 
 
