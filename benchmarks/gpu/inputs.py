@@ -35,7 +35,8 @@ class Work:
             elif name == "k":
                 values /= np.linalg.norm(values, axis=-1, keepdims=True)
             elif name == "targets":
-                values = rng.integers(self.shapes["logits"][-1], size=shape)
+                classes = self.shapes["logits"][-1] if "logits" in self.shapes else self.shapes["weight"][0]
+                values = rng.integers(classes, size=shape)
             made[name] = values
         return made
 
@@ -49,6 +50,8 @@ def works() -> Iterator[Work]:
         yield Work("add_rms_norm", f"({rows}, {width})", {**shapes, "residual": (rows, width)}, compiled=True)
     yield Work("swiglu", f"({rows}, {4 * D})", dict.fromkeys(("gate", "x"), (rows, 4 * D)), compiled=True)
     yield Work("cross_entropy", "(8192, 50304)", {"logits": (8192, 50304), "targets": (8192,)}, compiled=True)
+    head = {"x": (8192, D), "weight": (50304, D), "targets": (8192,)}
+    yield Work("linear_cross_entropy", f"(8192, {D}) to 50304", head, compiled=True)
     for B, L in ((8, 2048), (1, 65536)):
         sequence = (B, L, D)
         yield Work(

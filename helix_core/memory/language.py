@@ -180,6 +180,6 @@ def _walk(
                 tokens[row, :n] = document.data[start - 1 : start - 1 + n] if start else [SEPARATOR, *piece[:-1]]
             ragged = None if mask.all() else backend.asarray(mask)
             x, state = model.features(F, params, backend.asarray(tokens), state=state, mask=ragged)
-            loss = backend.to_numpy(F.cross_entropy(model.head(F, params, x), backend.asarray(targets)))
+            loss = backend.to_numpy(model.nats(F, params, x, backend.asarray(targets)))
             keys = backend.to_numpy(x)
         yield -loss[mask].astype(np.float64), keys[mask].astype(np.float32), targets[mask], int(mask.sum())

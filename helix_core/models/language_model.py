@@ -49,6 +49,7 @@ class LanguageModel:
         self.norm = norm
         self._specs = self._collect_params()
         self._groups = _nest(self._specs)
+        self._head = "embedding.weight" if config.tie_embeddings else "head.weight"
 
     def _layer(self, component: ComponentConfig) -> Layer[Any]:
         from helix_core.plugin_system import create
@@ -147,7 +148,11 @@ class LanguageModel:
 
     def head(self, F: OpTable, params: Mapping[str, Array], x: Array) -> Array:
         """Features (B, L, D) -> logits (B, L, V)."""
-        return F.linear(x, params["embedding.weight" if self.config.tie_embeddings else "head.weight"])
+        return F.linear(x, params[self._head])
+
+    def nats(self, F: OpTable, params: Mapping[str, Array], x: Array, targets: Array) -> Array:
+        """-log p of targets (B, L), in nats, after features (B, L, D): as by `head`, but without all the logits."""
+        return F.linear_cross_entropy(x, params[self._head], targets)
 
     def embed(self, F: OpTable, params: Mapping[str, Array], tokens: Array, key: Array | None = None) -> Array:
         """Integer tokens (B, L) -> what the first block reads (B, L, D)."""
@@ -251,8 +256,8 @@ def loss(
     What layers add to the training loss (the balance of a mixture of experts) is in it, by the same share.
     """
     losses: list[Array] = []
-    logits, _ = model.apply(F, params, tokens, reset=reset, key=key, losses=losses)
-    nats = F.cross_entropy(logits, targets)
+    x, _ = model.features(F, params, tokens, reset=reset, key=key, losses=losses)
+    nats = model.nats(F, params, x, targets)
     value = F.xp.mean(nats) if weights is None else F.xp.sum(nats * weights)
     if losses:
         extra = sum(losses)

@@ -51,8 +51,8 @@ def chunked_value_and_grad(
         tokens, targets, reset, weights = rows
         state = _with_leaves(structure, leaves)
         losses: list[Array] = []
-        logits, after = model.apply(F, leaves, tokens, state=state, reset=reset, key=key, losses=losses)
-        value = _share_of_loss(F, logits, targets, weights, share, losses)
+        x, after = model.features(F, leaves, tokens, state=state, reset=reset, key=key, losses=losses)
+        value = _share_of_loss(F, model.nats(F, leaves, x, targets), weights, share, losses)
         for (_, leaf), grad in zip(tree_items(after), pull, strict=True):
             if grad is not None:
                 value = value + F.xp.sum(leaf * grad)
@@ -78,7 +78,7 @@ def chunked_value_and_grad(
             for start in starts:
                 states.push(state)
                 losses = []
-                logits, state = model.apply(
+                x, state = model.features(
                     F_infer,
                     params,
                     part(tokens, start),
@@ -87,10 +87,8 @@ def chunked_value_and_grad(
                     key=None if key is None else fold(F.xp, key, start),
                     losses=losses,
                 )
-                share = logits.shape[1] / length
-                value = value + _share_of_loss(
-                    F_infer, logits, part(targets, start), part(weights, start), share, losses
-                )
+                nats = model.nats(F_infer, params, x, part(targets, start))
+                value = value + _share_of_loss(F_infer, nats, part(weights, start), x.shape[1] / length, losses)
         pull: list[Array | None] = [None for _ in tree_items(state)]
         total: dict[str, Array] = {}
         for start in reversed(starts):
@@ -109,11 +107,9 @@ def chunked_value_and_grad(
     return run
 
 
-def _share_of_loss(
-    F: OpTable, logits: Array, targets: Array, weights: Array | None, share: float, losses: list[Array]
-) -> Array:
+def _share_of_loss(F: OpTable, nats: Array, weights: Array | None, share: float, losses: list[Array]) -> Array:
     """As `helix_core.models.loss`, for a chunk that is a share of the row."""
-    nats, extra = F.cross_entropy(logits, targets), sum(losses)
+    extra = sum(losses)
     if weights is None:
         return (F.xp.mean(nats) + extra) * share
     return F.xp.sum(nats * weights) + extra * F.xp.sum(weights)

@@ -118,8 +118,8 @@ def _evaluate_rows(
                 targets[row, :n], mask[row, :n] = piece, True
                 tokens[row, :n] = document.data[start - 1 : start - 1 + n] if start else [separator, *piece[:-1]]
             ragged = None if mask.all() else backend.asarray(mask)
-            logits, state = model.apply(F, params, backend.asarray(tokens), state=state, mask=ragged)
-            loss = backend.to_numpy(F.cross_entropy(logits, backend.asarray(targets)))
+            x, state = model.features(F, params, backend.asarray(tokens), state=state, mask=ragged)
+            loss = backend.to_numpy(model.nats(F, params, x, backend.asarray(targets)))
             nats += float(np.sum(loss, where=mask, dtype=np.float64))
             if progress:
                 progress(int(mask.sum()))
@@ -153,8 +153,8 @@ def _evaluate_windows(
                 before[row] = documents[row].data[first - 1]
         tokens = np.concatenate([before, targets[:, :-1]], axis=1)
         with backend.inference():
-            logits, _ = model.apply(F, params, backend.asarray(tokens))
-            loss = backend.to_numpy(F.cross_entropy(logits, backend.asarray(targets)))
+            x, _ = model.features(F, params, backend.asarray(tokens))
+            loss = backend.to_numpy(model.nats(F, params, x, backend.asarray(targets)))
         nats += float(np.sum(loss, where=coded, dtype=np.float64))
         if progress:
             progress(int(coded.sum()))

@@ -33,8 +33,7 @@ def reversible_value_and_grad(
     """
 
     def head_loss(leaves: Mapping[str, Array], targets: Array, weights: Array | None) -> Array:
-        logits = model.head(F, leaves, model.final_norm(F, leaves, leaves[FIRST], leaves[SECOND]))
-        nats = F.cross_entropy(logits, targets)
+        nats = model.nats(F, leaves, model.final_norm(F, leaves, leaves[FIRST], leaves[SECOND]), targets)
         return F.xp.mean(nats) if weights is None else F.xp.sum(nats * weights)
 
     def block_pull(

@@ -20,6 +20,10 @@ def one(*shape):
 # One step of every recurrence, by the two sizes whose product is that of the state or of the weight.
 STEPS = {
     "linear": lambda a, b: ({"x": one(1, a), "weight": one(b, a)}, {}),
+    "linear_cross_entropy": lambda a, b: (
+        {"x": one(1, a), "weight": one(b, a), "targets": np.zeros(1, np.int64)},
+        {},
+    ),
     "causal_conv1d": lambda a, b: ({"x": one(1, 1, a), "weight": one(a, b), "initial_state": one(1, b - 1, a)}, {}),
     "linear_scan": lambda a, b: ({"a": one(a, 1, b), "x": one(a, 1, b), "initial_state": one(a, b)}, {}),
     "selective_scan": lambda a, b: (

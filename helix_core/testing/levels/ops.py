@@ -38,7 +38,10 @@ class OpsLevel:
             second = call(backend_instance, F, OPS[op_name], arrays, sample)
             assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
 
-    @pytest.mark.parametrize("op_name", ["linear", "rms_norm", "softmax", "selective_scan", "linear_scan", "long_conv"])
+    @pytest.mark.parametrize(
+        "op_name",
+        ["linear", "linear_cross_entropy", "rms_norm", "softmax", "selective_scan", "linear_scan", "long_conv"],
+    )
     def test_nan_comes_out_where_it_went_in(
         self, backend_instance: Backend, op_name: str, rng: np.random.Generator
     ) -> None:

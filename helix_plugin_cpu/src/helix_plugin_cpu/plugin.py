@@ -31,6 +31,7 @@ STORED_SHORT = (
     "diagonal_ssm",
     "gated_delta_rule",
     "gated_linear_attention",
+    "linear_cross_entropy",
     "linear_scan",
     "long_conv",
     "rms_norm",
@@ -54,7 +55,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             namespace="torch",
             devices=("cpu",),
             dtypes=("float32", "bfloat16") if op in STORED_SHORT else ("float32",),
-            gradient="none" if op == "adamw" else "vjp",
+            gradient={"adamw": "none", "linear_cross_entropy": "native"}.get(op, "vjp"),
             priority=10,
         )
         for op, summary in (
@@ -72,6 +73,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             ("add_rms_norm", "Numba, the residual addition in the same pass"),
             ("swiglu", "Numba, one pass"),
             ("cross_entropy", "Numba, keeps one number a row for the backward"),
+            ("linear_cross_entropy", "BLAS and Numba; many logits in chunks, computed again in the backward"),
             ("embedding", "torch's lookup; the table's gradient summed on all threads"),
             ("adamw", "Numba, one pass over parameter, gradient and moments"),
         )

@@ -27,6 +27,8 @@ def compile_launch(launch, card):
     meta = dict(launch["meta"])
     if "PRECISION" in meta and card.backend == "cuda":
         meta["PRECISION"] = "tf32x3"  # what the interpreter does not have
+    if "WIDEN" in meta:
+        meta["WIDEN"] = False  # what only the interpreter needs
     names = kernel.arg_names
     signature = dict(zip(names, launch["types"], strict=False)) | {n: "constexpr" for n in meta if n in names}
     constants = {(names.index(n),): v for n, v in meta.items() if n in names}

@@ -49,6 +49,9 @@ def real_sizes(op, rng):
     heads = {"q": normal(size=(B, L, H, K)), "k": normal(size=(B, L, H, K)), "v": normal(size=(B, L, H, K))}
     made = {
         "rms_norm": {"x": normal(size=(B, 8192)), "weight": normal(size=8192)},
+        "linear_cross_entropy": {
+            "x": normal(size=(B, L, D)), "weight": normal(size=(5000, D)), "targets": np.zeros((B, L), np.int64),
+        },
         "selective_scan": {
             "u": normal(size=(B, L, D)), "delta": normal(size=(B, L, D)), "A": -rng.random((D, 16)),
             "B": normal(size=(B, L, 16)), "C": normal(size=(B, L, 16)),

@@ -44,6 +44,15 @@ class TestCrossEntropy(BaseKernelTests):
         yield Sample({"logits": low, "targets": np.array([0, 4, 8])}, label="one class has it all")
 
 
+class TestLinearCrossEntropy(BaseKernelTests):
+    kernel, op, backend = "cuda/linear_cross_entropy", "linear_cross_entropy", "cuda"
+
+    def samples(self, rng):
+        for shape, D, V in (((130,), 40, 300), ((2, 65), 3, 129), ((0,), 4, 5)):
+            arrays = {"x": rng.normal(size=(*shape, D)), "weight": rng.normal(size=(V, D))}
+            yield Sample(arrays | {"targets": rng.integers(V, size=shape)}, label=f"{shape}, {D} to {V}")
+
+
 @pytest.mark.slow
 class TestLinearScan(BaseKernelTests):
     kernel, op, backend = "cuda/linear_scan", "linear_scan", "cuda"

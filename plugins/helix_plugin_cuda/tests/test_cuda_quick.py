@@ -157,6 +157,16 @@ def test_a_target_outside_the_classes_is_nan_and_nothing_else_is(backend):
     F = backend.bind(mode="infer")
     logits, targets = torch.ones(4, 5).to(backend.home), torch.tensor([0, 5, -1, 4]).to(backend.home)
     assert F.cross_entropy(logits, targets).isnan().tolist() == [False, True, True, False]
+    x, weight = torch.ones(4, 3).to(backend.home), torch.ones(5, 3).to(backend.home)
+    assert F.linear_cross_entropy(x, weight, targets).isnan().tolist() == [False, True, True, False]
+
+
+def test_a_nan_among_the_inputs_of_a_head_stays_in_its_row(backend):
+    F = backend.bind(mode="infer")
+    x, weight, targets = torch.ones(70, 3), torch.ones(300, 3), torch.zeros(70, dtype=torch.int64)
+    x[66, 2], x[3, 0], x[5, 1] = float("nan"), float("-inf"), float("inf")
+    nats = F.linear_cross_entropy(*(a.to(backend.home) for a in (x, weight, targets))).cpu()
+    assert nats.isnan().nonzero().flatten().tolist() == [3, 5, 66]
 
 
 def test_heads_too_wide_for_a_kernel_are_refused_with_a_way_out(backend):

@@ -9,7 +9,7 @@ import pytest
 from helix_core import create
 from helix_core.errors import UsageError
 from helix_core.models import LanguageModel, ModelConfig, loss
-from helix_core.ops import OPS
+from helix_core.ops import OPS, linear_cross_entropy
 from helix_core.testing import BaseBackendTests
 from helix_plugin_jax import kernels
 
@@ -38,6 +38,22 @@ def test_what_accelerators_run_equals_the_oracle(backend, rng, name):
         expected = op.reference(np, *arrays, **sample.attrs)
         for ours, theirs in zip(found, expected, strict=True):
             assert np.allclose(ours, theirs, atol=2e-5 * max(1, np.abs(theirs).max(initial=0)))
+
+
+@pytest.mark.parametrize("rows", [256, 300])
+def test_a_head_in_chunks_of_rows_is_that_of_whole_logits(backend, rng, monkeypatch, rows):
+    x, weight = (backend.asarray(rng.normal(size=shape), "float32") for shape in ((rows, 6), (50, 6)))
+    targets, dnats = backend.asarray(rng.integers(50, size=rows)), backend.asarray(rng.normal(size=rows), "float32")
+
+    def loss(x, weight):
+        return (kernels.linear_cross_entropy(x, weight, targets) * dnats).sum()
+
+    whole = jax.value_and_grad(loss, argnums=(0, 1))(x, weight)
+    monkeypatch.setattr(linear_cross_entropy, "CHUNK", 100)
+    chunks = jax.value_and_grad(loss, argnums=(0, 1))
+    assert f"f32[{rows},50]" not in str(jax.make_jaxpr(chunks)(x, weight))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(jax.jit(chunks)(x, weight)), strict=True):
+        assert np.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_parts_of_a_long_parallel_scan_join(backend, rng):

@@ -16,10 +16,12 @@ from helix_core.descriptors import Availability
 from helix_core.errors import UsageError
 from helix_core.generation import Stopping, beam_search, generate, generate_batch, read_state
 from helix_core.models import loss
+from helix_core.ops import linear_cross_entropy as core
 from helix_core.testing import BaseBackendTests
 from helix_core.tokenizers import BYTES
 from helix_plugin_metal import functional, probe
 from helix_plugin_metal.backend import MetalBackend
+from helix_plugin_metal.linear_cross_entropy import linear_cross_entropy
 from helix_plugin_metal.namespace import xp
 
 
@@ -241,3 +243,19 @@ def test_a_decoder_gives_each_row_the_state_of_another(parts):
     decoder.step(np.array([1, 2, 3]))
     straight = decoder.step(np.array([5, 5, 5]))
     assert np.allclose(found, straight[[2, 2, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [256, 300])
+def test_a_head_in_chunks_of_rows_is_that_of_whole_logits(rng, monkeypatch, rows):
+    x, weight, dnats = (mx.array(rng.normal(size=s).astype(np.float32)) for s in ((rows, 6), (50, 6), rows))
+    targets = mx.array(rng.integers(50, size=rows))
+
+    def loss(x, weight):
+        return (linear_cross_entropy(x, weight, targets) * dnats).sum()
+
+    value, gradients = mx.value_and_grad(loss, argnums=(0, 1))(x, weight)
+    monkeypatch.setattr(core, "CHUNK", 100)
+    for run in (mx.value_and_grad(loss, argnums=(0, 1)), mx.compile(mx.value_and_grad(loss, argnums=(0, 1)))):
+        found = run(x, weight)
+        assert np.allclose(found[0], value, rtol=1e-5)
+        assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(found[1], gradients, strict=True))

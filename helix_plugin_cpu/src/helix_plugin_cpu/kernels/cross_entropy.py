@@ -62,7 +62,7 @@ def backward_jobs(
     counter: int, jobs: int, scratch: int, kind: float,
     logits: int, targets: int, log_sums: int, dnats: int, dlogits: int, rows: int, V: int,
 ) -> None:  # fmt: skip
-    """(softmax - 1 at the target) times the row's gradient."""
+    """(softmax - 1 at the target) times the row's gradient; it may take the place of the logits."""
     wide = size_of(kind)
     while True:
         job = take_job(counter)
@@ -72,12 +72,12 @@ def backward_jobs(
             at, out = logits + wide * row * V, dlogits + wide * row * V
             log_sum = np.float64(get(log_sums + FLOAT * row))
             scale = np.float64(get(dnats + FLOAT * row))
+            target = wide * get_int(targets + 8 * row)
+            at_target = (exp(canonical(read(kind, at + target, 1) - log_sum)) - 1.0) * scale
             for v in range(0, V, LANES):
                 p = exp(canonical(read(kind, at + wide * v, V - v) - log_sum))
                 write(kind, out + wide * v, p * scale, V - v)
-            target = wide * get_int(targets + 8 * row)
-            p = exp(canonical(read(kind, at + target, 1) - log_sum))
-            write(kind, out + target, (p - 1.0) * scale, 1)
+            write(kind, out + target, at_target, 1)
 
 
 def residuals(logits: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
@@ -113,12 +113,17 @@ def backward(
     dnats = dense(torch.zeros(targets.shape) if grads[0] is None else grads[0])
     check("cross_entropy's backward", {"nats": (dnats, tuple(targets.shape))})
     dlogits = torch.empty(logits.shape, dtype=logits.dtype)
+    slopes(logits, targets, saved[0], dnats, dlogits)
+    return dlogits, None
+
+
+def slopes(logits: Tensor, targets: Tensor, log_sums: Tensor, dnats: Tensor, dlogits: Tensor) -> None:
+    """Fill `dlogits`, which may be the logits themselves; everything is checked and contiguous."""
     rows, V = targets.numel(), logits.shape[-1]
     launch(
         backward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR, kind(logits),
-        *(address(a) for a in (logits, targets, saved[0], dnats, dlogits)), rows, V,
+        *(address(a) for a in (logits, targets, log_sums, dnats, dlogits)), rows, V,
     )  # fmt: skip
-    return dlogits, None
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:

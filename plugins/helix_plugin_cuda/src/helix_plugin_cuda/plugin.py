@@ -22,6 +22,7 @@ KERNELS = {
     "causal_conv1d": "Triton, convolution and SiLU in one pass",
     "long_conv": "torch's FFT, gates and transposes in Triton passes around it",
     "cross_entropy": "Triton, keeps one number a row for the backward",
+    "linear_cross_entropy": "Triton, a running softmax over blocks of classes, backward in chunks of rows",
 }
 
 HALF = ("bfloat16", "float16")

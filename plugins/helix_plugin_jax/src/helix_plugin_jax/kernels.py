@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from helix_core.ops import OPS
+from helix_core.ops.linear_cross_entropy import rows_at_once
 from helix_plugin_jax.namespace import xp
 
 Array = Any
@@ -147,6 +149,18 @@ def _parallel(start: Array, a: Array, x: Array) -> tuple[Array, Array]:
     decay, h = lax.associative_scan(join, (a, x), axis=1)
     h = h + decay * start[:, None]
     return h, h[:, -1]
+
+
+def linear_cross_entropy(x: Array, weight: Array, targets: Array) -> Array:
+    """The op `linear_cross_entropy`; many logits go in chunks of rows, which the backward pass computes again."""
+    reference = functools.partial(OPS["linear_cross_entropy"].reference, xp)
+    (classes, width), rows = weight.shape, targets.size
+    size = rows_at_once(rows, width, classes)
+    if size >= rows:
+        nats: Array = reference(x, weight, targets)
+        return nats
+    of_row = jax.checkpoint(lambda at: reference(at[0], weight, at[1]))
+    return lax.map(of_row, (x.reshape(rows, width), targets.reshape(rows)), batch_size=size).reshape(targets.shape)
 
 
 @jax.jit

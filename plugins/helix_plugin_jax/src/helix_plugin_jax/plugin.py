@@ -41,6 +41,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
         )
         for op, summary in (
             ("adamw", "the step's numbers are inputs, so that it compiles once"),
+            ("linear_cross_entropy", "many logits in chunks of rows, computed again in the backward"),
             ("linear_scan", "a parallel scan on accelerators, a loop on processors"),
             ("selective_scan", "chunks of a parallel scan on accelerators, a loop on processors"),
         )

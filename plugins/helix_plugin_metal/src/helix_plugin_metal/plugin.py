@@ -18,6 +18,7 @@ KERNELS = (
     ("cross_entropy", "functional", HALF, "MLX's cross_entropy"),
     ("layer_norm", "functional", HALF, "MLX's layer_norm"),
     ("linear", "products", HALF, "MLX's matmul, with contiguous factors on its CPU device"),
+    ("linear_cross_entropy", "linear_cross_entropy", HALF, "MLX's cross_entropy; many logits in chunks of rows"),
     ("linear_scan", "linear_scan", FULL, "a Metal kernel on Apple's GPUs, a loop elsewhere; backwards the same"),
     ("rms_norm", "functional", HALF, "MLX's rms_norm"),
     (

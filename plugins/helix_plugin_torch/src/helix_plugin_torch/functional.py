@@ -8,6 +8,7 @@ from torch.nn import functional as nn
 
 from helix_core.ops import OPS
 from helix_plugin_torch.attention import attention as attention
+from helix_plugin_torch.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 
 sigmoid = torch.sigmoid
 silu = nn.silu

@@ -22,10 +22,11 @@ _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
-def as_torch_function(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Callable[..., Any]:
+def as_torch_function(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None = None) -> Callable[..., Any]:
     """The kernel as one function of torch tensors with the op's signature, differentiable.
 
-    `label` names the kernel in profiles and graphs (`cpu_selective_scan`). Registered once per process.
+    `label` names the kernel in profiles and graphs (`cpu_selective_scan`). Registered once per process, for any device
+    unless some are named.
     """
     key = (op.name, label)
     if key not in _registered:
@@ -33,7 +34,7 @@ def as_torch_function(op: Op, kernel: Kernel, label: str, devices: Sequence[str]
     return _registered[key]
 
 
-def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Callable[..., Any]:
+def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None) -> Callable[..., Any]:
     n_arrays, n_outputs = len(op.arrays), len(op.outputs)
     sample = next(iter(op.samples(np.random.default_rng(0))))
     sample_shapes = [np.shape(sample.arrays[name]) if name in sample.arrays else None for name in op.arrays]
@@ -58,9 +59,8 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
     def empty_outputs(args: Sequence[Any]) -> tuple[Tensor, ...]:
         out = op.shapes(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
         like = _floating(args[:n_arrays])
-        wide = torch.float64 if like.dtype == torch.float64 else torch.float32
         return tuple(
-            like.new_empty(shape, dtype=wide if name in op.wide else like.dtype)
+            like.new_empty(shape, dtype=_wide(like) if name in op.wide else like.dtype)
             for name, shape in zip(op.outputs, out, strict=True)
         )
 
@@ -76,12 +76,8 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
 
     def train_fake(*args: Any) -> Any:
         saved = kernel.residuals(*shapes(args[:n_arrays]), **named(args[n_arrays:]))
-        return _bare(
-            (
-                *empty_outputs(args),
-                *(_floating(args[:n_arrays]).new_empty(shape, dtype=torch.float32) for shape in saved),
-            )
-        )
+        like = _floating(args[:n_arrays])
+        return _bare((*empty_outputs(args), *(like.new_empty(shape, dtype=_wide(like)) for shape in saved)))
 
     first_array, first_saved = n_outputs, n_outputs + n_arrays
     first_attr = first_saved + n_residuals
@@ -106,8 +102,8 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str]) -> Cal
         name = f"{label}{suffix}"
         result = ", ".join(["Tensor"] * returns)
         _library.define(f"{name}({', '.join(parameters)}) -> ({result})")
-        for device in devices:
-            _library.impl(name, real, device.upper())
+        for key in ["CompositeExplicitAutograd"] if devices is None else map(str.upper, devices):
+            _library.impl(name, real, key)
         torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
         return getattr(getattr(torch.ops, NAMESPACE), name).default
 
@@ -157,6 +153,11 @@ def _floating(arrays: Sequence[Tensor | None]) -> Tensor:
     """The first array that is no index or mask, or the first in half precision if one is: outputs have its dtype."""
     found = [a for a in arrays if a is not None and a.is_floating_point()]
     return next((a for a in found if a.dtype in (torch.bfloat16, torch.float16)), found[0])
+
+
+def _wide(like: Tensor) -> torch.dtype:
+    """What is summed in and kept beside arrays like this one."""
+    return torch.promote_types(like.dtype, torch.float32)
 
 
 def _bare(values: tuple[Tensor, ...]) -> Any:

@@ -17,6 +17,7 @@ OPS = (
     "gelu",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "long_conv",
     "rms_norm",
     "sigmoid",
@@ -26,7 +27,7 @@ OPS = (
 )
 
 FULL, HALF = ("float32", "float64"), ("bfloat16", "float16")
-IN_HALF = ("gelu", "linear", "sigmoid", "silu", "softmax", "softplus")
+IN_HALF = ("gelu", "linear", "linear_cross_entropy", "sigmoid", "silu", "softmax", "softplus")
 """What torch computes in half precision on half-precision arrays, accumulating in float32."""
 
 

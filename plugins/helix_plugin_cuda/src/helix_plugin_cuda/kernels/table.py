@@ -9,6 +9,7 @@ from helix_plugin_cuda.kernels import causal_conv1d as _conv
 from helix_plugin_cuda.kernels import cross_entropy as _cross_entropy
 from helix_plugin_cuda.kernels import gated_delta_rule as _gated_delta
 from helix_plugin_cuda.kernels import gated_linear_attention as _gla
+from helix_plugin_cuda.kernels import linear_cross_entropy as _linear_cross_entropy
 from helix_plugin_cuda.kernels import linear_scan as _linear_scan
 from helix_plugin_cuda.kernels import long_conv as _long
 from helix_plugin_cuda.kernels import rms_norm as _norm
@@ -27,6 +28,7 @@ add_rms_norm = Kernel(
 )
 swiglu = _bundle(_swiglu)
 cross_entropy = _bundle(_cross_entropy)
+linear_cross_entropy = _bundle(_linear_cross_entropy)
 linear_scan = _bundle(_linear_scan)
 causal_conv1d = _bundle(_conv)
 selective_scan = _bundle(_scan)

@@ -1,0 +1,44 @@
+"""The loss of a head on the CPU: BLAS for the products, one pass over each row of logits between them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import linear
+
+from helix_core.ops import OPS, Kernel
+from helix_plugin_cpu.kernels import cross_entropy as rows
+from helix_plugin_torch.library import as_torch_function
+from helix_plugin_torch.linear_cross_entropy import chunked, fits
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    return rows.forward(logits, targets)[0]
+
+
+def _slopes(logits: Tensor, targets: Tensor, dnats: Tensor) -> Tensor:
+    (nats,), (log_sums,) = rows.forward_train(logits, targets)
+    rows.slopes(logits, targets, log_sums, dnats, logits)
+    return nats
+
+
+_whole = as_torch_function(
+    OPS["cross_entropy"],
+    Kernel(rows.forward, rows.forward_train, rows.backward, rows.residuals),
+    "cpu_cross_entropy",
+    ("cpu",),
+)
+_in_chunks = as_torch_function(
+    OPS["linear_cross_entropy"], chunked(_losses, _slopes), "cpu_linear_cross_entropy", ("cpu",)
+)
+
+
+def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """x (..., D) float32 or bfloat16, weight (V, D), integer targets (...) -> nats (...) float32.
+
+    Raises IndexError for a target outside 0..V-1.
+    """
+    if fits(x, weight):
+        nats: Tensor = _whole(linear(x, weight.to(x.dtype)), targets)
+    else:
+        nats = _in_chunks(x, weight, targets)
+    return nats
