@@ -17,7 +17,7 @@ from helix_core import create
 from helix_core.ops import OPS, Sample
 from helix_core.plugin_system import kernel_descriptors
 from helix_core.testing.levels.base import as_tuple
-from helix_core.testing.levels.ops import to_backend
+from helix_core.testing.levels.ops import call, to_backend
 from helix_plugin_cuda.kernels import _launch
 
 TYPES = {
@@ -58,6 +58,14 @@ def real_sizes(op, rng):
             "B": normal(size=(B, L, 1, K)), "C": normal(size=(B, L, 1, K)),
         },
         "gated_linear_attention": {**heads, "log_decay": -rng.random((B, L, H, K))},
+        "diagonal_ssm": {
+            "u": normal(size=(B, L, D)), "log_a": -rng.random((D, 32, 2)), "c": normal(size=(D, 32, 2)),
+        },
+        "wkv4": {
+            "k": normal(size=(B, L, D)), "v": normal(size=(B, L, D)), "log_decay": -rng.random(D),
+            "bonus": normal(size=D),
+        },
+        "rwkv7": {name: normal(size=(B, L, H, 64)) for name in ("r", "log_decay", "k", "v", "a", "b")},
         "gated_delta_rule": {**heads, "log_decay": -rng.random((B, L, H)), "beta": rng.random((B, L, H))},
     }  # fmt: skip
     samples = list(OPS[op].samples(rng))
@@ -67,6 +75,15 @@ def real_sizes(op, rng):
         yield Sample(made[op])
     if op == "gated_linear_attention":
         yield Sample({**heads, "log_decay": -rng.random((1, 1, H, 1))})
+
+
+def one_step(op, sample):
+    """The first step of a sample, from a state."""
+    B, L = sample.arrays[OPS[op].arrays[0]].shape[:2]
+    arrays = {n: a[:, :1] if np.shape(a)[:2] == (B, L) else a for n, a in sample.arrays.items()}
+    attrs = {**OPS[op].attrs, **sample.attrs}
+    state = OPS[op].shapes(*(np.shape(arrays[n]) if n in arrays else None for n in OPS[op].arrays), **attrs)[1]
+    return Sample({"initial_state": np.zeros(state), **arrays}, sample.attrs)
 
 
 def record(op, dtype, rng):
@@ -87,6 +104,10 @@ def record(op, dtype, rng):
             leaves = {n: a.requires_grad_() if a.is_floating_point() else a for n, a in arrays.items()}
             outputs = as_tuple(getattr(F, op)(*(leaves.get(n) for n in OPS[op].arrays), **sample.attrs))
             sum(o.float().sum() for o in outputs).backward()
+            if "initial_state" in OPS[op].arrays and len(OPS[op].outputs) > 1:
+                step, pins = one_step(op, sample), {op: f"cuda/{op}"}
+                F = backend.bind(dtype=dtype, mode="infer", pins=pins)
+                call(backend, F, OPS[op], to_backend(backend, step, dtype), step)
     finally:
         _launch.listeners.remove(listen)
     return list(found)
