@@ -18,7 +18,7 @@ from helix_core.ops import OPS, Sample
 from helix_core.plugin_system import kernel_descriptors
 from helix_core.testing.levels.base import as_tuple
 from helix_core.testing.levels.ops import call, to_backend
-from helix_plugin_cuda.kernels import _launch
+from helix_plugin_cuda.kernels import _launch, long_conv
 
 TYPES = {
     torch.float32: "*fp32",
@@ -47,7 +47,9 @@ def real_sizes(op, rng):
     B, L, D, H, K = 1, 300, 1024, 2, 128
     normal = rng.normal
     heads = {"q": normal(size=(B, L, H, K)), "k": normal(size=(B, L, H, K)), "v": normal(size=(B, L, H, K))}
+    gated = dict.fromkeys(("u", "pre", "post"), normal(size=(2, 2048, 3)))
     made = {
+        "long_conv": {**gated, "filter": normal(size=(2048, 3))},
         "rms_norm": {"x": normal(size=(B, 8192)), "weight": normal(size=8192)},
         "selective_scan": {
             "u": normal(size=(B, L, D)), "delta": normal(size=(B, L, D)), "A": -rng.random((D, 16)),
@@ -125,6 +127,7 @@ def test_it_compiles(op, tmp_path, monkeypatch):
     from triton.runtime.interpreter import InterpretedFunction
 
     monkeypatch.setattr(InterpretedFunction, "run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(long_conv, "chosen", lambda kernel, shapes, ways, run: ways[-1])
     rng = np.random.default_rng(0)
     launches = [line for dtype in ("float32", "bfloat16") for line in record(op, dtype, rng)]
     assert launches

@@ -5,6 +5,7 @@ import pytest
 
 from helix_core.ops import Sample
 from helix_core.testing import BaseKernelTests
+from helix_plugin_cuda.kernels import long_conv
 
 
 class TestRMSNorm(BaseKernelTests):
@@ -129,3 +130,19 @@ class TestWKV4(BaseKernelTests):
 @pytest.mark.slow
 class TestLongConv(BaseKernelTests):
     kernel, op, backend = "cuda/long_conv", "long_conv", "cuda"
+
+
+@pytest.mark.slow
+class TestLongConvOnTensorCores(BaseKernelTests):
+    kernel, op, backend = "cuda/long_conv", "long_conv", "cuda"
+
+    @pytest.fixture(autouse=True)
+    def always(self, monkeypatch):
+        monkeypatch.setattr(long_conv, "chosen", lambda kernel, shapes, ways, run: ways[-1])
+
+    def samples(self, rng):
+        B, L, D = 3, 300, 2
+        arrays = {name: rng.normal(size=(B, L, D)) for name in ("u", "pre", "post")}
+        arrays |= {"filter": rng.normal(size=(L, D)), "lengths": np.array([300, 1, 250])}
+        yield Sample(arrays, label="sides 32")
+        yield Sample({"u": rng.normal(size=(1, 250, 1)), "filter": rng.normal(size=(9, 1))}, label="few taps")

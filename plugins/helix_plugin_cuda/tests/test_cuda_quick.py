@@ -14,7 +14,7 @@ from helix_core.plugin_system import kernel_descriptors
 from helix_core.testing.levels.base import as_tuple
 from helix_core.testing.levels.grad import check_gradient
 from helix_core.testing.levels.ops import call, check_values, to_backend
-from helix_plugin_cuda.kernels import _launch, linear_scan, rms_norm, selective_scan
+from helix_plugin_cuda.kernels import _launch, linear_scan, long_conv, rms_norm, selective_scan
 
 OURS = sorted({d.op for plugin, d in kernel_descriptors() if plugin == "cuda" and d.name == d.op})
 SLOPES = {"bfloat16": 6e-2, "float16": 1.2e-2}
@@ -210,6 +210,18 @@ def test_a_step_of_decoding_is_one_launch_of_one_step(backend, op, rng):
     assert name == ("few_kernel" if op in OF_HEADS else "_forward")
     assert meta.get("STEPS", 1) == 1
     check_values(backend, F, OPS[op], first_steps(op, 3, rng, True), "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_long_convolution_on_tensor_cores(backend, monkeypatch, dtype, rng):
+    monkeypatch.setattr(long_conv, "chosen", lambda kernel, shapes, ways, run: ways[-1])
+    shape = (3, 40, 2)
+    arrays = {name: rng.normal(size=shape) for name in ("u", "pre", "post")}
+    arrays |= {"filter": rng.normal(size=(50, 2)), "initial_state": rng.normal(size=(3, 5, 2))}
+    sample = Sample({**arrays, "lengths": np.array([40, 0, 33])}, label="tensor cores")
+    check_values(backend, backend.bind(dtype=dtype, mode="infer"), OPS["long_conv"], sample, dtype)
+    if dtype == "float32":
+        check_gradient(backend, backend.bind(mode="train"), OPS["long_conv"], sample, dtype, rng)
 
 
 def test_a_target_outside_the_classes_is_nan_and_nothing_else_is(backend):

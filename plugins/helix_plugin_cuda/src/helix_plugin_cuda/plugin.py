@@ -23,7 +23,7 @@ KERNELS = {
     "gated_linear_attention": "Triton, tiles of time as matrix products, backward by recomputation",
     "linear_scan": "Triton, in chunks of time, backward by recomputation",
     "causal_conv1d": "Triton, convolution and SiLU in one pass",
-    "long_conv": "torch's FFT, gates and transposes in Triton passes around it",
+    "long_conv": "torch's FFT or transforms on tensor cores; gates and transposes in Triton passes around",
     "cross_entropy": "Triton, keeps one number a row for the backward",
 }
 

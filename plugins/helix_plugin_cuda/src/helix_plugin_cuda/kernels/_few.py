@@ -24,8 +24,8 @@ from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
 FEW = 8
 """Most steps that are taken so; more of them go in tiles."""
-WAYS = tuple({"values": v, "warps": w} for v, w in ((32, 1), (16, 1), (64, 2), (32, 4), (64, 4)))
-"""Values of a program, and its warps."""
+WAYS = tuple({"elements": e, "warps": w} for e, w in ((2048, 1), (1024, 1), (4096, 2), (4096, 4), (8192, 4)))
+"""Elements of state that a program holds (keys times values), and its warps."""
 
 
 @triton.jit
@@ -130,7 +130,8 @@ def _run(p: Steps, way: Way) -> tuple[Tensor, Tensor]:
     (B, L, H, V), K = p.v.shape, p.k.shape[3]
     y = torch.empty(B, L, H, V, dtype=p.dtype, device=p.v.device)
     last = torch.empty(B, H, K, V, dtype=torch.float32, device=p.v.device)
-    values = min(way["values"], power(V))
+    keys = power(K)
+    values = min(power(V), max(8, way["elements"] // keys))
     rate = rows(p.rate)
     launch(
         few_kernel, (B * H * blocks(V, values),),
@@ -138,7 +139,7 @@ def _run(p: Steps, way: Way) -> tuple[Tensor, Tensor]:
         flags(p.reset), ends(p.lengths, L), y, last, L, H, K, V, p.scale, p.low, p.high,
         *(s for array in (p.q, p.k, p.v, p.a, p.b) for s in strides(array, 3)), *strides(rate),
         *_broadcast(p.log_decay),
-        SHARED=H // p.k.shape[2], SOFTPLUS=p.softplus, KEYS=power(K), VALUES=values,
+        SHARED=H // p.k.shape[2], SOFTPLUS=p.softplus, KEYS=keys, VALUES=values,
         num_warps=way["warps"], num_stages=1,
     )  # fmt: skip
     return y, last
