@@ -14,7 +14,16 @@ from helix_core.plugin_system import kernel_descriptors
 from helix_core.testing.levels.base import as_tuple
 from helix_core.testing.levels.grad import check_gradient
 from helix_core.testing.levels.ops import call, check_values, to_backend
-from helix_plugin_cuda.kernels import _launch, linear_scan, long_conv, rms_norm, selective_scan
+from helix_plugin_cuda.kernels import (
+    _launch,
+    diagonal_ssm,
+    linear_scan,
+    long_conv,
+    rms_norm,
+    rwkv7,
+    selective_scan,
+    wkv4,
+)
 
 OURS = sorted({d.op for plugin, d in kernel_descriptors() if plugin == "cuda" and d.name == d.op})
 SLOPES = {"bfloat16": 6e-2, "float16": 1.2e-2}
@@ -135,6 +144,14 @@ def test_rows_beyond_what_32_bits_address(tmp_path):
     y, _ = selective_scan.forward(x, u, rates, keys, keys)
     near, _ = selective_scan.forward(values.to(x.device), u, rates, keys, keys)
     assert torch.equal(y, near)
+    system = torch.full((4, 2, 2), -0.5, device=x.device)
+    assert torch.equal(*(diagonal_ssm.forward(v.to(x.device), system, system)[0] for v in (x, values)))
+    slow = torch.full((4,), -0.5, device=x.device)
+    assert torch.equal(*(wkv4.forward(v.to(x.device), v.to(x.device), slow, slow)[0] for v in (x, values)))
+    tiles, steps = (v.to(x.device)[:, :, None] for v in (x, values))
+    state = torch.ones(2, 1, 4, 4, device=x.device)
+    for run in (rwkv7.forward, lambda *arrays: rwkv7.forward_train(*arrays)[0]):
+        assert torch.equal(*(run(v, -v, v, v, v, v, state)[0] for v in (tiles, steps)))
 
 
 @pytest.mark.parametrize(
