@@ -34,6 +34,7 @@ PEERS = (
     ("dao_causal_conv1d", "causal_conv1d", "causal-conv1d>=1.4", DTYPES, "causal-conv1d's CUDA kernel"),
     ("fla_gated_linear_attention", "gated_linear_attention", "flash-linear-attention>=0.3", DTYPES, "fla's kernels"),
     ("fla_gated_delta_rule", "gated_delta_rule", "flash-linear-attention>=0.3", HALF, "fla's kernels"),
+    ("fla_rwkv7", "rwkv7", "flash-linear-attention>=0.3", HALF, "fla's kernels"),
 )
 """Kernels of other packages: name, op, requirement, dtypes, summary."""
 
