@@ -80,11 +80,12 @@ def traffic(arrays: dict[str, torch.Tensor], outputs: tuple[torch.Tensor, ...]) 
 
 
 def measure(backend: Any, work: Work, table: Any, dtype: str, compiled: bool, rates: dict[str, float]) -> dict:
-    """Milliseconds of a forward and of a forward with backward, and how near the limit they are."""
+    """Milliseconds of a forward and, unless it is decoding, of a forward with backward; how near the limit they are."""
     from triton.testing import do_bench
 
     op = OPS[work.op]
-    arrays = {n: backend.asarray(a, dtype) for n, a in work.arrays(np.random.default_rng(0)).items()}
+    given = work.arrays(np.random.default_rng(0)).items()
+    arrays = {n: backend.asarray(a, "float32" if n == "initial_state" else dtype) for n, a in given}
     run = getattr(table, work.op)
     if compiled:
         run = torch.compile(run, fullgraph=True)
@@ -96,6 +97,18 @@ def measure(backend: Any, work: Work, table: Any, dtype: str, compiled: bool, ra
         outputs = forward()
         forward_ms = do_bench(forward, return_mode="median")
     bytes_ = traffic(arrays, outputs)
+    attrs = {**op.attrs, **work.attrs}
+    shapes = [tuple(arrays[n].shape) if n in arrays else None for n in op.arrays]
+    flops = op.flops(*shapes, **attrs) if op.flops else 0.0
+    limit = max(bytes_ / rates["bytes_per_s"], flops / rates[f"{dtype}_flops_per_s"]) * 1e3
+    row = {
+        "forward_ms": forward_ms,
+        "forward_bytes_per_s": bytes_ / forward_ms * 1e3,
+        "forward_flops_per_s": flops / forward_ms * 1e3,
+        "forward_share_of_limit": limit / forward_ms,
+    }
+    if work.decoding:
+        return row
     for a in arrays.values():
         a.requires_grad_(a.is_floating_point())
     slopes = [torch.randn_like(o) for o in outputs]
@@ -106,18 +119,7 @@ def measure(backend: Any, work: Work, table: Any, dtype: str, compiled: bool, ra
         torch.autograd.backward(forward(), slopes)
 
     train_ms = do_bench(train, return_mode="median")
-    attrs = {**op.attrs, **work.attrs}
-    shapes = [tuple(arrays[n].shape) if n in arrays else None for n in op.arrays]
-    flops = op.flops(*shapes, **attrs) if op.flops else 0.0
-    limit = max(bytes_ / rates["bytes_per_s"], flops / rates[f"{dtype}_flops_per_s"]) * 1e3
-    return {
-        "forward_ms": forward_ms,
-        "train_ms": train_ms,
-        "forward_bytes_per_s": bytes_ / forward_ms * 1e3,
-        "forward_flops_per_s": flops / forward_ms * 1e3,
-        "forward_share_of_limit": limit / forward_ms,
-        "train_share_of_limit": 3 * limit / train_ms,
-    }
+    return row | {"train_ms": train_ms, "train_share_of_limit": 3 * limit / train_ms}
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -137,9 +139,10 @@ def markdown(report: dict[str, Any]) -> str:
                 f"{row['forward_bytes_per_s'] / 1e9:.0f}",
                 f"{row['forward_flops_per_s'] / 1e12:.1f}" if row["forward_flops_per_s"] else "",
                 f"{row['forward_share_of_limit']:.0%}",
-                f"{row['train_ms']:.3f}",
-                f"{row['train_share_of_limit']:.0%}",
+                *("", ""),
             ]
+        if "train_ms" in row:
+            times[4:] = [f"{row['train_ms']:.3f}", f"{row['train_share_of_limit']:.0%}"]
         lines.append(f"| {' | '.join(cells + times)} |")
     return "\n".join(lines) + "\n"
 
@@ -193,7 +196,8 @@ def main(
                     row["check"] = wrong.get(name) or "passed" if name in wrong else "the definition"
                     if not check_only and wrong.get(name) is None:
                         row |= measure(backend, work, table, dtype, compiled, report["ceilings"])
-                        click.echo(f"  {work.label} {name}: {row['forward_ms']:.3f} / {row['train_ms']:.3f} ms")
+                        times = [f"{row[key]:.3f}" for key in ("forward_ms", "train_ms") if key in row]
+                        click.echo(f"  {work.label} {name}: {' / '.join(times)} ms")
                     report["rows"].append(row)
     if json_file:
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

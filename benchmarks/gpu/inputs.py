@@ -11,13 +11,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Work:
-    """One op on one set of inputs; `compiled` if its reference is worth giving to torch.compile (no loop over time)."""
+    """One op on one set of inputs; `compiled` if its reference is worth giving to torch.compile (no loop over time),
+    `decoding` if nobody trains on them.
+    """
 
     op: str
     label: str
     shapes: dict[str, tuple[int, ...]]
     attrs: dict[str, Any] = field(default_factory=dict)
     compiled: bool = False
+    decoding: bool = False
 
     def arrays(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Fresh random inputs: decays below one, steps and rates positive, keys of unit norm."""
@@ -32,12 +35,17 @@ class Work:
                 values = -np.abs(values) * 0.1
             elif name in ("delta", "dt"):
                 values = np.abs(values) * 0.1
-            elif name == "k":
+            elif name == "log_a":
+                values[..., 0] = -np.abs(values[..., 0]) * 0.1
+            elif name == "k" and len(shape) == 4:
                 values /= np.linalg.norm(values, axis=-1, keepdims=True)
             elif name == "targets":
                 classes = self.shapes["logits"][-1] if "logits" in self.shapes else self.shapes["weight"][0]
                 values = rng.integers(classes, size=shape)
             made[name] = values
+        if self.op == "rwkv7":
+            removed = made["b"] / np.linalg.norm(made["b"], axis=-1, keepdims=True)
+            made["a"], made["b"] = -removed, removed * made["a"]
         return made
 
 
@@ -63,6 +71,11 @@ def works() -> Iterator[Work]:
             "selective_scan", f"({B}, {L}, {D}), N 16", {**scan, "D": (D,), "z": sequence, "delta_bias": (D,)},
             {"delta_softplus": True},
         )  # fmt: skip
+        system = dict.fromkeys(("log_a", "c"), (D, 32, 2))
+        yield Work("diagonal_ssm", f"({B}, {L}, {D}), N 32", {"u": sequence, **system})
+        yield Work(
+            "wkv4", f"({B}, {L}, {D})", {"k": sequence, "v": sequence, "log_decay": (D,), "bonus": (D,)}
+        )  # fmt: skip
     for B, L in ((8, 2048), (2, 16384), (1, 131072)):
         sequence = (B, L, 768)
         gated = {"u": sequence, "filter": (L, 768), "pre": sequence, "post": sequence}
@@ -81,3 +94,32 @@ def works() -> Iterator[Work]:
         yield Work("gated_linear_attention", f"{label}, a gate each", {**heads, "log_decay": (B, L, 16, 1)}, scale)
         rates = dict.fromkeys(("log_decay", "beta"), (B, L, 16))
         yield Work("gated_delta_rule", label, {**heads, **rates}, scale)
+        names = ("r", "log_decay", "k", "v", "a", "b")
+        yield Work("rwkv7", f"({B}, {L}), 32 heads of 64", dict.fromkeys(names, (B, L, 32, 64)))
+    yield from decoding()
+
+
+def decoding() -> Iterator[Work]:
+    """One step of many rows, from their states."""
+    B, D, N = 64, 4096, 16
+    step = (B, 1, D)
+    taps = {"x": step, "weight": (D, 4), "bias": (D,), "initial_state": (B, 3, D)}
+    yield Work("causal_conv1d", f"one step of {B}, {D} channels", taps, {"activation": "silu"}, decoding=True)
+    scan = {"u": step, "delta": step, "A": (D, N), "B": (B, 1, N), "C": (B, 1, N), "initial_state": (B, D, N)}
+    yield Work("selective_scan", f"one step of {B}, {D} channels, N {N}", scan, decoding=True)
+    modes = {"u": step, "log_a": (D, 32, 2), "c": (D, 32, 2), "initial_state": (B, D, 32, 2)}
+    yield Work("diagonal_ssm", f"one step of {B}, {D} channels, N 32", modes, decoding=True)
+    average = {**dict.fromkeys(("k", "v"), step), "log_decay": (D,), "bonus": (D,), "initial_state": (B, 2, D)}
+    yield Work("wkv4", f"one step of {B}, {D} channels", average, decoding=True)
+    H, K = 32, 128
+    label, heads = f"one step of {B}, {H} heads of {K}", dict.fromkeys(("q", "k", "v"), (B, 1, H, K))
+    state = {"initial_state": (B, H, K, K)}
+    yield Work("gated_linear_attention", label, {**heads, "log_decay": (B, 1, H, K), **state}, decoding=True)
+    rates = dict.fromkeys(("log_decay", "beta"), (B, 1, H))
+    yield Work("gated_delta_rule", label, {**heads, **rates, **state}, decoding=True)
+    inputs = {"x": (B, 1, H, 64), "dt": (B, 1, H), "A": (H,), **dict.fromkeys(("B", "C"), (B, 1, 1, K)), "D": (H,)}
+    inputs["initial_state"] = (B, H, K, 64)
+    yield Work("ssd", f"one step of {B}, {H} heads of 64, N {K}", inputs, decoding=True)
+    names = ("r", "log_decay", "k", "v", "a", "b")
+    inputs = {**dict.fromkeys(names, (B, 1, H, 64)), "initial_state": (B, H, 64, 64)}
+    yield Work("rwkv7", f"one step of {B}, {H} heads of 64", inputs, decoding=True)

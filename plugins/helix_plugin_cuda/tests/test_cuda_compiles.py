@@ -17,8 +17,8 @@ from helix_core import create
 from helix_core.ops import OPS, Sample
 from helix_core.plugin_system import kernel_descriptors
 from helix_core.testing.levels.base import as_tuple
-from helix_core.testing.levels.ops import to_backend
-from helix_plugin_cuda.kernels import _launch
+from helix_core.testing.levels.ops import call, to_backend
+from helix_plugin_cuda.kernels import _launch, long_conv
 
 TYPES = {
     torch.float32: "*fp32",
@@ -47,7 +47,9 @@ def real_sizes(op, rng):
     B, L, D, H, K = 1, 300, 1024, 2, 128
     normal = rng.normal
     heads = {"q": normal(size=(B, L, H, K)), "k": normal(size=(B, L, H, K)), "v": normal(size=(B, L, H, K))}
+    gated = dict.fromkeys(("u", "pre", "post"), normal(size=(2, 2048, 3)))
     made = {
+        "long_conv": {**gated, "filter": normal(size=(2048, 3))},
         "rms_norm": {"x": normal(size=(B, 8192)), "weight": normal(size=8192)},
         "linear_cross_entropy": {
             "x": normal(size=(B, L, D)), "weight": normal(size=(5000, D)), "targets": np.zeros((B, L), np.int64),
@@ -61,6 +63,14 @@ def real_sizes(op, rng):
             "B": normal(size=(B, L, 1, K)), "C": normal(size=(B, L, 1, K)),
         },
         "gated_linear_attention": {**heads, "log_decay": -rng.random((B, L, H, K))},
+        "diagonal_ssm": {
+            "u": normal(size=(B, L, D)), "log_a": -rng.random((D, 32, 2)), "c": normal(size=(D, 32, 2)),
+        },
+        "wkv4": {
+            "k": normal(size=(B, L, D)), "v": normal(size=(B, L, D)), "log_decay": -rng.random(D),
+            "bonus": normal(size=D),
+        },
+        "rwkv7": {name: normal(size=(B, L, H, 64)) for name in ("r", "log_decay", "k", "v", "a", "b")},
         "gated_delta_rule": {**heads, "log_decay": -rng.random((B, L, H)), "beta": rng.random((B, L, H))},
     }  # fmt: skip
     samples = list(OPS[op].samples(rng))
@@ -70,6 +80,15 @@ def real_sizes(op, rng):
         yield Sample(made[op])
     if op == "gated_linear_attention":
         yield Sample({**heads, "log_decay": -rng.random((1, 1, H, 1))})
+
+
+def one_step(op, sample):
+    """The first step of a sample, from a state."""
+    B, L = sample.arrays[OPS[op].arrays[0]].shape[:2]
+    arrays = {n: a[:, :1] if np.shape(a)[:2] == (B, L) else a for n, a in sample.arrays.items()}
+    attrs = {**OPS[op].attrs, **sample.attrs}
+    state = OPS[op].shapes(*(np.shape(arrays[n]) if n in arrays else None for n in OPS[op].arrays), **attrs)[1]
+    return Sample({"initial_state": np.zeros(state), **arrays}, sample.attrs)
 
 
 def record(op, dtype, rng):
@@ -90,6 +109,10 @@ def record(op, dtype, rng):
             leaves = {n: a.requires_grad_() if a.is_floating_point() else a for n, a in arrays.items()}
             outputs = as_tuple(getattr(F, op)(*(leaves.get(n) for n in OPS[op].arrays), **sample.attrs))
             sum(o.float().sum() for o in outputs).backward()
+            if "initial_state" in OPS[op].arrays and len(OPS[op].outputs) > 1:
+                step, pins = one_step(op, sample), {op: f"cuda/{op}"}
+                F = backend.bind(dtype=dtype, mode="infer", pins=pins)
+                call(backend, F, OPS[op], to_backend(backend, step, dtype), step)
     finally:
         _launch.listeners.remove(listen)
     return list(found)
@@ -107,6 +130,7 @@ def test_it_compiles(op, tmp_path, monkeypatch):
     from triton.runtime.interpreter import InterpretedFunction
 
     monkeypatch.setattr(InterpretedFunction, "run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(long_conv, "chosen", lambda kernel, shapes, ways, run: ways[-1])
     rng = np.random.default_rng(0)
     launches = [line for dtype in ("float32", "bfloat16") for line in record(op, dtype, rng)]
     assert launches

@@ -124,6 +124,25 @@ def test_the_delta_rule_goes_to_its_package_in_half_precision(installed, rng, tm
     assert "gated_delta_rule" in installed
 
 
+def test_rwkv7_goes_to_its_package_in_half_precision(installed, rng, tmp_path):
+    rule = """
+        import stand_in
+        def chunk_rwkv7(r, w, k, v, a, b, scale=1.0, initial_state=None, output_final_state=False):
+            assert r.dtype == k.dtype == v.dtype != stand_in.torch.float32 and scale == 1.0 and output_final_state
+            arrays = (None if x is None else x.float() for x in (r, w, k, v, a, b, initial_state))
+            y, last = stand_in.run("rwkv7", *arrays)
+            return y.to(r.dtype), last
+    """
+    write_dist(tmp_path, "flash-linear-attention", "0.4.1", modules={"fla/ops/rwkv7.py": rule})
+    backend = create("backend", "cuda")
+    F = backend.bind(dtype="bfloat16", mode="infer", pins={"rwkv7": "cuda/fla_rwkv7"})
+    plain, ragged = list(OPS["rwkv7"].samples(rng))[:2]
+    check_values(backend, F, OPS["rwkv7"], ragged, "bfloat16")
+    assert "rwkv7" not in installed
+    check_values(backend, F, OPS["rwkv7"], plain, "bfloat16")
+    assert "rwkv7" in installed
+
+
 def test_resets_go_to_our_kernel_and_gradients_flow(installed, rng):
     backend = create("backend", "cuda")
     F = backend.bind(mode="train", pins={"causal_conv1d": PEERS["causal_conv1d"]})

@@ -5,6 +5,7 @@ import pytest
 
 from helix_core.ops import Sample
 from helix_core.testing import BaseKernelTests
+from helix_plugin_cuda.kernels import long_conv
 
 
 class TestRMSNorm(BaseKernelTests):
@@ -97,5 +98,60 @@ class TestGatedDeltaRule(BaseKernelTests):
 
 
 @pytest.mark.slow
+class TestDiagonalSSM(BaseKernelTests):
+    kernel, op, backend = "cuda/diagonal_ssm", "diagonal_ssm", "cuda"
+
+    def samples(self, rng):
+        for B, L, D, N in ((1, 70, 3, 2), (2, 37, 17, 5), (2, 0, 3, 4)):
+            angle = rng.uniform(0, 3, size=(D, N))
+            arrays = {"u": rng.normal(size=(B, L, D)), "c": rng.normal(size=(D, N, 2))}
+            arrays |= {"log_a": np.stack([-rng.uniform(0.01, 1, size=(D, N)), angle], axis=-1)}
+            arrays |= {"initial_state": rng.normal(size=(B, D, N, 2)), "reset": rng.random((B, L)) < 0.05}
+            arrays |= {"lengths": rng.integers(L + 1, size=B)}
+            yield Sample(arrays, label=f"{(B, L, D, N)}")
+
+
+@pytest.mark.slow
+class TestRWKV7(BaseKernelTests):
+    kernel, op, backend = "cuda/rwkv7", "rwkv7", "cuda"
+
+    def samples(self, rng):
+        B, L, H, K = 1, 35, 1, 6
+        names = ("r", "k", "v", "a", "b")
+        arrays = {name: rng.normal(size=(B, L, H, K)) for name in names}
+        arrays["a"] /= 2 * np.linalg.norm(arrays["a"], axis=-1, keepdims=True)
+        yield Sample({**arrays, "log_decay": -20 * rng.random((B, L, H, K))}, label="decays too large for quotients")
+        yield Sample({**{n: a[:, :0] for n, a in arrays.items()}, "log_decay": np.zeros((B, 0, H, K))}, label="no step")
+
+
+@pytest.mark.slow
+class TestWKV4(BaseKernelTests):
+    kernel, op, backend = "cuda/wkv4", "wkv4", "cuda"
+
+    def samples(self, rng):
+        for B, L, D in ((1, 70, 3), (2, 33, 17), (2, 0, 3)):
+            arrays = {"k": 5 * rng.normal(size=(B, L, D)), "v": rng.normal(size=(B, L, D)), "bonus": rng.normal(size=D)}
+            arrays |= {"log_decay": -np.exp(rng.uniform(-6, 1, size=D)), "initial_state": rng.normal(size=(B, 2, D))}
+            arrays |= {"reset": rng.random((B, L)) < 0.05, "lengths": rng.integers(L + 1, size=B)}
+            yield Sample(arrays, label=f"{(B, L, D)}")
+
+
+@pytest.mark.slow
 class TestLongConv(BaseKernelTests):
     kernel, op, backend = "cuda/long_conv", "long_conv", "cuda"
+
+
+@pytest.mark.slow
+class TestLongConvOnTensorCores(BaseKernelTests):
+    kernel, op, backend = "cuda/long_conv", "long_conv", "cuda"
+
+    @pytest.fixture(autouse=True)
+    def always(self, monkeypatch):
+        monkeypatch.setattr(long_conv, "chosen", lambda kernel, shapes, ways, run: ways[-1])
+
+    def samples(self, rng):
+        B, L, D = 3, 300, 2
+        arrays = {name: rng.normal(size=(B, L, D)) for name in ("u", "pre", "post")}
+        arrays |= {"filter": rng.normal(size=(L, D)), "lengths": np.array([300, 1, 250])}
+        yield Sample(arrays, label="sides 32")
+        yield Sample({"u": rng.normal(size=(1, 250, 1)), "filter": rng.normal(size=(9, 1))}, label="few taps")

@@ -49,7 +49,7 @@ MIXERS = [
     {"name": "mamba"},
     {"name": "mamba2", "head_dim": 16},
     {"name": "gla", "n_heads": 2},
-    {"name": "gated_deltanet", "head_dim": 16},
+    {"name": "gated_deltanet", "n_heads": 2},
     {"name": "mingru"},
     {"name": "rwkv7", "head_dim": 16},
 ]

@@ -14,21 +14,56 @@ from helix_core.plugin_system import kernel_descriptors
 from helix_core.testing.levels.base import as_tuple
 from helix_core.testing.levels.grad import check_gradient
 from helix_core.testing.levels.ops import call, check_values, to_backend
-from helix_plugin_cuda.kernels import linear_scan, rms_norm, selective_scan
+from helix_plugin_cuda.kernels import (
+    _launch,
+    diagonal_ssm,
+    linear_scan,
+    long_conv,
+    rms_norm,
+    rwkv7,
+    selective_scan,
+    wkv4,
+)
 
 OURS = sorted({d.op for plugin, d in kernel_descriptors() if plugin == "cuda" and d.name == d.op})
 SLOPES = {"bfloat16": 6e-2, "float16": 1.2e-2}
 
 
+def over_chunks(op, rng):
+    """Every input of a recurrence, over more than one chunk of time; None for other ops."""
+    B, L, D, N = 1, 37, 3, 5
+    steps, keys = (B, L, D), (B, L, 1, N)
+    made = {
+        "selective_scan": {
+            "u": steps, "delta": steps, "A": (D, N), "B": (B, L, N), "C": (B, L, N), "D": D, "z": steps,
+            "delta_bias": D, "initial_state": (B, D, N),
+        },
+        "diagonal_ssm": {"u": steps, "log_a": (D, N, 2), "c": (D, N, 2), "initial_state": (B, D, N, 2)},
+        "wkv4": {"k": steps, "v": steps, "log_decay": D, "bonus": D, "initial_state": (B, 2, D)},
+        "rwkv7": {
+            "r": keys, "log_decay": keys, "k": keys, "v": (B, L, 1, D), "a": keys, "b": keys,
+            "initial_state": (B, 1, N, D),
+        },
+    }  # fmt: skip
+    if op not in made:
+        return None
+    arrays = {name: rng.normal(size=shape) for name, shape in made[op].items()}
+    for name in {"A", "log_decay"} & set(arrays):
+        arrays[name] = -rng.random(arrays[name].shape)
+    if op == "diagonal_ssm":
+        arrays["log_a"][..., 0] = -rng.random((D, N))
+    if op == "rwkv7":
+        arrays["a"] /= -np.linalg.norm(arrays["a"], axis=-1, keepdims=True)
+        arrays["b"] = -arrays["a"] * rng.random(keys)
+    ragged = {"reset": rng.random((B, L)) < 0.1, "lengths": np.array([34])}
+    return Sample(arrays | ragged, {"delta_softplus": True} if op == "selective_scan" else {}, "chunks")
+
+
 def sample_of(op, rng):
     """The first sample with every optional input, over more than one chunk of time where that is cheap."""
-    if op == "selective_scan":
-        B, L, D, N = 1, 37, 3, 5
-        shapes = {"u": (B, L, D), "delta": (B, L, D), "B": (B, L, N), "C": (B, L, N), "D": D, "z": (B, L, D)}
-        shapes |= {"delta_bias": D, "initial_state": (B, D, N)}
-        arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()} | {"A": -rng.random((D, N))}
-        ragged = {"reset": rng.random((B, L)) < 0.1, "lengths": np.array([34])}
-        return Sample(arrays | ragged, {"delta_softplus": True}, "chunks")
+    sample = over_chunks(op, rng)
+    if sample is not None:
+        return sample
     samples = [s for s in OPS[op].samples(rng) if len(s.arrays) == max(len(s.arrays) for s in OPS[op].samples(rng))]
     return samples[0] if len(samples) < 3 else samples[2 if op == "ssd" else 0]
 
@@ -109,6 +144,14 @@ def test_rows_beyond_what_32_bits_address(tmp_path):
     y, _ = selective_scan.forward(x, u, rates, keys, keys)
     near, _ = selective_scan.forward(values.to(x.device), u, rates, keys, keys)
     assert torch.equal(y, near)
+    system = torch.full((4, 2, 2), -0.5, device=x.device)
+    assert torch.equal(*(diagonal_ssm.forward(v.to(x.device), system, system)[0] for v in (x, values)))
+    slow = torch.full((4,), -0.5, device=x.device)
+    assert torch.equal(*(wkv4.forward(v.to(x.device), v.to(x.device), slow, slow)[0] for v in (x, values)))
+    tiles, steps = (v.to(x.device)[:, :, None] for v in (x, values))
+    state = torch.ones(2, 1, 4, 4, device=x.device)
+    for run in (rwkv7.forward, lambda *arrays: rwkv7.forward_train(*arrays)[0]):
+        assert torch.equal(*(run(v, -v, v, v, v, v, state)[0] for v in (tiles, steps)))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +194,51 @@ def test_decoding_goes_on_where_a_prompt_ended(backend, rng, D):
         parts.append(y)
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-6)
     assert torch.equal(state, end)
+
+
+OF_HEADS = ("ssd", "gated_linear_attention", "gated_delta_rule", "rwkv7")
+STEPPED = (*OF_HEADS, "selective_scan", "diagonal_ssm", "wkv4", "linear_scan", "causal_conv1d")
+
+
+def first_steps(op, count, rng, ragged):
+    """A few steps of a sample, from a state; with resets and padding if `ragged`."""
+    sample = sample_of(op, rng)
+    B, L = next(a.shape[:2] for n, a in sample.arrays.items() if n == "reset")
+    arrays = {n: a[:, :count] if np.shape(a)[:2] == (B, L) else a for n, a in sample.arrays.items()}
+    if not ragged:
+        return Sample({n: a for n, a in arrays.items() if n not in ("reset", "lengths")}, sample.attrs, "one step")
+    arrays["reset"] = np.tile(np.arange(count) == 1, (B, 1))
+    return Sample(arrays | {"lengths": np.arange(B) % 2 + count - 1}, sample.attrs, "a few steps")
+
+
+@pytest.mark.parametrize("op", STEPPED)
+def test_a_step_of_decoding_is_one_launch_of_one_step(backend, op, rng):
+    F, launched = backend.bind(mode="infer"), []
+
+    def listen(kernel, args, meta):
+        launched.append((kernel.fn.__name__, meta))
+
+    _launch.listeners.append(listen)
+    try:
+        check_values(backend, F, OPS[op], first_steps(op, 1, rng, False), "float32")
+    finally:
+        _launch.listeners.remove(listen)
+    ((name, meta),) = launched
+    assert name == ("few_kernel" if op in OF_HEADS else "_forward")
+    assert meta.get("STEPS", 1) == 1
+    check_values(backend, F, OPS[op], first_steps(op, 3, rng, True), "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_long_convolution_on_tensor_cores(backend, monkeypatch, dtype, rng):
+    monkeypatch.setattr(long_conv, "chosen", lambda kernel, shapes, ways, run: ways[-1])
+    shape = (3, 40, 2)
+    arrays = {name: rng.normal(size=shape) for name in ("u", "pre", "post")}
+    arrays |= {"filter": rng.normal(size=(50, 2)), "initial_state": rng.normal(size=(3, 5, 2))}
+    sample = Sample({**arrays, "lengths": np.array([40, 0, 33])}, label="tensor cores")
+    check_values(backend, backend.bind(dtype=dtype, mode="infer"), OPS["long_conv"], sample, dtype)
+    if dtype == "float32":
+        check_gradient(backend, backend.bind(mode="train"), OPS["long_conv"], sample, dtype, rng)
 
 
 def test_a_target_outside_the_classes_is_nan_and_nothing_else_is(backend):

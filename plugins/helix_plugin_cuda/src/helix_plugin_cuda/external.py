@@ -110,5 +110,16 @@ def fla_gated_delta_rule(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Te
     )
 
 
+def fla_rwkv7(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`chunk_rwkv7`, whose chunks hold quotients of decays: for those that RWKV-7 has, not for any."""
+    r, log_decay, k, v, a, b, initial, reset, lengths = (*arrays, *(None,) * (9 - len(arrays)))
+    if reset is not None or lengths is not None or not v.shape[1]:
+        return _ours("rwkv7")(*arrays)
+    from fla.ops.rwkv7 import chunk_rwkv7
+
+    state = {"initial_state": None if initial is None else initial.float(), "output_final_state": True}
+    return _floated(chunk_rwkv7(r, log_decay, k, v, a, b, scale=1.0, **state))
+
+
 def _floated(outputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     return outputs[0], outputs[1].to(torch.float32)

@@ -15,12 +15,15 @@ KERNELS = {
     "add_rms_norm": "Triton, the residual addition in the same pass",
     "swiglu": "Triton, one pass",
     "selective_scan": "Triton, in chunks of time, backward by recomputation",
+    "diagonal_ssm": "Triton, in chunks of time, backward by recomputation",
     "ssd": "Triton, tiles of time as matrix products, backward by recomputation",
     "gated_delta_rule": "Triton, tiles of time as matrix products, one inverse each",
+    "rwkv7": "Triton, tiles of time as matrix products, one inverse each",
+    "wkv4": "Triton, in chunks of time, backward by recomputation",
     "gated_linear_attention": "Triton, tiles of time as matrix products, backward by recomputation",
     "linear_scan": "Triton, in chunks of time, backward by recomputation",
     "causal_conv1d": "Triton, convolution and SiLU in one pass",
-    "long_conv": "torch's FFT, gates and transposes in Triton passes around it",
+    "long_conv": "torch's FFT or transforms on tensor cores; gates and transposes in Triton passes around",
     "cross_entropy": "Triton, keeps one number a row for the backward",
     "linear_cross_entropy": "Triton, a running softmax over blocks of classes, backward in chunks of rows",
 }
@@ -32,6 +35,7 @@ PEERS = (
     ("dao_causal_conv1d", "causal_conv1d", "causal-conv1d>=1.4", DTYPES, "causal-conv1d's CUDA kernel"),
     ("fla_gated_linear_attention", "gated_linear_attention", "flash-linear-attention>=0.3", DTYPES, "fla's kernels"),
     ("fla_gated_delta_rule", "gated_delta_rule", "flash-linear-attention>=0.3", HALF, "fla's kernels"),
+    ("fla_rwkv7", "rwkv7", "flash-linear-attention>=0.3", HALF, "fla's kernels"),
 )
 """Kernels of other packages: name, op, requirement, dtypes, summary."""
 

@@ -37,6 +37,13 @@ def _rows(x, sb, st, sh, b, t, h, c, width, end):
 
 
 @triton.jit
+def _row(x, sb, st, sh, b, t, h, c, width, end):
+    """Step t of head h: (C,) in float32, 0 in padding."""
+    mask = c < tl.where(t < end, width, 0)
+    return tl.load(x + b * sb + t * st + h * sh + c, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def _scaled(x, factor, H, sb, st, sh, b, t, h, c, width, L, end):
     """`_rows`, each step times its factor (B, L, H)."""
     v = _rows(x, sb, st, sh, b, t, h, c, width, end)

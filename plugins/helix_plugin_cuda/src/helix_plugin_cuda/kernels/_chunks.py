@@ -19,11 +19,11 @@ SHORTEST = 2 * TILE if INTERPRETED else 128
 """Fewest steps of a chunk."""
 
 
-def split(length: int, programs: int, device: torch.device) -> tuple[int, int]:
-    """Number of chunks, and steps of each, for a recurrence that has so many programs at work without chunks."""
+def split(length: int, programs: int, device: torch.device, tile: int = TILE) -> tuple[int, int]:
+    """Number of chunks, and steps of each (so many tiles), for a recurrence with so many programs without chunks."""
     wanted = blocks(8 * processors(device.index), max(programs, 1))
     chunks = max(1, min(wanted, length // SHORTEST))
-    steps = blocks(blocks(length, chunks), TILE) * TILE
+    steps = blocks(blocks(length, chunks), tile) * tile
     return max(1, blocks(length, steps)), steps
 
 

@@ -24,6 +24,7 @@ from helix_plugin_cuda.kernels._arguments import (
 )
 from helix_plugin_cuda.kernels._attention_run import check_width, effective, gate_slope
 from helix_plugin_cuda.kernels._delta import backward_kernel, forward_kernel, inverses_kernel
+from helix_plugin_cuda.kernels._few import FEW, Steps, few
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, precision
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
@@ -46,6 +47,10 @@ def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, ...]:
     Raises TypeError for float64, ValueError for shapes that do not fit, UsageError for heads wider than 256.
     """
     given = _checked(arrays)
+    if 0 < given["v"].shape[1] <= FEW:
+        same = {name: given[name] for name in ("q", "k", "v", "reset", "lengths")}
+        gates = {"log_decay": given["log_decay"][..., None], "rate": given["beta"]}
+        return few(Steps(**same, **gates, initial=given["initial_state"], scale=scale, dtype=_dtype(given)))
     inverses = torch.empty(
         residuals(given["q"].shape, given["k"].shape, given["v"].shape)[0],
         dtype=torch.float32,
@@ -122,7 +127,7 @@ def _run_backward(
 def _run(given: dict[str, Any], scale: float, inverses: Tensor, kept: Tensor | None, way: Way) -> tuple[Tensor, Tensor]:
     q, k, v = given["q"], given["k"], given["v"]
     (B, L, H, V), K = v.shape, q.shape[3]
-    y = torch.empty(v.shape, dtype=activation_dtype(*(given[name] for name in NAMES[:6])), device=v.device)
+    y = torch.empty(v.shape, dtype=_dtype(given), device=v.device)
     last = torch.empty(B, H, K, V, dtype=torch.float32, device=v.device)
     row_ends = ends(given["lengths"], L)
     gates, beta = _gates(given, row_ends), dense(given["beta"])
@@ -154,6 +159,10 @@ def _meta(given: dict[str, Any], way: Way) -> dict[str, Any]:
         "num_warps": way["warps"],
         "num_stages": 1,
     }
+
+
+def _dtype(given: dict[str, Any]) -> torch.dtype:
+    return activation_dtype(*(given[name] for name in NAMES[:6]))
 
 
 def _gates(given: dict[str, Any], row_ends: Tensor | None) -> Tensor:

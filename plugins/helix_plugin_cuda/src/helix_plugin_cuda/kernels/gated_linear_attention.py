@@ -18,6 +18,7 @@ from helix_plugin_cuda.kernels._arguments import (
     rows,
 )
 from helix_plugin_cuda.kernels._attention_run import Problem, check_width, effective, gate_slope
+from helix_plugin_cuda.kernels._few import FEW, Steps, few
 
 NAMES = ("q", "k", "v", "log_decay", "initial_state", "reset", "lengths")
 
@@ -33,6 +34,9 @@ def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, ...]:
     Raises TypeError for float64, ValueError for shapes that do not fit, UsageError for heads wider than 256.
     """
     given = _checked(arrays)
+    if 0 < given["v"].shape[1] <= FEW:
+        same = {name: given[name] for name in ("q", "k", "v", "log_decay", "reset", "lengths")}
+        return few(Steps(**same, initial=given["initial_state"], scale=scale, dtype=_dtype(given)))
     return _run(given, _problem(given, scale), None)
 
 
@@ -77,11 +81,14 @@ def backward(
 
 def _run(given: dict[str, Any], p: Problem, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     B, L, H, K, V = p.sizes
-    dtype = activation_dtype(*(given[name] for name in NAMES[:5]))
-    y = torch.empty(B, L, H, V, dtype=dtype, device=p.v.device)
+    y = torch.empty(B, L, H, V, dtype=_dtype(given), device=p.v.device)
     last = torch.empty(B, H, K, V, dtype=torch.float32, device=p.v.device)
     attention.forward(p, y, last, kept)
     return y, last
+
+
+def _dtype(given: dict[str, Any]) -> torch.dtype:
+    return activation_dtype(*(given[name] for name in NAMES[:5]))
 
 
 def _problem(given: dict[str, Any], scale: float) -> Problem:

@@ -1,10 +1,12 @@
-"""Long convolution by torch's FFT, with gates, padding and both transposes in the passes before and after it.
+"""Long convolution by torch's FFT or on tensor cores (`_monarch`), whichever the card does faster, with gates, padding
+and both transposes in the passes before and after it.
 
 Rows of several documents go through the op's reference, whose adjoint is that of the rows read backwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,11 +27,15 @@ from helix_plugin_cuda.kernels._arguments import (
     strides,
 )
 from helix_plugin_cuda.kernels._chunks import limit
-from helix_plugin_cuda.kernels._launch import blocks, launch, wide
+from helix_plugin_cuda.kernels._launch import blocks, launch, precision, wide
+from helix_plugin_cuda.kernels._monarch import LONGEST, SHORTEST, Transforms
+from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 from helix_plugin_torch.backend import namespace
 
 NAMES = ("u", "filter", "pre", "post", "initial_state", "reset", "lengths")
 STEPS, CHANNELS = 64, 32
+WAYS: tuple[Way, ...] = ({"warps": 0}, {"warps": 4}, {"warps": 8})
+"""Without warps by torch's FFT, else on tensor cores."""
 
 
 @triton.jit
@@ -86,9 +92,12 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
         return (y,)
     if given["reset"] is not None:
         return (y.copy_(OPS["long_conv"].reference(namespace(), *_wide(given))),)
-    n, row_ends = _length(given), ends(given["lengths"], u.shape[1])
-    out = torch.fft.irfft(_transformed(given, row_ends, n) * _response(given, n), n=n)
-    return (_scattered(out, given["post"], row_ends, given, y),)
+    row_ends = ends(given["lengths"], u.shape[1])
+
+    def run(way: Way) -> Tensor:
+        return _scattered(_filtered(given, row_ends, way), given["post"], row_ends, given, y)
+
+    return (run(_way("long_conv", given, run)),)
 
 
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -107,26 +116,72 @@ def backward(
         return (*(None if (a := given[name]) is None else torch.zeros_like(a) for name in NAMES[:5]), None, None)
     if given["reset"] is not None:
         return (*_backward_documents(given, dy), None, None)
-    n, row_ends, before = _length(given), ends(given["lengths"], u.shape[1]), _before(given)
-    spectrum, response = _transformed(given, row_ends, n), _response(given, n)
-    slope = torch.fft.rfft(_gathered(dy, post, None, row_ends, before, n))
-    taps = torch.fft.irfft((spectrum.conj() * slope).sum(0), n=n)[:, : min(filter.shape[0], before + u.shape[1])]
+    row_ends = ends(given["lengths"], u.shape[1])
+
+    def run(way: Way) -> tuple[Tensor | None, ...]:
+        return _run_backward(given, dy, row_ends, way)
+
+    return (*run(_way("long_conv backward", given, run)), None, None)
+
+
+def _run_backward(given: dict[str, Any], dy: Tensor, row_ends: Tensor | None, way: Way) -> tuple[Tensor | None, ...]:
+    u, filter, pre, post, initial = (given[name] for name in NAMES[:5])
+    before = _before(given)
+    dtaps, dv, plain = _slopes(given, dy, row_ends, way)
     dfilter = torch.zeros_like(filter)
-    dfilter[: taps.shape[1]] = taps.transpose(0, 1)
-    dv = torch.fft.irfft(slope * response.conj(), n=n)
+    dfilter[: dtaps.shape[1]] = dtaps.transpose(0, 1)
     dinitial = None if initial is None else dv[:, :, :before].transpose(1, 2).to(initial.dtype).contiguous()
-    dpost = None
-    if post is not None:
-        dpost = _scattered(torch.fft.irfft(spectrum * response, n=n), dy, row_ends, given, like(post))
     return (
         _scattered(dv, pre, row_ends, given, like(u)),
         dfilter,
         None if pre is None else _scattered(dv, u, row_ends, given, like(pre)),
-        dpost,
+        None if plain is None else _scattered(plain, dy, row_ends, given, like(post)),
         dinitial,
-        None,
-        None,
     )
+
+
+def _filtered(given: dict[str, Any], row_ends: Tensor | None, way: Way) -> Tensor:
+    """What was before and pre * u, filtered: (B, D, S+L or more)."""
+    n = _length(given)
+    if way["warps"]:
+        transforms, taps, v = _on_tensor_cores(given, row_ends, way)
+        return transforms.convolve(v, transforms.spectrum(taps))
+    return torch.fft.irfft(_transformed(given, row_ends, n) * _response(given, n), n=n)
+
+
+def _slopes(
+    given: dict[str, Any], dy: Tensor, row_ends: Tensor | None, way: Way
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The gradients of the taps (D, taps) and of the filter's input; its output if `post` needs it."""
+    n, before, post = _length(given), _before(given), given["post"]
+    count = min(given["filter"].shape[0], before + given["u"].shape[1])
+    if way["warps"]:
+        transforms, taps, v = _on_tensor_cores(given, row_ends, way)
+        spectrum = transforms.spectrum(taps)
+        slope = _gathered(dy, post, None, row_ends, before, transforms.length)
+        plain = None if post is None else transforms.convolve(v, spectrum)
+        return transforms.correlate(v, slope, count), transforms.convolve(slope, spectrum, adjoint=True), plain
+    v, response = _transformed(given, row_ends, n), _response(given, n)
+    slope = torch.fft.rfft(_gathered(dy, post, None, row_ends, before, n))
+    dtaps = torch.fft.irfft((v.conj() * slope).sum(0), n=n)[:, :count]
+    dv = torch.fft.irfft(slope * response.conj(), n=n)
+    return dtaps, dv, None if post is None else torch.fft.irfft(v * response, n=n)
+
+
+def _on_tensor_cores(given: dict[str, Any], row_ends: Tensor | None, way: Way) -> tuple[Transforms, Tensor, Tensor]:
+    """Transforms, the filters (D, taps), and what they filter (B, D, S+L)."""
+    total = _before(given) + given["u"].shape[1]
+    taps = given["filter"].detach().float()[:total].transpose(0, 1).contiguous()
+    n = max(SHORTEST, _length(given))
+    transforms = Transforms(n, total, precision(given["u"], given["filter"]), way["warps"], taps.device)
+    v = _gathered(given["u"], given["pre"], given["initial_state"], row_ends, _before(given), total)
+    return transforms, taps, v
+
+
+def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
+    (B, _, D), n = given["u"].shape, _length(given)
+    key = (size_class(B), n, size_class(D), given["pre"] is not None, given["post"] is not None, given["u"].dtype)
+    return chosen(kernel, key, WAYS if n <= LONGEST else WAYS[:1], run)
 
 
 def _backward_documents(given: dict[str, Any], dy: Tensor) -> tuple[Tensor | None, ...]:

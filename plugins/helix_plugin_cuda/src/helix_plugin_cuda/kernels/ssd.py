@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 from helix_plugin_cuda.kernels import _attention_run as attention
 from helix_plugin_cuda.kernels._arguments import Shape, activation_dtype, check, dense, ends, needed, rows
 from helix_plugin_cuda.kernels._attention_run import Problem, check_width, effective, gate_slope
+from helix_plugin_cuda.kernels._few import FEW, Steps, few
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state", "reset", "lengths")
 
@@ -33,6 +34,14 @@ def forward(
     Raises TypeError for float64, ValueError for shapes that do not fit, UsageError for heads wider than 256.
     """
     given = _checked(arrays)
+    if 0 < given["x"].shape[1] <= FEW:
+        return few(
+            Steps(
+                q=given["C"], k=given["B"], v=given["x"], rate=given["dt"], A=given["A"], bias=given["dt_bias"],
+                skip=given["D"], initial=given["initial_state"], reset=given["reset"], lengths=given["lengths"],
+                softplus=dt_softplus, low=dt_min, high=dt_max, dtype=_dtype(given),
+            )
+        )  # fmt: skip
     return _run(given, _problem(given, _step(given, dt_softplus).clamp(dt_min, dt_max)), None)
 
 
@@ -113,10 +122,14 @@ def _to_groups(grad: Tensor, array: Tensor) -> Tensor:
 
 def _run(given: dict[str, Any], p: Problem, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     B, L, H, N, P = p.sizes
-    y = torch.empty(B, L, H, P, dtype=activation_dtype(*(given[n] for n in NAMES[:8])), device=p.v.device)
+    y = torch.empty(B, L, H, P, dtype=_dtype(given), device=p.v.device)
     last = torch.empty(B, H, N, P, dtype=torch.float32, device=p.v.device)
     attention.forward(p, y, last, kept)
     return y, last
+
+
+def _dtype(given: dict[str, Any]) -> torch.dtype:
+    return activation_dtype(*(given[name] for name in NAMES[:8]))
 
 
 def _problem(given: dict[str, Any], step: Tensor) -> Problem:
