@@ -54,7 +54,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             namespace="torch",
             devices=("cpu",),
             dtypes=("float32", "bfloat16") if op in STORED_SHORT else ("float32",),
-            gradient="none" if op == "adamw" else "vjp",
+            gradient="none" if op in ("adamw", "bit_linear") else "vjp",
             priority=10,
         )
         for op, summary in (
@@ -73,6 +73,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             ("swiglu", "Numba, one pass"),
             ("cross_entropy", "Numba, keeps one number a row for the backward"),
             ("embedding", "torch's lookup; the table's gradient summed on all threads"),
+            ("bit_linear", "Numba, integers times two-bit codes; a float product for many rows"),
             ("adamw", "Numba, one pass over parameter, gradient and moments"),
         )
     ]
