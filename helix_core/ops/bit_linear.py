@@ -51,6 +51,7 @@ def _samples(rng: Any) -> Iterator[Sample]:
         np.put_along_axis(levels, at, rng.choice([-1.0, 1.0], size=at.shape) * LEVELS, -1)
         return levels
 
+    lead: Shape
     for lead, columns, rows, bias in (((2, 5), 7, 3, True), ((1,), 1, 1, False), ((3, 2), 16, 33, True)):
         levels = rng.integers(-40, 41, size=(*lead, columns)) + rng.uniform(-0.25, 0.25, size=(*lead, columns))
         x = with_largest(levels) * rng.lognormal(size=(*lead, 1))
