@@ -16,4 +16,17 @@ def row(shape: list[int]) -> Row:
     )
 
 
-ROWS = [row([1, 1024]), row([4, 1024])]
+def ternary(rows: int) -> Row:
+    options = {"shape": [rows, 2560, 6912], "backend": "opencl"}
+    return Row(
+        f"opencl: bit_linear {(rows, 2560, 6912)}",
+        ours=Side("peers.bit_linear:helix", options),
+        peers={
+            "linear": Side("peers.bit_linear:helix", {**options, "op": "linear"}, check=False),
+            "backend cpu": Side("peers.bit_linear:helix", {**options, "backend": "cpu"}),
+        },
+        targets={"linear": 1, "backend cpu": 1 / 3},
+    )
+
+
+ROWS = [row([1, 1024]), row([4, 1024]), ternary(1)]

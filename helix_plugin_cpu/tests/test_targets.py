@@ -66,7 +66,7 @@ def test_kernels_pass_when_compiled_for_avx2(tmp_path):
     }
     tests = [
         str(Path(__file__).with_name(f"test_{name}.py"))
-        for name in ("kernels", "fused_kernels", "bfloat16", "linear_attention_kernels")
+        for name in ("kernels", "fused_kernels", "bfloat16", "linear_attention_kernels", "cpu_bit_linear")
     ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)

@@ -103,7 +103,13 @@ def test_an_op_counts_what_its_reference_computes(name):
 
 def test_every_op_that_gives_flops_is_counted_here():
     given = {name for name, op in OPS.items() if op.flops and op.reference.__module__.startswith("helix_core.")}
-    assert given == {*STEPS, "long_conv"}, "add one step of the new op to STEPS"
+    assert given == {*STEPS, "long_conv", "bit_linear"}, "add one step of the new op to STEPS"
+
+
+def test_ternary_weights_take_the_operations_of_whole_ones():
+    """Unpacking them is not counted."""
+    count = OPS["bit_linear"].flops((2, 3, 10), (7, 3), (), None)
+    assert count == OPS["linear"].flops((2, 3, 10), (7, 10), None)
 
 
 def test_a_long_convolution_takes_the_cheaper_way():

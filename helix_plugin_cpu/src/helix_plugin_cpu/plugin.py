@@ -41,6 +41,8 @@ STORED_SHORT = (
     "swiglu",
 )
 """Kernels that read and write bfloat16 themselves; the others get float32 between casts."""
+GRADIENTS = {"adamw": "none", "bit_linear": "none", "linear_cross_entropy": "native"}
+"""Those of the rest are backward functions of their own."""
 
 
 @hookimpl
@@ -55,7 +57,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             namespace="torch",
             devices=("cpu",),
             dtypes=("float32", "bfloat16") if op in STORED_SHORT else ("float32",),
-            gradient={"adamw": "none", "linear_cross_entropy": "native"}.get(op, "vjp"),
+            gradient=GRADIENTS.get(op, "vjp"),
             priority=10,
         )
         for op, summary in (
@@ -75,6 +77,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             ("cross_entropy", "Numba, keeps one number a row for the backward"),
             ("linear_cross_entropy", "BLAS and Numba; many logits in chunks, computed again in the backward"),
             ("embedding", "torch's lookup; the table's gradient summed on all threads"),
+            ("bit_linear", "Numba, integers times two-bit codes; a float product for many rows"),
             ("adamw", "Numba, one pass over parameter, gradient and moments"),
         )
     ]

@@ -214,3 +214,29 @@ def test_arrays_of_two_backends_mix(backend):
     other = create("backend", backend.name)
     x = backend.asarray(np.arange(3.0)) + other.asarray(np.ones(3))
     assert other.to_numpy(x).tolist() == [1, 2, 3]
+
+
+def test_bytes_stay_bytes_and_become_numbers(backend, rng):
+    x = rng.integers(256, size=(5, 7), dtype=np.uint8)
+    on_device, xp = backend.asarray(x), backend.xp
+    assert backend.asarray(np.zeros((64, 100), np.uint8)).leaf().buffer.nbytes < 2 * 64 * 100
+    assert np.array_equal(backend.to_numpy(on_device), x)
+    assert backend.to_numpy(on_device).dtype == np.uint8
+    wide = x.astype(np.int64)
+    for found, expected in (
+        ((on_device >> 2) & 3, wide >> 2 & 3),
+        (on_device[1:, ::2], wide[1:, ::2]),
+        (on_device.T.reshape(-1), wide.T.reshape(-1)),
+        (xp.concat([on_device, on_device[:2]], axis=0), np.concatenate([wide, wide[:2]])),
+        (xp.sum(on_device, axis=1), wide.sum(1)),
+        (xp.zeros_like(on_device) + on_device * 300, wide * 300),
+        (xp.take(on_device, backend.asarray(np.array([3, 0])), axis=0), wide[[3, 0]]),
+        (backend.asarray(np.arange(256))[on_device], wide),
+        (xp.where(on_device > 100, on_device, -on_device), np.where(wide > 100, wide, -wide)),
+    ):
+        assert np.array_equal(backend.to_numpy(found), expected)
+
+
+def test_rounding_is_to_even(backend):
+    x = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 2.4, 1e9, 126.5], np.float32)
+    assert np.array_equal(backend.to_numpy(backend.xp.round(backend.asarray(x))), np.round(x))

@@ -31,7 +31,7 @@ def backend():
     return create("backend", "opencl")
 
 
-@pytest.mark.parametrize("op_name", ["linear", "rms_norm", "softmax", "selective_scan"])
+@pytest.mark.parametrize("op_name", ["linear", "bit_linear", "rms_norm", "softmax", "selective_scan"])
 def test_what_graphics_cards_run_equals_the_oracle(card, op_name, rng):
     """Tiles in shared memory, rows that a work-group shares, single channels: on a processor's driver."""
     F = card.bind(mode="infer")

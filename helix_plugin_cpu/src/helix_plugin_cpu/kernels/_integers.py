@@ -60,7 +60,7 @@ def _halves(b: ir.IRBuilder, vector: Value, odd: bool) -> Value:
     return b.and_(halves, ir.Constant(HALVES, [255] * 2 * LANES))
 
 
-def _pair_sums(b: ir.IRBuilder, x: Value, y: Value) -> Value:
+def pair_sums(b: ir.IRBuilder, x: Value, y: Value) -> Value:
     """x_0 y_0 + x_1 y_1 in each word."""
     product = b.mul(b.sext(x, PAIRS), b.sext(y, PAIRS))
     undefined = ir.Constant(PAIRS, ir.Undefined)
@@ -86,8 +86,19 @@ def dot_quad(b: ir.IRBuilder, total: Value, weights: Value, x: Value) -> Value:
     """total + the products of four bytes in each lane with four 16-bit numbers at x, ordered 0, 2, 1, 3."""
     for odd in (False, True):
         pair = b.load(b.inttoptr(b.add(x, ir.Constant(I64, 4 * odd)), I32.as_pointer()))
-        total = b.add(total, _pair_sums(b, _halves(b, weights, odd), b.bitcast(spread(b, pair), HALVES)))
+        total = b.add(total, pair_sums(b, _halves(b, weights, odd), b.bitcast(spread(b, pair), HALVES)))
     return total
+
+
+@instruction(i32x16)
+def no_integers(b: ir.IRBuilder) -> Value:
+    """Zeros."""
+    return integers([0] * LANES)
+
+
+@instruction(types.int32, i32x16)
+def sum_integers(b: ir.IRBuilder, x: Value) -> Value:
+    return call(b, "llvm.vector.reduce.add.v16i32", I32, x)
 
 
 @instruction(f32x16, i32x16)
@@ -107,7 +118,7 @@ def high_bfloat16(b: ir.IRBuilder, words: Value) -> Value:
     return b.bitcast(b.and_(words, integers([-65536] * LANES)), FLOATS)
 
 
-_ROUND = 1.5 * 2**23
+ROUND = 1.5 * 2**23
 
 
 @instruction(types.float32, types.intp, types.intp, types.intp, types.intp)
@@ -137,8 +148,8 @@ def quantize_group(b: ir.IRBuilder, x: Value, count: Value, target: Value, corre
     total = integers([0] * LANES)
     order = [4 * (i // 4) + (0, 2, 1, 3)[i % 4] for i in range(LANES)]
     for part, half in enumerate(halves):
-        shifted = b.fadd(b.fmul(half, spread(b, factor)), constant(_ROUND))
-        numbers = b.sub(b.bitcast(shifted, INTS), b.bitcast(constant(_ROUND), INTS))
+        shifted = b.fadd(b.fmul(half, spread(b, factor)), constant(ROUND))
+        numbers = b.sub(b.bitcast(shifted, INTS), b.bitcast(constant(ROUND), INTS))
         total = b.add(total, numbers)
         kind = ir.VectorType(I16, LANES)
         ordered = b.shuffle_vector(b.trunc(numbers, kind), ir.Constant(kind, ir.Undefined), integers(order))

@@ -29,6 +29,16 @@ def get_flag(b: ir.IRBuilder, address: Value) -> Value:
     return b.zext(b.load(b.inttoptr(address, I8.as_pointer())), I64)
 
 
+@instruction(types.void, types.intp, types.intp)
+def put_flag(b: ir.IRBuilder, address: Value, value: Value) -> None:
+    b.store(b.trunc(value, I8), b.inttoptr(address, I8.as_pointer()))
+
+
+@instruction(types.void, types.intp, types.intp)
+def put_int(b: ir.IRBuilder, address: Value, value: Value) -> None:
+    b.store(value, b.inttoptr(address, I64.as_pointer()))
+
+
 @instruction(types.intp, types.intp)
 def get_int(b: ir.IRBuilder, address: Value) -> Value:
     """The int64 at an address."""

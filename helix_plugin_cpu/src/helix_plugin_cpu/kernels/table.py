@@ -7,6 +7,7 @@ from types import ModuleType
 from helix_core.ops import Kernel
 from helix_plugin_cpu.kernels import adamw as _adamw
 from helix_plugin_cpu.kernels import add_rms_norm as _add_norm
+from helix_plugin_cpu.kernels import bit_linear as _bit
 from helix_plugin_cpu.kernels import causal_conv1d as _conv
 from helix_plugin_cpu.kernels import cross_entropy as _cross_entropy
 from helix_plugin_cpu.kernels import diagonal_ssm as _modes
@@ -43,6 +44,7 @@ linear_cross_entropy = _linear_cross_entropy.linear_cross_entropy
 embedding = _bundle(_embedding)
 swiglu = _bundle(_swiglu)
 adamw = _adamw.step
+bit_linear = _bit.bit_linear
 long_conv = _bundle(_long)
 gated_delta_rule = _bundle(_gated_delta)
 rwkv7 = _bundle(_rwkv7)

@@ -10,7 +10,7 @@ import numpy as np
 from helix_core.errors import UsageError
 from helix_device_arrays import reduce as reductions
 from helix_device_arrays.device import Device
-from helix_device_arrays.dtypes import DType, boolean, dtype_of_scalar, float16, float32, int32, promoted
+from helix_device_arrays.dtypes import DType, boolean, dtype_of_scalar, float16, float32, int32, promoted, uint8
 from helix_device_arrays.evaluate import computed, copied, packed
 from helix_device_arrays.nodes import Apply, Const, Gather, Leaf, Node, moved, resolved
 from helix_device_arrays.views import Shape, View, broadcast_shapes, size_of
@@ -302,7 +302,7 @@ class Array:
         if any(r != slice(None) for r in rest if not isinstance(r, Array | np.ndarray)) or len(rest) > self.ndim - 1:
             raise UsageError("an index array selects along the first axis only", hint="use `xp.take`")
         index = first if isinstance(first, Array) else from_numpy(self.device, np.asarray(first))
-        if index.dtype is not int32 or any(isinstance(r, Array | np.ndarray) for r in rest):
+        if index.dtype.kind != "i" or any(isinstance(r, Array | np.ndarray) for r in rest):
             raise UsageError(
                 "elements are selected by one array of whole numbers", hint="use `xp.where` in place of a mask"
             )
@@ -385,7 +385,7 @@ def take_along_axis(x: Array, index: Array, axis: int) -> Array:
 
 
 def _gathered(x: Array, index: Array, axis: int, shape: Shape) -> Array:
-    leaf = x.leaf()
+    leaf = x.astype(promoted(x.dtype)).leaf()
     if not leaf.shape[axis] and size_of(shape):
         raise IndexError("an axis of size 0 has no elements to take")
     strides = tuple(0 if a == axis else s for a, s in enumerate(leaf.view.strides))
@@ -395,13 +395,15 @@ def _gathered(x: Array, index: Array, axis: int, shape: Shape) -> Array:
 
 
 def from_numpy(device: Device, array: np.ndarray, dtype: DType | None = None) -> Array:
-    """A copy on the device; float64 becomes float32 and int64 int32. UsageError for integers beyond 32 bits."""
+    """A copy on the device; float64 becomes float32 and int64 int32, uint8 stays. UsageError beyond 32 bits."""
     array = np.asarray(array)
     kind = array.dtype.kind
     if dtype is None:
         dtype = {"b": boolean, "i": int32, "u": int32}.get(kind, float32)
         if array.dtype == np.float16 and device.halves:
             dtype = float16
+        elif array.dtype == np.uint8:
+            dtype = uint8
     wide = kind in "iu" and array.itemsize > 3 and array.size > 0
     if wide and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
         raise UsageError("an integer needs more than 32 bits, which is all that the device has")

@@ -7,6 +7,7 @@ from helix_core.descriptors import KernelDescriptor
 KERNELS = {
     "add_rms_norm": "sum and norm of a row together",
     "attention": "a running softmax, no matrix of scores",
+    "bit_linear": "products of bytes with two-bit codes, in whole numbers",
     "causal_conv1d": "all taps of a step at once, history and documents included",
     "diagonal_ssm": "states in registers through time",
     "gated_delta_rule": "the kernel of rwkv7, with its keys",

@@ -20,7 +20,8 @@ INFIX = {
 }  # fmt: skip
 CALLS = {
     "exp": "exp_", "log": "log_", "log1p": "log1p_", "expm1": "expm1_", "tanh": "tanh_", "sin": "sin_", "cos": "cos_",
-    "atan2": "atan2_", "sqrt": "sqrt", "abs": "abs_", "floor": "floor", "pow": "pow_",
+    "atan2": "atan2_", "sqrt": "sqrt", "abs": "abs_", "floor": "floor", "round": "round_",
+    "pow": "pow_",
 }  # fmt: skip
 
 INLINE = (0, 1, -1, 2, 0.5)
@@ -146,6 +147,8 @@ class Emitter:
         name = self.bindings[self._buffer_of[id(node.buffer), node.dtype.stored]].name
         if node.dtype.stored == "f16":
             return f"LOADH({name}, {place})"
+        if node.dtype.stored == "u8":
+            return f"LOADB({name}, {place})"
         return f"({name}[{place}] != 0)" if node.dtype.kind == "b" else f"{name}[{place}]"
 
     def _expression(self, node: Node, number: int, names: dict[int, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helix_device_arrays.device import Device
+from helix_device_arrays.dtypes import promoted
 from helix_device_arrays.emit import Emitter, store
 from helix_device_arrays.nodes import Apply, Gather, Leaf, Node, resolved
 from helix_device_arrays.program import Binding, Program
@@ -33,7 +34,8 @@ def packed(device: Device, node: Node) -> Leaf:
 
 def copied(device: Device, node: Node) -> Leaf:
     """The values of a node in a buffer of their own, from its first byte on."""
-    copy = Leaf(device.allocate(size_of(node.shape) * node.dtype.itemsize), View.of(node.shape), node.dtype)
+    dtype = promoted(node.dtype)
+    copy = Leaf(device.allocate(size_of(node.shape) * dtype.itemsize), View.of(node.shape), dtype)
     write(device, node, copy)
     return copy
 

@@ -76,7 +76,7 @@ class Namespace:
         if dtype is None:
             dtype = dtypes.dtype_of_scalar(fill_value)
             dtype = float32 if dtype.kind == "f" else dtype
-        return Array(self.device, Const(fill_value, shape, dtype))
+        return Array(self.device, Const(fill_value, shape, dtypes.promoted(dtype)))
 
     def zeros(self, shape: Any, dtype: DType | None = None, device: Any = None) -> Array:
         return self.full(shape, 0, dtype or float32)
@@ -126,6 +126,9 @@ class Namespace:
         one = self.ones_like(x)
         found = self.where(x > 0, one, self.where(x < 0, -one, self.zeros_like(x)))
         return self.where(self.isnan(x), x, found) if x.dtype.kind == "f" else found
+
+    def round(self, x: Array) -> Array:
+        return self._apply("round", x) if x.dtype.kind == "f" else x
 
     def isfinite(self, x: Array) -> Array:
         return self.abs(x) < math.inf if x.dtype.kind == "f" else self.full(x.shape, True)

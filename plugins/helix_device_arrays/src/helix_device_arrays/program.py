@@ -5,7 +5,7 @@ A body uses `let`/`var` with explicit types, C-like `for`/`if` with parentheses,
 in "_" (`isnan_(x)`: drivers may take `x != x` for false).
 `group` and `lane` are the number of the work-group and of the item in it, `P` holds the integer parameters.
 `vec` is a vector of `lanes` floats: `LOADV(buffer, index)`, `STOREV(buffer, index, value);`, `splat_(x)`, `sum_(v)`,
-`exp_v_(v)`.
+`exp_v_(v)`. `dot4_(a, b)` is the sum of four products of signed bytes in two words, `round_` rounds ties to even.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Binding:
-    """A buffer that a program reads or, with `writes`, reads and writes; `stored` is "f32", "i32" or "f16"."""
+    """A buffer that a program reads or, with `writes`, reads and writes; `stored` is "f32", "i32" or "f16".
+
+    Bytes, "u8", are only read, by `LOADB(buffer, index)`. As "i32" they are words of four, the first one lowest.
+    """
 
     name: str
     stored: str = "f32"

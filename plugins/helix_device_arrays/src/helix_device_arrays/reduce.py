@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from helix_device_arrays.device import Device
-from helix_device_arrays.dtypes import DType, boolean, float32, int32
+from helix_device_arrays.dtypes import DType, float32, int32
 from helix_device_arrays.emit import Emitter, cast, literal, operation, store
 from helix_device_arrays.evaluate import packed, share
 from helix_device_arrays.nodes import Leaf, Node, moved
@@ -212,7 +212,7 @@ def _nan(dtype: DType) -> Callable[[str], str]:
 
 
 def _accumulator(dtype: DType) -> DType:
-    return int32 if dtype is boolean else float32 if dtype.kind == "f" else dtype
+    return float32 if dtype.kind == "f" else int32
 
 
 def _start(name: str, dtype: DType) -> str:

@@ -15,6 +15,7 @@ KERNELS = (
     ("adamw", "functional", FULL, "one kernel on a GPU"),
     ("add_rms_norm", "functional", HALF, "MLX's rms_norm"),
     ("attention", "functional", HALF, "MLX's scaled_dot_product_attention"),
+    ("bit_linear", "bit_linear", FULL, "MLX's product with weights of two bits"),
     ("cross_entropy", "functional", HALF, "MLX's cross_entropy"),
     ("layer_norm", "functional", HALF, "MLX's layer_norm"),
     ("linear", "products", HALF, "MLX's matmul, with contiguous factors on its CPU device"),

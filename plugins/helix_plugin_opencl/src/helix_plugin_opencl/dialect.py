@@ -6,7 +6,7 @@ import re
 
 from helix_device_arrays.program import COMMON, Program
 
-TYPES = {"f32": "float", "i32": "int", "u32": "uint", "bool": "bool", "f16": "half"}
+TYPES = {"f32": "float", "i32": "int", "u32": "uint", "bool": "bool", "f16": "half", "u8": "uchar"}
 
 PRELUDE = """
 #define f32(x) ((float)(x))
@@ -31,8 +31,15 @@ PRELUDE = """
 #define isnan_(x) isnan(x)
 #define inf_() INFINITY
 #define nan_() NAN
+#define round_ rint
+#define LOADB(buffer, i) ((int)(buffer)[i])
 #define LOADH(buffer, i) vload_half(i, buffer)
 #define STOREH(buffer, i, x) vstore_half(x, i, buffer)
+int dot4_(int a, int b);
+int dot4_(int a, int b) {
+  return (a << 24 >> 24) * (b << 24 >> 24) + (a << 16 >> 24) * (b << 16 >> 24)
+       + (a << 8 >> 24) * (b << 8 >> 24) + (a >> 24) * (b >> 24);
+}
 """
 
 VECTORS = """

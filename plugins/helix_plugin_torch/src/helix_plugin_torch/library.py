@@ -149,6 +149,22 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
     return call
 
 
+def inference_operator(op: Op, kernel: Callable[..., Tensor], label: str, device: str) -> Callable[..., Tensor]:
+    """A kernel of an op without attributes and gradients as one operator, which the compiler sees as a whole."""
+    arrays = [f"Tensor{'? ' + name + '=None' if name in op.optional else ' ' + name}" for name in op.arrays]
+
+    def fake(*args: Tensor | None) -> Tensor:
+        given = (*args, *(None,) * (len(op.arrays) - len(args)))
+        (shape,) = op.shapes(*(None if a is None else tuple(a.shape) for a in given))
+        return _floating(args).new_empty(shape)
+
+    _library.define(f"{label}({', '.join(arrays)}) -> Tensor")
+    _library.impl(label, kernel, device)
+    torch.library.register_fake(f"{NAMESPACE}::{label}", fake, lib=_library)
+    found: Callable[..., Tensor] = getattr(getattr(torch.ops, NAMESPACE), label).default
+    return found
+
+
 def _floating(arrays: Sequence[Tensor | None]) -> Tensor:
     """The first array that is no index or mask, or the first in half precision if one is: outputs have its dtype."""
     found = [a for a in arrays if a is not None and a.is_floating_point()]

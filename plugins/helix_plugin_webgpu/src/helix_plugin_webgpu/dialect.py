@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from helix_device_arrays.program import COMMON, Program
+from helix_device_arrays.program import COMMON, Binding, Program
 
 MACROS: dict[str, Callable[..., str]] = {
     "LOADV": lambda buffer, i: f"{buffer}[{i}]",
     "STOREV": lambda buffer, i, v: f"{buffer}[{i}] = {v}",
     "LOADH": lambda buffer, i: f"f32({buffer}[{i}])",
     "STOREH": lambda buffer, i, v: f"{buffer}[{i}] = f16({v})",
+    "LOADB": lambda buffer, i: f"(({buffer}[({i}) >> 2u] >> ((u32({i}) & 3u) * 8u)) & 255)",
+    "round_": lambda x: f"round({x})",
     "splat_": lambda x: f"({x})",
     "sum_": lambda v: f"({v})",
     "at_": lambda v, i: f"({v})",
@@ -32,6 +34,10 @@ PRELUDE = """
 fn isnan_(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 fn inf_() -> f32 { return bitcast<f32>(P.infinity); }
 fn nan_() -> f32 { return bitcast<f32>(P.infinity | 0x400000); }
+fn dot4_(a: i32, b: i32) -> i32 {
+  return ((a << 24u) >> 24u) * ((b << 24u) >> 24u) + ((a << 16u) >> 24u) * ((b << 16u) >> 24u)
+       + ((a << 8u) >> 24u) * ((b << 8u) >> 24u) + (a >> 24u) * (b >> 24u);
+}
 fn exp_(x: f32) -> f32 {
   let n: f32 = round(clamp(x, -104.0f, 89.0f) * 1.44269504f);
   let r: f32 = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -132,11 +138,16 @@ def expanded(text: str) -> str:
     return text[: found.start()] + value + expanded(text[at:])
 
 
+def kind(binding: Binding) -> str:
+    """The elements of a buffer; bytes, which WGSL does not have, are read out of words."""
+    return "i32" if binding.stored == "u8" else binding.stored
+
+
 def source(program: Program) -> str:
     """The whole text of a program in WGSL; its entry point is `main`."""
     halves = any(b.stored == "f16" for b in program.buffers)
     bindings = "\n".join(
-        f"@group(0) @binding({i}) var<storage, {'read_write' if b.writes else 'read'}> {b.name}: array<{b.stored}>;"
+        f"@group(0) @binding({i}) var<storage, {'read_write' if b.writes else 'read'}> {b.name}: array<{kind(b)}>;"
         for i, b in enumerate(program.buffers)
     )
     fields = "".join(f"  {name}: i32,\n" for name in ("groups", "infinity", *program.params))

@@ -61,6 +61,22 @@ def written(*names: str) -> tuple[Binding, ...]:
     return tuple(Binding(name, writes=True) for name in names)
 
 
+def joined(shared: int, name: str, operation: str, part: str = "part") -> str:
+    """Make `name`, a number of each of `shared` items, that of all, through an array `part` that they share."""
+    if shared == 1:
+        return ""
+    both = operation.format(f"{part}[lane]", f"{part}[lane + s]")
+    return f"""
+  workgroupBarrier();
+  {part}[lane] = {name};
+  workgroupBarrier();
+  for (var s: i32 = {shared // 2}; s > 0; s = s / 2) {{
+    if (lane < s) {{ {part}[lane] = {both}; }}
+    workgroupBarrier();
+  }}
+  {name} = {part}[0];"""
+
+
 def items(count: int, width: int) -> int:
     """Work-groups for so many items."""
     return -(-count // width)

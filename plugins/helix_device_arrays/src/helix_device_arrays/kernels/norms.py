@@ -6,7 +6,7 @@ import functools
 
 from helix_device_arrays.array import Array
 from helix_device_arrays.device import Device
-from helix_device_arrays.kernels.common import buffer_of, fresh, items, lanes_for, read, written
+from helix_device_arrays.kernels.common import buffer_of, fresh, items, joined, lanes_for, read, written
 from helix_device_arrays.nodes import Leaf
 from helix_device_arrays.program import Program
 from helix_device_arrays.views import size_of
@@ -28,18 +28,7 @@ class Rows:
 
     def joined(self, name: str, operation: str) -> str:
         """Make `name`, a number of each item, that of the whole row."""
-        if self.shared == 1:
-            return ""
-        both = operation.format("part[lane]", "part[lane + s]")
-        return f"""
-  workgroupBarrier();
-  part[lane] = {name};
-  workgroupBarrier();
-  for (var s: i32 = {self.shared // 2}; s > 0; s = s / 2) {{
-    if (lane < s) {{ part[lane] = {both}; }}
-    workgroupBarrier();
-  }}
-  {name} = part[0];"""
+        return joined(self.shared, name, operation)
 
     def program(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], body: str) -> Program:
         if self.shared > 1:

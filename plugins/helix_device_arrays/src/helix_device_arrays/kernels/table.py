@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from helix_device_arrays.kernels.attention import attention
+from helix_device_arrays.kernels.bit_linear import bit_linear
 from helix_device_arrays.kernels.convolutions import causal_conv1d, long_conv
 from helix_device_arrays.kernels.heads import gated_delta_rule, gated_linear_attention, rwkv7, ssd
 from helix_device_arrays.kernels.norms import add_rms_norm, layer_norm, rms_norm, softmax
@@ -12,6 +13,7 @@ from helix_device_arrays.kernels.recurrences import diagonal_ssm, linear_scan, s
 __all__ = [
     "add_rms_norm",
     "attention",
+    "bit_linear",
     "causal_conv1d",
     "diagonal_ssm",
     "gated_delta_rule",
