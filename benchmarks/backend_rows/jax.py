@@ -2,4 +2,4 @@
 
 from backend_rows import mamba
 
-ROWS = mamba("jax", "mamba_jax", train=[[2, 256], [4, 1024]], prefill=[[1, 4096]])
+ROWS = mamba("jax", "mamba_jax", train=[[2, 256], [4, 1024]], prefill=[[1, 1024], [1, 4096]])

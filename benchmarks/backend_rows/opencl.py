@@ -1,18 +1,17 @@
 """The backend opencl beside the backend cpu and transformers; on PoCL all run on the same cores."""
 
+from backend_rows import transformers
 from side_by_side.row import Row, Side
 
 
 def row(shape: list[int]) -> Row:
     work = {"shape": shape, "what": "prefill"}
+    beside = transformers(shape, "prefill")
     return Row(
         f"opencl: Mamba 1.8 M, prefill {tuple(shape)}",
         ours=Side("peers.mamba_helix:work", {**work, "backend": "opencl"}),
-        peers={
-            "backend cpu": Side("peers.mamba_helix:work", {**work, "backend": "cpu"}),
-            "transformers": Side("peers.mamba_torch:work", {**work, "library": "transformers"}),
-        },
-        targets={"backend cpu": 1 / 3, "transformers": 1},
+        peers={"backend cpu": Side("peers.mamba_helix:work", {**work, "backend": "cpu"})} | beside,
+        targets={"backend cpu": 1 / 3} | dict.fromkeys(beside, 1.0),
     )
 
 
