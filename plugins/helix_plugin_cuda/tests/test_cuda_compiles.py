@@ -25,6 +25,7 @@ TYPES = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
     torch.uint8: "*u8",
+    torch.int8: "*i8",
     torch.int32: "*i32",
     torch.int64: "*i64",
 }
@@ -50,6 +51,9 @@ def real_sizes(op, rng):
     gated = dict.fromkeys(("u", "pre", "post"), normal(size=(2, 2048, 3)))
     made = {
         "long_conv": {**gated, "filter": normal(size=(2048, 3))},
+        "bit_linear": {
+            "x": normal(size=(64, 2560)), "packed": np.full((6912, 640), 0x55, np.uint8), "scale": normal(size=1),
+        },
         "rms_norm": {"x": normal(size=(B, 8192)), "weight": normal(size=8192)},
         "linear_cross_entropy": {
             "x": normal(size=(B, L, D)), "weight": normal(size=(5000, D)), "targets": np.zeros((B, L), np.int64),
@@ -106,9 +110,11 @@ def record(op, dtype, rng):
         for sample in real_sizes(op, rng):
             F = backend.bind(dtype=dtype, mode="train", pins={op: f"cuda/{op}"})
             arrays = to_backend(backend, sample, dtype)
-            leaves = {n: a.requires_grad_() if a.is_floating_point() else a for n, a in arrays.items()}
+            trains = {n for n, a in arrays.items() if a.is_floating_point()} - OPS[op].no_grad
+            leaves = {n: a.requires_grad_() if n in trains else a for n, a in arrays.items()}
             outputs = as_tuple(getattr(F, op)(*(leaves.get(n) for n in OPS[op].arrays), **sample.attrs))
-            sum(o.float().sum() for o in outputs).backward()
+            if trains:
+                sum(o.float().sum() for o in outputs).backward()
             if "initial_state" in OPS[op].arrays and len(OPS[op].outputs) > 1:
                 step, pins = one_step(op, sample), {op: f"cuda/{op}"}
                 F = backend.bind(dtype=dtype, mode="infer", pins=pins)

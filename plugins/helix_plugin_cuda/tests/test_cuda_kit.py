@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from helix_core.ops import Sample
+from helix_core.ternary import pack_ternary
 from helix_core.testing import BaseKernelTests
 from helix_plugin_cuda.kernels import long_conv
 
@@ -31,6 +32,26 @@ class TestSwiGLU(BaseKernelTests):
     def samples(self, rng):
         for shape in ((1025,), (3, 700), (0, 4)):
             yield Sample({name: rng.normal(size=shape) for name in ("gate", "x")}, label=f"{shape}")
+
+
+class TestBitLinear(BaseKernelTests):
+    kernel, op, backend = "cuda/bit_linear", "bit_linear", "cuda"
+
+    def samples(self, rng):
+        for rows, columns, outputs in ((0, 8, 3), (1, 600, 17), (5, 257, 65), (33, 70, 9)):
+            packed, scale = pack_ternary(rng.normal(size=(outputs, columns)))
+            x = rng.integers(-60, 61, size=(rows, columns)) * 1.0
+            x[:, 0] = 127
+            arrays = {"x": x, "packed": packed, "scale": scale, "bias": rng.normal(size=outputs)}
+            yield Sample(arrays, label=f"{(rows, columns, outputs)}")
+
+    def test_rows_that_are_not_finite_stay_alone(self, backend_instance, rng):
+        x, (packed, scale) = rng.normal(size=(3, 70)), pack_ternary(rng.normal(size=(9, 70)))
+        x[1, 4], x[2, 69] = np.nan, -np.inf
+        arrays = (backend_instance.asarray(a, "float32") for a in (x, packed, scale))
+        y = backend_instance.to_numpy(backend_instance.bind(mode="infer").bit_linear(*arrays))
+        assert np.isnan(y[1:]).all()
+        assert np.isfinite(y[0]).all()
 
 
 class TestCrossEntropy(BaseKernelTests):

@@ -24,6 +24,7 @@ KERNELS = {
     "linear_scan": "Triton, in chunks of time, backward by recomputation",
     "causal_conv1d": "Triton, convolution and SiLU in one pass",
     "long_conv": "torch's FFT or transforms on tensor cores; gates and transposes in Triton passes around",
+    "bit_linear": "Triton, integers times codes that are unpacked in registers; for inference",
     "cross_entropy": "Triton, keeps one number a row for the backward",
     "linear_cross_entropy": "Triton, a running softmax over blocks of classes, backward in chunks of rows",
 }
@@ -67,7 +68,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             namespace="torch",
             devices=("cuda",),
             dtypes=DTYPES,
-            gradient="vjp",
+            gradient="none" if op == "bit_linear" else "vjp",
             priority=10,
         )
         for op, summary in KERNELS.items()

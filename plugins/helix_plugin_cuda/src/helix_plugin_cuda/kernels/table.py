@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from helix_core.ops import Kernel
+from helix_plugin_cuda.kernels import bit_linear as _bit
 from helix_plugin_cuda.kernels import causal_conv1d as _conv
 from helix_plugin_cuda.kernels import cross_entropy as _cross_entropy
 from helix_plugin_cuda.kernels import diagonal_ssm as _diagonal
@@ -25,6 +26,7 @@ def _bundle(module: ModuleType) -> Kernel:
     return Kernel(module.forward, module.forward_train, module.backward, module.residuals)
 
 
+bit_linear = _bit.bit_linear
 rms_norm = _bundle(_norm)
 add_rms_norm = Kernel(
     _norm.add_forward, _norm.add_forward_train, _norm.add_backward, _norm.residuals, {"x": "residual"}
