@@ -38,6 +38,7 @@ class Row:
     size: int | None = None
     rates: tuple[float, ...] = (4e-3,)
     weight_decay: float = 0.0
+    dropout: float = 0.0
     lengths: tuple[int, ...] = ()
 
     @property
@@ -55,7 +56,10 @@ class Row:
             {
                 "name": self.name.replace("/", "."),
                 "seed": seed,
-                "model": entry.model(width, self.n_layers, self.vocab_size, self.seq_len),
+                "model": {
+                    **entry.model(width, self.n_layers, self.vocab_size, self.seq_len),
+                    "dropout": self.dropout,
+                },
                 "data": self.data,
                 "training": training,
                 "optimizer": {"name": "adamw", "lr": rate, "weight_decay": self.weight_decay},
@@ -120,9 +124,17 @@ def _mqar() -> Iterable[Row]:
 
 def _digits() -> Iterable[Row]:
     for model in ("s4d", "s4", "mamba", "mamba2", "gated-deltanet", "rwkv7", "hyena", "attention"):
-        data = {"generator": {"name": "digits"}, "validation_samples": 360}
         yield Row(
-            "digits", model, data, seq_len=65, vocab_size=18, n_layers=3, steps=2400, batch_size=32, weight_decay=0.1
+            "digits",
+            model,
+            {"generator": {"name": "digits"}, "validation_samples": 360},
+            seq_len=65,
+            vocab_size=18,
+            n_layers=3,
+            steps=1200,
+            batch_size=32,
+            weight_decay=0.1,
+            dropout=0.1,
         )
 
 
