@@ -95,8 +95,7 @@ def _induction_heads() -> Iterable[Row]:
             _generator("induction-heads", seq_len=256),
             seq_len=256,
             vocab_size=16,
-            # All that learn the task do so within 2000 steps; to keep the answer over 2^16 takes many more.
-            steps=12000 if model == "mamba" else 4000,
+            steps=4000,
             batch_size=32,
             rates=(4e-3, 1e-3),
             lengths=tuple(n for n in powers if model != "attention" or n <= 2**13),
