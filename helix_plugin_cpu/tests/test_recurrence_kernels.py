@@ -100,13 +100,13 @@ def relative(found, expected, floor=0.0):
     return float(error / expected.detach().abs().max().clamp(min=max(1e-2, floor)))
 
 
-def assert_exact(op, kernel, arrays, rng, floor=0.0, forward=2e-6, **attrs):
-    """Errors relative to the largest value, or to `floor`: the size of what is summed, where sums may cancel."""
+def assert_exact(op, kernel, arrays, rng, floor=0.0, forward=2e-6, grad_floor=0.0, **attrs):
+    """Errors relative to the largest value, or to a floor: the size of what is summed, where sums may cancel."""
     outputs, grads = both(op, kernel, arrays, rng, **attrs)
     for name, (e, f) in outputs.items():
         assert relative(f, e, floor) < forward, name
     for name, (e, f) in grads.items():
-        assert relative(f, e, floor) < 1e-5, name
+        assert relative(f, e, max(floor, grad_floor)) < 1e-5, name
 
 
 @given(
@@ -138,7 +138,9 @@ def test_diagonal_ssm_on_any_shape(B, L, D, N, ragged, seed):
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_wkv4_on_any_shape(B, L, D, ragged, seed):
     rng = np.random.default_rng(seed)
-    assert_exact(OPS["wkv4"], table.wkv4, wkv_inputs(rng, B, L, D, ragged=ragged), rng, floor=1.0, forward=4e-6)
+    arrays = wkv_inputs(rng, B, L, D, ragged=ragged)
+    # The gradient of a decay sums over all steps, with signs; the reference in float32 is as far from the exact one.
+    assert_exact(OPS["wkv4"], table.wkv4, arrays, rng, floor=1.0, forward=4e-6, grad_floor=float(B * L))
 
 
 @pytest.mark.parametrize("size", [80.0, 1e4, 1e30])

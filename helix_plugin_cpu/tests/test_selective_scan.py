@@ -257,7 +257,8 @@ def test_a_decay_near_one_stays_accurate_over_many_steps():
 
 
 def test_growth():
-    check(make(1, 40, 16, 8, absent=("reset", "lengths"), A=torch.rand(16, 8) * 0.5))
+    """Up to 1e14: the logarithm of a product of forty, 32, is rounded to float32's last bits."""
+    check(make(1, 40, 16, 8, absent=("reset", "lengths"), A=torch.rand(16, 8) * 0.5), forward=1e-5, backward=2e-5)
 
 
 @pytest.fixture
