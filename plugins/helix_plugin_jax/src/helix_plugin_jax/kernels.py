@@ -62,13 +62,45 @@ def selective_scan(
     delta_softplus: bool = False,
 ) -> tuple[Array, Array]:
     """The op `selective_scan`: parts of a parallel scan on accelerators, step by step on processors."""
-    how = _step_by_step if jax.default_backend() == "cpu" else selective_scan_in_parallel
+    how = selective_scan_in_steps if jax.default_backend() == "cpu" else selective_scan_in_parallel
     return how(u, delta, A, B, C, D, z, delta_bias, initial_state, reset, lengths, delta_softplus=delta_softplus)
 
 
-def _step_by_step(*arrays: Array | None, delta_softplus: bool) -> tuple[Array, Array]:
-    found: tuple[Array, Array] = OPS["selective_scan"].reference(xp, *arrays, delta_softplus=delta_softplus)
-    return found
+def selective_scan_in_steps(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None,
+    z: Array | None,
+    delta_bias: Array | None,
+    initial_state: Array | None,
+    reset: Array | None,
+    lengths: Array | None,
+    *,
+    delta_softplus: bool,
+) -> tuple[Array, Array]:
+    """One step after the other. The product with C is a dot product: XLA's sums over the last axis are slow on CPUs."""
+    batch, length, channels = u.shape
+    h = jnp.zeros((batch, channels, A.shape[1]), u.dtype) if initial_state is None else initial_state
+    if length == 0:
+        return jnp.zeros_like(u), h
+    delta = _step_sizes(delta, delta_bias, delta_softplus)
+    real = None if lengths is None else _real(u, lengths)
+    if reset is not None and real is not None:
+        reset = reset & real
+
+    def step(h: Array, at: Any) -> tuple[Array, Array]:
+        u, delta, B, C, reset, real = at
+        if reset is not None:
+            h = jnp.where(reset[:, None, None], 0, h)
+        following = jnp.exp(delta[:, :, None] * A) * h + (delta * u)[:, :, None] * B[:, None, :]
+        h = following if real is None else jnp.where(real[:, None, None], following, h)
+        return h, jnp.einsum("bdn,bn->bd", h, C)
+
+    h, y = xp.helix_scan(step, h, (u, delta, B, C, reset, real))
+    return _output(y, u, D, z, real), h
 
 
 def selective_scan_in_parallel(
@@ -89,10 +121,7 @@ def selective_scan_in_parallel(
     """Parts of PART steps, each a parallel scan that the backward pass computes again."""
     batch, length, channels = u.shape
     h = jnp.zeros((batch, channels, A.shape[1]), u.dtype) if initial_state is None else initial_state
-    if delta_bias is not None:
-        delta = delta + delta_bias
-    if delta_softplus:
-        delta = jax.nn.softplus(delta)
+    delta = _step_sizes(delta, delta_bias, delta_softplus)
     real = _real(u, lengths)
 
     @jax.checkpoint
@@ -117,11 +146,18 @@ def selective_scan_in_parallel(
         h, y = part(h, jax.tree.map(lambda a: a[:, whole:], arrays))
         ys.append(y)
     y = jnp.concatenate(ys, axis=1) if ys else jnp.zeros_like(u)
-    if D is not None:
-        y = y + D * u
-    if z is not None:
-        y = y * jax.nn.silu(z)
-    return jnp.where(real[..., None], y, 0), h
+    return _output(y, u, D, z, real), h
+
+
+def _step_sizes(delta: Array, bias: Array | None, soft: bool) -> Array:
+    delta = delta if bias is None else delta + bias
+    return jax.nn.softplus(delta) if soft else delta
+
+
+def _output(y: Array, u: Array, D: Array | None, z: Array | None, real: Array | None) -> Array:
+    y = y if D is None else y + D * u
+    y = y if z is None else y * jax.nn.silu(z)
+    return y if real is None else jnp.where(real[..., None], y, 0)
 
 
 def _real(x: Array, lengths: Array | None) -> Array:
