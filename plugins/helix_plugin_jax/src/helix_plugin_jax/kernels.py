@@ -16,6 +16,8 @@ from helix_core.ops.linear_cross_entropy import rows_at_once
 from helix_plugin_jax.namespace import xp
 
 Array = Any
+Mix = Callable[[Array, Array, tuple[Any, ...]], tuple[Array, Array]]
+"""State (B, D, N), A, and (u, delta, B, C, reset, real) with None for what is absent -> y (B, L, D), last state."""
 PART = 256
 """Steps of a parallel scan: its states (B, PART, D, N) are all there at once."""
 
@@ -60,36 +62,30 @@ def selective_scan(
     lengths: Array | None = None,
     *,
     delta_softplus: bool = False,
+    mix: Mix | None = None,
 ) -> tuple[Array, Array]:
-    """The op `selective_scan`: parts of a parallel scan on accelerators, step by step on processors."""
-    how = selective_scan_in_steps if jax.default_backend() == "cpu" else selective_scan_in_parallel
-    return how(u, delta, A, B, C, D, z, delta_bias, initial_state, reset, lengths, delta_softplus=delta_softplus)
-
-
-def selective_scan_in_steps(
-    u: Array,
-    delta: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    D: Array | None,
-    z: Array | None,
-    delta_bias: Array | None,
-    initial_state: Array | None,
-    reset: Array | None,
-    lengths: Array | None,
-    *,
-    delta_softplus: bool,
-) -> tuple[Array, Array]:
-    """One step after the other. The product with C is a dot product: XLA's sums over the last axis are slow on CPUs."""
-    batch, length, channels = u.shape
-    h = jnp.zeros((batch, channels, A.shape[1]), u.dtype) if initial_state is None else initial_state
-    if length == 0:
+    """The op `selective_scan`: parts of a parallel scan on accelerators, step by step on processors, or by `mix`."""
+    mix = mix or (_in_steps if jax.default_backend() == "cpu" else _in_parts)
+    h = jnp.zeros((u.shape[0], u.shape[2], A.shape[1]), u.dtype) if initial_state is None else initial_state
+    if u.shape[1] == 0:
         return jnp.zeros_like(u), h
-    delta = _step_sizes(delta, delta_bias, delta_softplus)
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    if delta_softplus:
+        delta = jax.nn.softplus(delta)
     real = None if lengths is None else _real(u, lengths)
     if reset is not None and real is not None:
         reset = reset & real
+    y, h = mix(h, A, (u, delta, B, C, reset, real))
+    if D is not None:
+        y = y + D * u
+    if z is not None:
+        y = y * jax.nn.silu(z)
+    return y if real is None else jnp.where(real[..., None], y, 0), h
+
+
+def _in_steps(h: Array, A: Array, arrays: tuple[Any, ...]) -> tuple[Array, Array]:
+    """One step after the other. The product with C is a dot product: XLA's sums over the last axis are slow on CPUs."""
 
     def step(h: Array, at: Any) -> tuple[Array, Array]:
         u, delta, B, C, reset, real = at
@@ -99,30 +95,16 @@ def selective_scan_in_steps(
         h = following if real is None else jnp.where(real[:, None, None], following, h)
         return h, jnp.einsum("bdn,bn->bd", h, C)
 
-    h, y = xp.helix_scan(step, h, (u, delta, B, C, reset, real))
-    return _output(y, u, D, z, real), h
+    h, y = xp.helix_scan(step, h, arrays)
+    return y, h
 
 
-def selective_scan_in_parallel(
-    u: Array,
-    delta: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    D: Array | None,
-    z: Array | None,
-    delta_bias: Array | None,
-    initial_state: Array | None,
-    reset: Array | None,
-    lengths: Array | None,
-    *,
-    delta_softplus: bool,
-) -> tuple[Array, Array]:
+def _in_parts(h: Array, A: Array, arrays: tuple[Any, ...]) -> tuple[Array, Array]:
     """Parts of PART steps, each a parallel scan that the backward pass computes again."""
+    u = arrays[0]
     batch, length, channels = u.shape
-    h = jnp.zeros((batch, channels, A.shape[1]), u.dtype) if initial_state is None else initial_state
-    delta = _step_sizes(delta, delta_bias, delta_softplus)
-    real = _real(u, lengths)
+    if arrays[-1] is None:
+        arrays = (*arrays[:-1], _real(u, None))
 
     @jax.checkpoint
     def part(h: Array, at: Any) -> tuple[Array, Array]:
@@ -132,7 +114,6 @@ def selective_scan_in_parallel(
         states, last = _parallel(h, decay, added)
         return last, jnp.sum(states * C[:, :, None, :], axis=-1)
 
-    arrays = (u, delta, B, C, reset, real)
     whole = length - length % PART
     ys = []
     if whole:
@@ -145,19 +126,10 @@ def selective_scan_in_parallel(
     if whole < length:
         h, y = part(h, jax.tree.map(lambda a: a[:, whole:], arrays))
         ys.append(y)
-    y = jnp.concatenate(ys, axis=1) if ys else jnp.zeros_like(u)
-    return _output(y, u, D, z, real), h
+    return jnp.concatenate(ys, axis=1), h
 
 
-def _step_sizes(delta: Array, bias: Array | None, soft: bool) -> Array:
-    delta = delta if bias is None else delta + bias
-    return jax.nn.softplus(delta) if soft else delta
-
-
-def _output(y: Array, u: Array, D: Array | None, z: Array | None, real: Array | None) -> Array:
-    y = y if D is None else y + D * u
-    y = y if z is None else y * jax.nn.silu(z)
-    return y if real is None else jnp.where(real[..., None], y, 0)
+selective_scan_in_parallel = functools.partial(selective_scan, mix=_in_parts)
 
 
 def _real(x: Array, lengths: Array | None) -> Array:
