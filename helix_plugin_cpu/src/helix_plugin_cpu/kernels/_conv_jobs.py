@@ -73,6 +73,14 @@ def four_taps(w: int) -> Any:
 
 
 @inline
+def many_taps(kind: float, x: int, row: int, w: int, K: int, start: Vec, lanes: int) -> Vec:
+    """start + Σ_k w_k x_k, where rows of x are so many bytes apart."""
+    for k in range(K):
+        start = fma(load(w + VECTOR * k), read(kind, x + row * k, lanes), start)
+    return start
+
+
+@inline
 def convolve(
     kind: float, x: int, x_t: int, w: int, K: int, bias: Vec, activate: int, out_kind: float, out: int, out_t: int,
     steps: int, lanes: int,
@@ -92,9 +100,7 @@ def convolve(
             a, b, c = b, c, d
     else:
         for i in range(steps):
-            y_v = bias
-            for k in range(K):
-                y_v = fma(load(w + VECTOR * k), read(kind, x + row * (i + k), lanes), y_v)
+            y_v = many_taps(kind, x + row * i, row, w, K, bias, lanes)
             if activate:
                 y_v = y_v * sigmoid(y_v)
             write(out_kind, out + size_of(out_kind) * i * out_t, y_v, lanes)
@@ -220,9 +226,7 @@ def convolve_back(
     else:
         copy_vectors(later, owed + VECTOR * steps, K - 1)
         for i in range(steps):
-            y_v = bias
-            for k in range(K):
-                y_v = fma(load(w + VECTOR * k), read(kind, x + row * (i + k), lanes), y_v)
+            y_v = many_taps(kind, x + row * i, row, w, K, bias, lanes)
             p_v = in_front(out_kind, dy + wide * i * dy_t if dy != 0 else 0, y_v, lanes, activate)
             dbias_v = dbias_v + p_v
             store(owed + VECTOR * i, p_v)
