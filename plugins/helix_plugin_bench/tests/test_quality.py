@@ -96,6 +96,18 @@ def test_rows_are_run_once_kept_and_drawn(two_rows, tmp_path):
     assert plot.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_row_ends_when_enough_is_right(monkeypatch):
+    from dataclasses import replace
+
+    from helix_plugin_bench.quality import carry_out
+
+    monkeypatch.setattr(rows, "SAMPLES", 4)
+    monkeypatch.setattr(carry_out, "LOOK_EVERY", 3)
+    row = replace(tiny("mqar/4-pairs-d32/mamba"), steps=8)
+    assert carry_out.carry_out(replace(row, enough=1e-9 - 1), 0)["steps"] == 3
+    assert carry_out.carry_out(replace(row, enough=1.1), 0)["steps"] == 8
+
+
 def test_long_sequences_are_answered_in_chunks_with_the_same_result(two_rows, monkeypatch):
     from helix_core.training import Trainer, load_data
     from helix_plugin_bench.quality import carry_out

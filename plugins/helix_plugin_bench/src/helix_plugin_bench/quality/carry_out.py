@@ -16,6 +16,7 @@ from helix_core.training.progress import Progress
 from helix_plugin_bench.quality.rows import Row
 
 CHUNK = 4096
+LOOK_EVERY = 250
 TOKENS_AT_ONCE = 2**16
 ROWS_AT_ONCE = 32  # attention's cache has room for its longest document in every row
 
@@ -51,10 +52,13 @@ def _train(row: Row, rate: float, seed: int) -> dict[str, Any]:
         for _ in range(row.steps):
             result = trainer.advance(row.steps)
             progress.update(trainer.step, f"loss {result.loss:.4f}")
+            if row.enough and trainer.step % LOOK_EVERY == 0:
+                if measure(trainer, some=True)["val_accuracy"] >= row.enough:
+                    break
     found: dict[str, Any] = {
         "seed": seed,
         "rate": rate,
-        "steps": row.steps,
+        "steps": trainer.step,
         "batch_size": row.batch_size,
         "seq_len": row.seq_len,
         "d_model": recipe.model.d_model,
@@ -73,7 +77,7 @@ def _train(row: Row, rate: float, seed: int) -> dict[str, Any]:
         found |= {
             "bits_per_byte": round(score["val_bits_per_byte"], 4),
             "gzip_bits_per_byte": round(gzip_bits_per_byte(trainer.data.validation), 4),
-            "train_bytes": row.steps * trainer.tokens_per_step,
+            "train_bytes": trainer.step * trainer.tokens_per_step,
         }
     return {**found, "environment": _environment(trainer)}
 

@@ -22,6 +22,7 @@ class Row:
     seq_len   length of its samples, or of the rows of bytes
     rates     learning rates tried; the best on held-out data counts
     lengths   also answered at these lengths, without further training
+    enough    training ends early when this part of the held-out answers is right
     size      instead of d_model: the width is the one whose parameters come nearest to this number
     """
 
@@ -40,6 +41,7 @@ class Row:
     weight_decay: float = 0.0
     dropout: float = 0.0
     lengths: tuple[int, ...] = ()
+    enough: float | None = None
 
     @property
     def name(self) -> str:
@@ -97,7 +99,7 @@ def _induction_heads() -> Iterable[Row]:
             vocab_size=16,
             steps=4000,
             batch_size=32,
-            rates=(4e-3, 1e-3),
+            rates=(8e-3, 1e-3),
             lengths=tuple(n for n in powers if model != "attention" or n <= 2**13),
         )
 
@@ -118,6 +120,7 @@ def _mqar() -> Iterable[Row]:
                     batch_size=128,
                     rates=(2e-3,),
                     weight_decay=0.1,
+                    enough=0.999,
                 )
 
 
