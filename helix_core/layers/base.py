@@ -132,8 +132,8 @@ class Layer(ABC, Generic[ConfigT]):
         state = self.init_state(create("backend", "core/reference").bind(mode="infer"), 1)
         return sum(math.prod(array.shape) for _, array in tree_items(state))
 
-    def step_weights(self) -> int:
-        """Numbers that a decoded token reads whatever its sequence: by default every parameter."""
+    def step_weights(self, batch: int = 1) -> float:
+        """Weights that a step of decoding reads once for all its `batch` sequences: by default every parameter."""
         return sum(math.prod(spec.shape) for spec in self.params().values())
 
     def step_traffic(self, length: int) -> int:
@@ -148,5 +148,5 @@ class Layer(ABC, Generic[ConfigT]):
             forward_flops=products + self.mixing_flops(length),
             step_flops=products + self.step_mixing_flops(length),
             state_bytes=itemsize * self.state_size(length),
-            step_bytes=itemsize * (self.step_weights() / batch + self.step_traffic(length)),
+            step_bytes=itemsize * (self.step_weights(batch) / batch + self.step_traffic(length)),
         )

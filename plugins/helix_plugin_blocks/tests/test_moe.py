@@ -37,6 +37,14 @@ def test_it_is_the_weighted_sum_over_the_chosen_experts(reference):
         np.testing.assert_allclose(y[b, t], expected[0, 0], rtol=1e-12)
 
 
+def test_decoding_reads_the_experts_that_are_chosen():
+    layer, _ = made(top_k=2)
+    expert, gate = 3 * 4 * 6, 5 * 4
+    assert layer.cost(1).step_bytes == pytest.approx(4 * (gate + 2 * expert))
+    expected = 5 * (1 - (3 / 5) ** 2)  # distinct experts of two tokens that choose two of five each
+    assert layer.cost(1, batch=2).step_bytes == pytest.approx(4 * (gate + expected * expert) / 2)
+
+
 def test_experts_compute_their_own_steps_only(reference, monkeypatch):
     layer, p = made(top_k=2)
     seen = []

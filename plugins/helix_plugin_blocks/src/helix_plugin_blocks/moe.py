@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -134,6 +135,12 @@ class MoE(Layer[MoEConfig]):
         c = self.config
         each = self.expert.token_weights()
         return super().token_weights() - (c.n_experts - c.chosen) * each
+
+    def step_weights(self, batch: int = 1) -> float:
+        # Tokens that choose independently leave an expert out with probability 1 - k / E each.
+        c = self.config
+        each = sum(math.prod(spec.shape) for spec in self.expert.params().values())
+        return super().step_weights(batch) - each * c.n_experts * (1 - c.chosen / c.n_experts) ** batch
 
     def init_state(self, F: OpTable, batch: int) -> State:
         if self._motifs is None or self._motifs.longest == 1:

@@ -138,7 +138,7 @@ class Hyena(Layer[HyenaConfig]):
         each = self._online.step_flops() if self._online else long_conv_flops(1, c.l_max, c.l_max - 1)
         return (c.order - 1) * heads.channels * each + heads.read_flops
 
-    def step_weights(self) -> int:
+    def step_weights(self, batch: int = 1) -> float:
         # The filters as they are drawn, instead of the network that draws them.
         c, sizes = self.config, {name: math.prod(spec.shape) for name, spec in self.params().items()}
         taps = self._online.step_taps() if self._online else c.l_max

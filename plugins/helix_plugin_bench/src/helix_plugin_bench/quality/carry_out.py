@@ -52,9 +52,10 @@ def _train(row: Row, rate: float, seed: int) -> dict[str, Any]:
         for _ in range(row.steps):
             result = trainer.advance(row.steps)
             progress.update(trainer.step, f"loss {result.loss:.4f}")
-            if row.enough and trainer.step % LOOK_EVERY == 0:
-                if measure(trainer, some=True)["val_accuracy"] >= row.enough:
-                    break
+            if row.enough is None or trainer.step % LOOK_EVERY:
+                continue
+            if measure(trainer, some=True)["val_accuracy"] >= row.enough:
+                break
     found: dict[str, Any] = {
         "seed": seed,
         "rate": rate,
