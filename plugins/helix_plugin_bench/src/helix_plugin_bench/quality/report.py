@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +44,8 @@ def markdown(results: Sequence[Result]) -> str:
         parts.append(f"### {title}\n\n{note[:1].upper() + note[1:]}.\n\n{_table(rows)}")
         if any("at_length" in row for row in rows):
             parts.append("Accuracy at other lengths, without further training:\n\n" + _lengths(rows))
+        if task == "mqar":
+            parts.append("Accuracy by the number of pairs and the width:\n\n" + _settings(rows))
     return "\n\n".join(parts)
 
 
@@ -73,6 +76,22 @@ def _lengths(rows: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def _settings(rows: Sequence[Result]) -> str:
+    """A line for each model, a column for each setting; the mean over seeds."""
+    settings = sorted({row["setting"] for row in rows}, key=_numbers)
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        scores.setdefault(row["model"], {}).setdefault(row["setting"], []).append(row["accuracy"])
+    means = {
+        model: {setting: sum(found) / len(found) for setting, found in by_setting.items()}
+        for model, by_setting in scores.items()
+    }
+    lines = [_line(["model", *settings]), "|---" * (len(settings) + 1) + "|"]
+    for model in sorted(means, key=lambda model: -sum(means[model].values()) / len(means[model])):
+        lines.append(_line([model, *(f"{means[model][s]:.1%}" if s in means[model] else "" for s in settings)]))
+    return "\n".join(lines)
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -91,7 +110,7 @@ def picture(results: Sequence[Result]) -> bytes:
     for panel, (task, rows) in zip(panels, tasks.items(), strict=False):
         title, note = TITLES.get(task, (task, ""))
         panel.set_title(f"{title}\n{note}", fontsize=8)
-        (_curves if any("at_length" in row for row in rows) else _pairs if task == "mqar" else _bars)(panel, rows)
+        (_curves if any("at_length" in row for row in rows) else _widths if task == "mqar" else _bars)(panel, rows)
         panel.tick_params(labelsize=8)
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
@@ -121,11 +140,23 @@ def _curves(panel: Any, rows: Sequence[Result]) -> None:
     panel.legend(fontsize=7)
 
 
-def _pairs(panel: Any, rows: Sequence[Result]) -> None:
-    """Accuracy over the number of pairs; a line for each model and width."""
-    for model, width in sorted({(row["model"], row["d_model"]) for row in rows}):
-        own = [row for row in rows if (row["model"], row["d_model"]) == (model, width)]
-        points = sorted((_numbers(row["setting"])[0], row["accuracy"]) for row in own)
-        panel.plot(*zip(*points, strict=True), ".-", label=f"{model}, d {width}")
-    panel.set(ylim=(0, 1.03), xlabel="pairs")
-    panel.legend(fontsize=6)
+def _widths(panel: Any, rows: Sequence[Result]) -> None:
+    """Accuracy over the width: a colour for each model, a style of line for each number of pairs."""
+    from matplotlib.lines import Line2D
+
+    models = list(dict.fromkeys(row["model"] for row in sorted(rows, key=lambda row: -row["accuracy"])))
+    pairs = sorted({_numbers(row["setting"])[0] for row in rows})
+    colours = {model: f"C{i}" for i, model in enumerate(models)}
+    styles = dict(zip(pairs, itertools.cycle(("-", "--", ":", "-.")), strict=False))
+    for model, count in itertools.product(models, pairs):
+        own = [row for row in rows if (row["model"], _numbers(row["setting"])[0]) == (model, count)]
+        points = sorted((row["d_model"], row["accuracy"]) for row in own)
+        if points:
+            panel.plot(*zip(*points, strict=True), marker=".", color=colours[model], linestyle=styles[count])
+    keys = [Line2D([], [], color=colours[model], label=model) for model in models]
+    keys += [Line2D([], [], color="0.3", linestyle=styles[count], label=f"{count} pairs") for count in pairs]
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(sorted({row["d_model"] for row in rows}))
+    panel.xaxis.set_major_formatter("{x:.0f}")
+    panel.set(ylim=(0, 1.03), xlabel="d_model")
+    panel.legend(handles=keys, fontsize=6)
