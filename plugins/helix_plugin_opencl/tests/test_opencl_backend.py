@@ -47,7 +47,7 @@ def card():
     backend = create("backend", "opencl")
     device = backend.arrays = OpenCLDevice(backend.arrays.cl)
     device.namespace = Namespace(device)
-    device.vectors, device.rows, device.width, device.lanes = False, 64, 64, 4
+    device.vectors, device.rows, device.apart, device.width, device.lanes = False, 64, 64, 64, 4
     return backend
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from helix_plugin_webgpu import probe as probing
-from helix_plugin_webgpu.dialect import expanded
+from helix_plugin_webgpu.dialect import FOUR, expanded
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="manifests are Linux's")
 
@@ -62,3 +62,9 @@ def test_no_driver_says_what_to_install(monkeypatch):
 def test_macros_are_expanded_inside_out():
     text = "STOREV(y, at, exp_v_(LOADV(x, at + f(1, 2)) * splat_(s[0])));"
     assert expanded(text) == "y[at] = exp_(x[at + f(1, 2)] * (s[0]));"
+
+
+def test_numbers_of_buffers_that_hold_vectors_are_parts_of_them():
+    text = "STOREV(y, at, LOADV(x, at) * splat_(x[at + s[1]]));"
+    expected = "y[(at) >> 2u] = x[(at) >> 2u] * vec4<f32>(x[(at + s[1]) >> 2u][(at + s[1]) & 3]);"
+    assert expanded(text, FOUR, frozenset("xy")) == expected

@@ -52,8 +52,9 @@ class Device(ABC):
     name       what its driver calls it
     lanes      floats of a `vec` that suit it
     width      items of a work-group that suit it
-    rows       items that share a row in reductions; 1 where items run one by one
-    vectors    items run one by one, and explicit vectors make them fast
+    rows       items that share a row in reductions; 1 where each has its own
+    apart      items of a work-group that each walk through time, or along a row, by themselves
+    vectors    a processor's driver: items take vectors of channels, and no work is shared through a work-group
     """
 
     kind: str = "gpu"
@@ -61,6 +62,7 @@ class Device(ABC):
     lanes: int = 4
     width: int = 64
     rows: int = 64
+    apart: int = 64
     vectors: bool = False
     max_buffers: int = 8
     max_bytes: int = 1 << 31

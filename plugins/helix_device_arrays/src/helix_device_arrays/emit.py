@@ -120,8 +120,9 @@ class Emitter:
             if axis == axes[0]:
                 lines.append(f"let i{axis}: i32 = {rest};")
             else:
-                lines.append(f"let i{axis}: i32 = {rest} % P.n{axis};")
+                # One division: processors' drivers do it float by float.
                 lines.append(f"let r{axis}: i32 = {rest} / P.n{axis};")
+                lines.append(f"let i{axis}: i32 = {rest} - r{axis} * P.n{axis};")
                 rest = f"r{axis}"
         return lines
 

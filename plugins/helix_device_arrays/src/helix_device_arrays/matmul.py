@@ -1,15 +1,19 @@
-"""Matrix products: tiles in shared memory on graphics cards, panels of columns in vectors on processors."""
+"""Matrix products: tiles in shared memory on graphics cards; on processors, panels of columns where items run one by
+one, and `blocks` where they run side by side.
+"""
 
 from __future__ import annotations
 
 import functools
 
 from helix_device_arrays.array import Array
+from helix_device_arrays.batches import BATCH, batches
+from helix_device_arrays.blocks import by_blocks
 from helix_device_arrays.device import Buffer, Device
 from helix_device_arrays.dtypes import float32
 from helix_device_arrays.nodes import Const, Leaf
 from helix_device_arrays.program import Binding, Program
-from helix_device_arrays.views import Shape, View, broadcast_shapes, collapsed, size_of
+from helix_device_arrays.views import Shape, View, broadcast_shapes, size_of
 
 TILE, DEPTH = 64, 16
 ROWS = 6
@@ -36,6 +40,8 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     if depth == 0 or rows * size_of(batch) == 0 or columns == 0:
         return Array(device, Const(0.0, (*batch, rows, columns), float32))
     a, b = a.astype(float32), b.astype(float32)
+    if device.vectors and device.apart > 1:
+        return by_blocks(a, b, bias, batch)
     if rows <= NARROW and not (device.vectors and b.leaf().view.strides[-1] == 1 and rows > 1):
         right = b.permute((*range(b.ndim - 2), b.ndim - 1, b.ndim - 2))
         found = (a[..., :, None, :] * right[..., None, :, :]).reduced("sum", -1, False)
@@ -53,23 +59,6 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     out = Leaf(device.allocate(4 * size_of(batch) * rows * columns), View.of((*batch, rows, columns)), float32)
     _by_tiles(device, left, right_leaf, out, added, batch)
     return Array(device, out)
-
-
-def _batches(views: list[View], batch: Shape) -> tuple[list[int], list[list[int]]]:
-    """Sizes of the batch's merged axes, three of them, and the strides of every view along them."""
-    heads = [View(batch, v.strides[: len(batch)]) for v in views]
-    sizes, strides, _ = collapsed(heads, len(batch)) if batch else ([], [[] for _ in views], 0)
-    assert len(sizes) <= 3, "more than three batch axes that cannot be walked as one"
-    lead = 3 - len(sizes)
-    return [1] * lead + sizes, [[0] * lead + own for own in strides]
-
-
-BATCH = """
-let at2: i32 = batch % P.n2;
-let at1: i32 = (batch / P.n2) % P.n1;
-let at0: i32 = batch / (P.n2 * P.n1);
-let a0: i32 = P.ao + at0 * P.a0 + at1 * P.a1 + at2 * P.a2;
-"""
 
 
 @functools.cache
@@ -136,7 +125,7 @@ for (var k0: i32 = 0; k0 < P.depth; k0 = k0 + {DEPTH}) {{
 
 def _by_tiles(device: Device, a: Leaf, b: Leaf, out: Leaf, bias: Leaf | None, batch: Shape) -> None:
     rows, depth, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-    sizes, (along_a, along_b) = _batches([a.view, b.view], batch)
+    sizes, (along_a, along_b) = batches([a.view, b.view], batch)
     tiles, row_tiles = -(-columns // TILE), -(-rows // TILE)
     params = [
         rows, depth, columns, tiles, row_tiles, *sizes,
@@ -224,10 +213,10 @@ def _by_panels(device: Device, a: Leaf, b: Leaf, bias: Leaf | None, batch: Shape
     wide = 2 * device.lanes
     panels = -(-columns // wide)
     copy: Buffer = device.allocate(4 * size_of(inner) * panels * depth * wide)
-    sizes, (along,) = _batches([view], inner)
+    sizes, (along,) = batches([view], inner)
     params = [depth, panels, columns, *sizes, view.offset, *along, *view.strides[-2:]]
     device.launch(_packing(wide), [copy, b.buffer], params, panels * size_of(inner))
-    sizes, (along,) = _batches([a.view], batch)
+    sizes, (along,) = batches([a.view], batch)
     params = [rows, depth, panels, int(own), *sizes, a.view.offset, *along, *a.view.strides[-2:]]
     params.append(bias.view.offset if bias else 0)
     whole = View.of((*batch, rows, panels * wide))

@@ -4,8 +4,9 @@ A body uses `let`/`var` with explicit types, C-like `for`/`if` with parentheses,
 `select(if_false, if_true, condition)`, `workgroupBarrier()`, and the functions of a dialect's prelude, whose names end
 in "_" (`isnan_(x)`: drivers may take `x != x` for false).
 `group` and `lane` are the number of the work-group and of the item in it, `P` holds the integer parameters.
-`vec` is a vector of `lanes` floats: `LOADV(buffer, index)`, `STOREV(buffer, index, value);`, `splat_(x)`, `sum_(v)`,
-`exp_v_(v)`. `dot4_(a, b)` is the sum of four products of signed bytes in two words, `round_` rounds ties to even.
+`vec` is a vector of `lanes` floats: `LOADV(buffer, index)`, `STOREV(buffer, index, value);` (with an index that `lanes`
+divides), `splat_(x)`, `vec_(x0, x1, ...)`, `at_(v, i)`, `sum_(v)`, `exp_v_(v)`. `dot4_(a, b)` is the sum of four
+products of signed bytes in two words, `round_` rounds ties to even.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ fn min_(a: f32, b: f32) -> f32 {
   return select(select(b, a, a < b), a, isnan_(a));
 }
 fn sigmoid_(x: f32) -> f32 {
-  return 0.5f * tanh_(0.5f * x) + 0.5f;
+  return 1.0f / (1.0f + exp_(-x));
 }
 """
 """Functions of the prelude that every dialect gets in the kernel language."""

@@ -19,7 +19,7 @@ def forward(
     """y (B, L, D), the last state (B, D, N), and the states that chunks start from, for `backward`."""
     rates, h = A.T, mx.swapaxes(start, 1, 2)
     starts, ys = [], []
-    for piece in _pieces(u.shape, A.shape[1]):
+    for piece in pieces(u.shape, A.shape[1]):
         starts.append(h)
         dt, x, b, c, new = _cut(piece, ys[-1:], u, delta, B, C, reset)
         _, states = _states(dt, dt * x, rates, b, h, new)
@@ -43,15 +43,15 @@ def backward(
     rates, g = A.T, mx.swapaxes(to_last, 1, 2)
     to_rates = mx.zeros_like(rates)
     parts: list[tuple[Array, ...]] = []
-    pieces = _pieces(u.shape, A.shape[1])
-    for index in reversed(range(len(pieces))):
+    chunks = pieces(u.shape, A.shape[1])
+    for index in reversed(range(len(chunks))):
         after = [to_rates, *parts[-1]] if parts else []
-        dt, x, b, c, new = _cut(pieces[index], after, u, delta, B, C, reset)
+        dt, x, b, c, new = _cut(chunks[index], after, u, delta, B, C, reset)
         h = starts[index]
         added = dt * x
         decays, states = _states(dt, added, rates, b, h, new)
         before = [h, *states[:-1]]
-        out = mx.swapaxes(to_y[:, pieces[index]], 0, 1)[:, :, None, :]
+        out = mx.swapaxes(to_y[:, chunks[index]], 0, 1)[:, :, None, :]
         into = out * c[..., None]
         # g_t: the gradient of the state after step t.
         gs: list[Array] = []
@@ -76,7 +76,8 @@ def backward(
     return to_u, to_delta, to_rates.T, to_b, to_c, mx.swapaxes(g, 1, 2)
 
 
-def _pieces(shape: tuple[int, ...], states: int) -> list[slice]:
+def pieces(shape: tuple[int, ...], states: int) -> list[slice]:
+    """The steps of the chunks."""
     batch, length, channels = shape
     steps = min(max(CHUNK_NUMBERS // max(batch * channels * states, 1), 8), 64)
     return [slice(begin, begin + steps) for begin in range(0, length, steps)]

@@ -7,9 +7,11 @@ from typing import Any
 
 import mlx.core as mx
 
+from helix_core.ops import OPS
 from helix_core.ops._array import valid_steps
 from helix_core.ops.attention import cache_sources, cached_positions
 from helix_plugin_metal.device import on_cpu
+from helix_plugin_metal.elementwise import silu
 from helix_plugin_metal.namespace import xp
 
 Array = Any
@@ -39,6 +41,23 @@ def softmax(x: Array) -> Array:
 def cross_entropy(logits: Array, targets: Array) -> Array:
     """logits (..., V), targets (...) -> nats (...), in float32."""
     return mx.fast.cross_entropy(logits, targets)
+
+
+def causal_conv1d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    initial_state: Array | None = None,
+    reset: Array | None = None,
+    lengths: Array | None = None,
+    *,
+    activation: str = "none",
+) -> tuple[Array, Array]:
+    """The op `causal_conv1d`: its reference, but for the activation, of which `tanh` is most on MLX's CPU device."""
+    late = activation == "silu"
+    given = x, weight, bias, initial_state, reset, lengths
+    y, last = OPS["causal_conv1d"].reference(xp, *given, activation="none" if late else activation)
+    return (silu(y) if late else y), last
 
 
 def attention(

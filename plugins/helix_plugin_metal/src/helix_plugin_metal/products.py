@@ -1,5 +1,6 @@
-"""Matrix products for MLX's CPU device, whose BLAS under Linux is several times as fast where the right factor's rows
-are contiguous. A weight's are not: products with it are with its transpose. Copying it costs a hundredth of them.
+"""Matrix products for MLX's CPU device: NumPy's, of the same memory; small ones, and those in compiled functions, are
+MLX's own. Its BLAS under Linux is several times as fast where the right factor's rows are contiguous. A weight's are
+not: products with it are with its transpose. Copying it costs a hundredth of them.
 """
 
 from __future__ import annotations
@@ -7,10 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from helix_plugin_metal.device import on_cpu
+from helix_plugin_metal.host import numbers
 
 Array = Any
+LARGE = 1 << 18
+"""Multiplications from which on it pays to wait for the factors."""
 FEW_ROWS = 12
 """Up to here, a copy of the right factor costs more than it saves."""
 
@@ -37,7 +42,15 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
+    found = numbers(a, b) if a.size * b.shape[-1] >= LARGE else None
+    if found is not None:
+        return mx.array(np.matmul(*map(_for_blas, found)))
     return mx.matmul(a, b if a.shape[-2] <= FEW_ROWS else mx.contiguous(b))
+
+
+def _for_blas(x: np.ndarray) -> np.ndarray:
+    """A copy if neither rows nor columns are contiguous: NumPy would then multiply by itself."""
+    return x if x.itemsize in x.strides[-2:] else np.ascontiguousarray(x)
 
 
 @mx.custom_function
@@ -48,7 +61,7 @@ def _linear(x: Array, weight: Array) -> Array:
 @_linear.vjp
 def _linear_backward(primals: Any, gradient: Array, _: Array) -> tuple[Array, Array]:
     x, weight = primals
-    return mx.matmul(gradient, weight), mx.matmul(mx.contiguous(gradient).T, mx.contiguous(x))
+    return _matmul(gradient, weight), _matmul(gradient.T, x)
 
 
 @mx.custom_function
@@ -59,8 +72,8 @@ def _matmul(a: Array, b: Array) -> Array:
 @_matmul.vjp
 def _matmul_backward(primals: Any, gradient: Array, _: Array) -> tuple[Array, Array]:
     a, b = primals
-    to_a = _product(gradient, mx.swapaxes(b, -1, -2))
-    to_b = _product(mx.swapaxes(a, -1, -2), gradient)
+    to_a = _matmul(gradient, mx.swapaxes(b, -1, -2))
+    to_b = _matmul(mx.swapaxes(a, -1, -2), gradient)
     return _summed(to_a, a.shape), _summed(to_b, b.shape)
 
 

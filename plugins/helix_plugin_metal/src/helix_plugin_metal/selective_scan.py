@@ -1,5 +1,5 @@
-"""Mamba's scan: Metal kernels on Apple's GPUs, chunks of array operations elsewhere; states are computed again in the
-backward pass."""
+"""Mamba's scan: Metal kernels on Apple's GPUs, chunks of steps elsewhere, forwards in NumPy on MLX's CPU device; states
+are computed again in the backward pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from helix_plugin_metal import chunked_scan, metal_scan
+from helix_plugin_metal import chunked_scan, host_scan, metal_scan
 from helix_plugin_metal.checked import on_metal_gpu, right_here
 from helix_plugin_metal.elementwise import silu, softplus
 
@@ -55,7 +55,9 @@ def selective_scan(
 @mx.custom_function
 def _scan(u: Array, delta: Array, A: Array, B: Array, C: Array, start: Array, *reset: Array) -> tuple[Array, ...]:
     """y (B, L, D) of C and the states alone, the last state (B, D, N), and what the backward pass starts from."""
-    return _how(A).forward(u, delta, A, B, C, start, *(reset or (None,)))
+    how, given = _how(A), (u, delta, A, B, C, start, *(reset or (None,)))
+    found = host_scan.forward(*given) if how is chunked_scan else None
+    return how.forward(*given) if found is None else found
 
 
 @_scan.vjp

@@ -32,9 +32,9 @@ class OpenCLDevice(Device):
         self.halves = "cl_khr_fp16" in device.extensions
         most = device.max_work_group_size
         if self.kind == "cpu":
-            self.vectors, self.lanes, self.rows, self.width = True, 8, 1, min(256, most)
+            self.vectors, self.lanes, self.rows, self.apart, self.width = True, 8, 1, 1, min(256, most)
         else:
-            self.lanes, self.rows, self.width = 4, min(64, most), min(128, most)
+            self.lanes, self.rows, self.apart, self.width = 4, min(64, most), min(64, most), min(128, most)
         self._context = cl.Context([device])
         self._queue = cl.CommandQueue(self._context)
 

@@ -43,7 +43,7 @@ int dot4_(int a, int b) {
 """
 
 VECTORS = """
-#define sigmoid_v_(v) (0.5f * tanh(0.5f * (v)) + 0.5f)
+#define sigmoid_v_(v) (1.0f / (1.0f + exp_v_(-(v))))
 #define silu_v_(v) ((v) * sigmoid_v_(v))
 #define log1p_v_(v) log1p(v)
 #define abs_v_(v) fabs(v)

@@ -34,13 +34,16 @@ ORDER = {"DiscreteGPU": 0, "IntegratedGPU": 1, "VirtualGPU": 2, "CPU": 4}
 class WebGPUDevice(Device):
     """An adapter's device and its queue; programs are recorded and sent off together."""
 
-    lanes, rows, width, vectors = 1, 64, 64, False
+    lanes, rows, apart, width = 4, 64, 64, 64
 
     def __init__(self, adapter: Any) -> None:
         super().__init__()
         self.adapter = adapter
         self.name = adapter.info["device"] or adapter.info["description"]
         self.kind = "cpu" if adapter.info["adapter_type"] == "CPU" else "gpu"
+        self.vectors = self.kind == "cpu"
+        if self.vectors:
+            self.apart = 8  # a vector of the processor has one float of each
         self.halves = "shader-f16" in adapter.features
         limits = {name: adapter.limits[name] for name in WANTED}
         features = ["shader-f16"] if self.halves else []

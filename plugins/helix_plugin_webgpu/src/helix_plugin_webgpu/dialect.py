@@ -7,28 +7,40 @@ from collections.abc import Callable
 
 from helix_device_arrays.program import COMMON, Binding, Program
 
-MACROS: dict[str, Callable[..., str]] = {
-    "LOADV": lambda buffer, i: f"{buffer}[{i}]",
-    "STOREV": lambda buffer, i, v: f"{buffer}[{i}] = {v}",
+Macros = dict[str, Callable[..., str]]
+
+ALWAYS: Macros = {
     "LOADH": lambda buffer, i: f"f32({buffer}[{i}])",
     "STOREH": lambda buffer, i, v: f"{buffer}[{i}] = f16({v})",
     "LOADB": lambda buffer, i: f"(({buffer}[({i}) >> 2u] >> ((u32({i}) & 3u) * 8u)) & 255)",
     "round_": lambda x: f"round({x})",
-    "splat_": lambda x: f"({x})",
-    "sum_": lambda v: f"({v})",
-    "at_": lambda v, i: f"({v})",
     "abs_": lambda x: f"abs({x})",
     "mul_": lambda a, b: f"({a} * {b})",
     "float_": lambda x: f"bitcast<f32>({x})",
     "fmod_": lambda a, b: f"({a} - floor({a} / {b}) * {b})",
-    "exp_v_": lambda v: f"exp_({v})",
-    "log1p_v_": lambda v: f"log1p_({v})",
     "abs_v_": lambda v: f"abs({v})",
     "max_v_": lambda a, b: f"max({a}, {b})",
-    "sigmoid_v_": lambda v: f"sigmoid_({v})",
-    "silu_v_": lambda v: f"silu_({v})",
-    "softplus_v_": lambda v: f"softplus_({v})",
 }
+MAPPED = ("exp", "log1p", "sigmoid", "silu", "softplus")
+"""Functions of a float that a vector has for each of its own."""
+ONE: Macros = ALWAYS | {
+    "LOADV": lambda buffer, i: f"{buffer}[{i}]",
+    "STOREV": lambda buffer, i, v: f"{buffer}[{i}] = {v}",
+    "splat_": lambda x: f"({x})",
+    "vec_": lambda x: f"({x})",
+    "sum_": lambda v: f"({v})",
+    "at_": lambda v, i: f"({v})",
+}
+"""Where a `vec` is a float."""
+ONE |= {f"{name}_v_": f"{name}_({{}})".format for name in MAPPED}
+FOUR: Macros = ALWAYS | {
+    "LOADV": lambda buffer, i: f"{buffer}[({i}) >> 2u]",
+    "STOREV": lambda buffer, i, v: f"{buffer}[({i}) >> 2u] = {v}",
+    "splat_": lambda x: f"vec4<f32>({x})",
+    "vec_": lambda *x: f"vec4<f32>({', '.join(x)})",
+    "at_": lambda v, i: f"({v})[{i}]",
+}
+"""Where a `vec` is four floats: buffers that are read or written in vectors consist of them."""
 
 PRELUDE = """
 fn isnan_(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
@@ -39,7 +51,7 @@ fn dot4_(a: i32, b: i32) -> i32 {
        + ((a << 8u) >> 24u) * ((b << 8u) >> 24u) + (a >> 24u) * (b >> 24u);
 }
 fn exp_(x: f32) -> f32 {
-  let n: f32 = round(clamp(x, -104.0f, 89.0f) * 1.44269504f);
+  let n: f32 = round(x * 1.44269504f);
   let r: f32 = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   var p: f32 = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -49,7 +61,7 @@ fn exp_(x: f32) -> f32 {
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
   let e: i32 = i32(n);
-  let h: i32 = e / 2;
+  let h: i32 = e >> 1u;
   p = p * bitcast<f32>((h + 127) << 23u) * bitcast<f32>((e - h + 127) << 23u);
   return select(select(select(p, 0.0f, x < -104.0f), inf_(), x > 88.75f), x, isnan_(x));
 }
@@ -115,27 +127,44 @@ fn pow_(a: f32, b: f32) -> f32 { return select(exp_(b * log_(a)), 1.0f, b == 0.0
 
 REST = """
 fn silu_(x: f32) -> f32 { return x * sigmoid_(x); }
-fn softplus_(x: f32) -> f32 { return log1p_(exp_(-abs(x))) + max(x, 0.0f); }
+fn softplus_(x: f32) -> f32 {
+  // log1p of 0 to 1 without a branch: 2 artanh(t / (2 + t)).
+  let t: f32 = exp_(-abs(x));
+  let s: f32 = t / (2.0f + t);
+  let z: f32 = s * s;
+  let more: f32 = 0.14285714f + z * (0.11111111f + z * (0.09090909f + z * (0.07692308f + z * 0.06666667f)));
+  return max(x, 0.0f) + 2.0f * s * (1.0f + z * (0.33333333f + z * (0.2f + z * more)));
+}
 """
 
-_MACRO = re.compile(r"\b(" + "|".join(MACROS) + r")\(")
+VECTORS = "fn sum_(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }\n" + "\n".join(
+    f"fn {f}_v_(v: vec4<f32>) -> vec4<f32> {{ return vec4<f32>({f}_(v.x), {f}_(v.y), {f}_(v.z), {f}_(v.w)); }}"
+    for f in MAPPED
+)
 
 
-def expanded(text: str) -> str:
-    """Replace the macros, innermost arguments first."""
-    found = _MACRO.search(text)
-    if found is None:
-        return text
-    arguments, begin, depth, at = [], found.end(), 1, found.end()
-    while depth:
-        mark = text[at]
-        depth += (mark in "([") - (mark in ")]")
-        if (mark == "," and depth == 1) or depth == 0:
-            arguments.append(expanded(text[begin:at].strip()))
-            begin = at + 1
-        at += 1
-    value = MACROS[found[1]](*(a for a in arguments if a))
-    return text[: found.start()] + value + expanded(text[at:])
+def expanded(text: str, macros: Macros = ONE, vectors: frozenset[str] = frozenset()) -> str:
+    """Replace macros, innermost arguments first, and single floats of `vectors`, buffers of four floats in one."""
+    names = [f"{name}\\(" for name in macros] + [f"{name}\\[" for name in vectors]
+    pattern = re.compile(rf"\b(?:{'|'.join(names)})")
+    parts, done = [], 0
+    while found := pattern.search(text, done):
+        arguments, begin, depth, at = [], found.end(), 1, found.end()
+        while depth:
+            mark = text[at]
+            depth += (mark in "([") - (mark in ")]")
+            if (mark == "," and depth == 1) or depth == 0:
+                arguments.append(expanded(text[begin:at].strip(), macros, vectors))
+                begin = at + 1
+            at += 1
+        name = found[0][:-1]
+        if found[0].endswith("["):
+            value = f"{name}[({arguments[0]}) >> 2u][({arguments[0]}) & 3]"
+        else:
+            value = macros[name](*(a for a in arguments if a))
+        parts += [text[done : found.start()], value]
+        done = at
+    return "".join([*parts, text[done:]])
 
 
 def kind(binding: Binding) -> str:
@@ -146,20 +175,24 @@ def kind(binding: Binding) -> str:
 def source(program: Program) -> str:
     """The whole text of a program in WGSL; its entry point is `main`."""
     halves = any(b.stored == "f16" for b in program.buffers)
+    four = program.lanes == 4
+    assert four or program.lanes == 1
+    vectors = frozenset(re.findall(r"\b(?:LOADV|STOREV)\((\w+)", program.body) if four else ())
     bindings = "\n".join(
-        f"@group(0) @binding({i}) var<storage, {'read_write' if b.writes else 'read'}> {b.name}: array<{kind(b)}>;"
+        f"@group(0) @binding({i}) var<storage, {'read_write' if b.writes else 'read'}> {b.name}: "
+        f"array<{'vec4<f32>' if b.name in vectors else kind(b)}>;"
         for i, b in enumerate(program.buffers)
     )
     fields = "".join(f"  {name}: i32,\n" for name in ("groups", "infinity", *program.params))
     shared = "\n".join(f"var<workgroup> {name}: array<{kind}, {count}>;" for name, kind, count in program.shared)
-    body = re.sub(r"\bvec\b", "f32", expanded(program.body))
+    body = re.sub(r"\bvec\b", "vec4<f32>" if four else "f32", expanded(program.body, FOUR if four else ONE, vectors))
     return f"""{"enable f16;" if halves else ""}
 struct Params {{
 {fields}}}
 {bindings}
 @group(0) @binding({len(program.buffers)}) var<uniform> P: Params;
 {shared}
-{PRELUDE}{expanded(COMMON)}{REST}
+{PRELUDE}{expanded(COMMON)}{REST}{VECTORS if four else ""}
 @compute @workgroup_size({program.width}, 1, 1)
 fn main(@builtin(workgroup_id) place: vec3<u32>, @builtin(num_workgroups) extent: vec3<u32>,
         @builtin(local_invocation_id) own: vec3<u32>) {{

@@ -12,8 +12,6 @@ from helix_device_arrays.dtypes import int32
 from helix_device_arrays.kernels.common import buffer_of, fresh, items, lanes_for, read, written
 from helix_device_arrays.program import Binding, Program
 
-WIDTH = 1
-
 
 @functools.cache
 def _attention(lanes: int, width: int, d_key: int, d_value: int, placed: bool, cached: bool, padded: bool) -> Program:
@@ -128,7 +126,7 @@ def attention(
     if cached and position is None:
         position = xp.broadcast_to(xp.arange(length)[None], (batch, length))
     if device.vectors:
-        lanes, width = lanes_for(device, d_key, d_value), WIDTH
+        lanes, width = lanes_for(device, d_key, d_value), device.apart
     else:
         lanes, width = 1, device.width
     y = fresh(device, (batch, length, heads, d_value))

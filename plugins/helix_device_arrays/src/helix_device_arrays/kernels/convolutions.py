@@ -41,10 +41,11 @@ def _short(lanes: int, width: int, marked: bool, bias: bool, before: bool, silu:
 let item: i32 = group * {width} + lane;
 if (item >= P.count) {{ return; }}
 let chunks: i32 = P.channels / {lanes};
-let c: i32 = (item % chunks) * {lanes};
-let t: i32 = (item / chunks) % P.length;
-let b: i32 = item / (chunks * P.length);
-let at: i32 = (b * P.length + t) * P.channels + c;
+let step: i32 = item / chunks;
+let c: i32 = (item - step * chunks) * {lanes};
+let b: i32 = step / P.length;
+let t: i32 = step - b * P.length;
+let at: i32 = step * P.channels + c;
 {padded}
 var sum: vec = {"LOADV(bias, c)" if bias else "splat_(0.0f)"};
 for (var j: i32 = 0; j <= P.kept; j = j + 1) {{

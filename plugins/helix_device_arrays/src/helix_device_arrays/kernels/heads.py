@@ -21,7 +21,6 @@ from helix_device_arrays.kernels.common import (
 )
 from helix_device_arrays.program import Program
 
-WIDTH = 1
 ROOM = 32
 """Keys are held in multiples of it, so that models with other numbers of them share a program."""
 
@@ -90,11 +89,10 @@ def _run(
     decay = decay.broadcast((batch, length, heads, keys))
     y, state = fresh(device, v.shape), started(device, initial_state, (batch, heads, keys, values))
     lanes = lanes_for(device, values) if device.vectors else 1
-    width = WIDTH if device.vectors else device.rows
-    program = _heads(lanes, width, -(-keys // ROOM) * ROOM, code is not None, change is not None)
+    program = _heads(lanes, device.apart, -(-keys // ROOM) * ROOM, code is not None, change is not None)
     buffers = [y.buffer, state.buffer, *map(buffer_of, (r, decay, k, v, *(change or ())))]
     count = batch * heads * values // lanes
-    device.launch(program, buffers, [count, values, heads, length, keys], items(count, width))
+    device.launch(program, buffers, [count, values, heads, length, keys], items(count, device.apart))
     return Array(device, y), Array(device, state)
 
 

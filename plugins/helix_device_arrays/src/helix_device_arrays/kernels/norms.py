@@ -11,16 +11,15 @@ from helix_device_arrays.nodes import Leaf
 from helix_device_arrays.program import Program
 from helix_device_arrays.views import size_of
 
-OWN = 1
-"""Items of a work-group where each has a row of its own."""
-
 
 class Rows:
-    """The frame of a kernel over rows of `P.over` numbers: loops over a row's vectors, and sums of what items found."""
+    """The frame of a kernel over rows of `P.over` numbers: loops over a row's vectors, and sums of what items found.
 
-    def __init__(self, lanes: int, shared: int) -> None:
-        self.lanes, self.shared = lanes, shared
-        self.width = shared if shared > 1 else OWN
+    `width` items of a work-group share a row, or have one each.
+    """
+
+    def __init__(self, lanes: int, width: int, together: bool) -> None:
+        self.lanes, self.width, self.shared = lanes, width, width if together else 1
 
     def loop(self, body: str) -> str:
         first, step = (f"lane * {self.lanes}", self.shared * self.lanes) if self.shared > 1 else ("0", self.lanes)
@@ -35,28 +34,29 @@ class Rows:
             text = f"let row: i32 = group * P.over;\n{body}"
             shared: tuple[tuple[str, str, int], ...] = (("part", "f32", self.shared),)
         else:
-            begin = f"let item: i32 = group * {OWN} + lane;\nif (item < P.count) {{\nlet row: i32 = item * P.over;"
-            text = f"{begin}\n{body}\n}}"
+            begin = f"let item: i32 = group * {self.width} + lane;\nif (item < P.count) {{"
+            text = f"{begin}\nlet row: i32 = item * P.over;\n{body}\n}}"
             shared = ()
         buffers = (*written(*outputs), *read(*inputs))
         return Program(name, buffers, ("count", "over"), text, self.width, self.lanes, shared)
 
 
-def _rows(device: Device, over: int) -> tuple[int, int]:
-    return lanes_for(device, over), device.rows
+def _rows(device: Device, over: int) -> tuple[int, int, bool]:
+    lanes = lanes_for(device, over)
+    return (lanes, device.apart, False) if device.vectors else (lanes, device.rows, True)
 
 
-def _launch(device: Device, program: Program, outputs: list[Leaf], inputs: list[Array], shared: int) -> None:
+def _launch(device: Device, program: Program, outputs: list[Leaf], inputs: list[Array]) -> None:
     shape = outputs[0].shape
     count = size_of(shape[:-1])
-    groups = count if shared > 1 else items(count, OWN)
+    groups = count if program.shared else items(count, program.width)
     buffers = [*(o.buffer for o in outputs), *map(buffer_of, inputs)]
     device.launch(program, buffers, [count, shape[-1]], groups)
 
 
 @functools.cache
-def _rms_norm(lanes: int, shared: int, adds: bool, eps: float) -> Program:
-    rows = Rows(lanes, shared)
+def _rms_norm(lanes: int, width: int, together: bool, adds: bool, eps: float) -> Program:
+    rows = Rows(lanes, width, together)
     value = "LOADV(x, row + j) + LOADV(residual, row + j)" if adds else "LOADV(x, row + j)"
     kept = "STOREV(total, row + j, v);" if adds else ""
     again = "LOADV(total, row + j)" if adds else "LOADV(x, row + j)"
@@ -73,23 +73,23 @@ def _rms_norm(lanes: int, shared: int, adds: bool, eps: float) -> Program:
 
 def rms_norm(x: Array, weight: Array, *, eps: float = 1e-5) -> Array:
     """The op `rms_norm`."""
-    lanes, shared = _rows(x.device, x.shape[-1])
+    how = _rows(x.device, x.shape[-1])
     y = fresh(x.device, x.shape)
-    _launch(x.device, _rms_norm(lanes, shared, False, eps), [y], [x, weight], shared)
+    _launch(x.device, _rms_norm(*how, False, eps), [y], [x, weight])
     return Array(x.device, y)
 
 
 def add_rms_norm(x: Array, residual: Array, weight: Array, *, eps: float = 1e-5) -> tuple[Array, Array]:
     """The op `add_rms_norm`."""
-    lanes, shared = _rows(x.device, x.shape[-1])
+    how = _rows(x.device, x.shape[-1])
     y, total = fresh(x.device, x.shape), fresh(x.device, x.shape)
-    _launch(x.device, _rms_norm(lanes, shared, True, eps), [y, total], [x, residual, weight], shared)
+    _launch(x.device, _rms_norm(*how, True, eps), [y, total], [x, residual, weight])
     return Array(x.device, y), Array(x.device, total)
 
 
 @functools.cache
-def _layer_norm(lanes: int, shared: int, bias: bool, eps: float) -> Program:
-    rows = Rows(lanes, shared)
+def _layer_norm(lanes: int, width: int, together: bool, bias: bool, eps: float) -> Program:
+    rows = Rows(lanes, width, together)
     add = " + LOADV(bias, j)" if bias else ""
     body = f"""
   var some: vec = splat_(0.0f);
@@ -108,16 +108,16 @@ def _layer_norm(lanes: int, shared: int, bias: bool, eps: float) -> Program:
 
 def layer_norm(x: Array, weight: Array, bias: Array | None = None, *, eps: float = 1e-5) -> Array:
     """The op `layer_norm`."""
-    lanes, shared = _rows(x.device, x.shape[-1])
+    how = _rows(x.device, x.shape[-1])
     y = fresh(x.device, x.shape)
     inputs = [x, weight, *([] if bias is None else [bias])]
-    _launch(x.device, _layer_norm(lanes, shared, bias is not None, eps), [y], inputs, shared)
+    _launch(x.device, _layer_norm(*how, bias is not None, eps), [y], inputs)
     return Array(x.device, y)
 
 
 @functools.cache
-def _softmax(lanes: int, shared: int) -> Program:
-    rows = Rows(lanes, shared)
+def _softmax(lanes: int, width: int, together: bool) -> Program:
+    rows = Rows(lanes, width, together)
     largest = "let v: f32 = x[row + j + i]; top = max_(top, v);"
     body = f"""
   var top: f32 = -inf_();
@@ -133,7 +133,7 @@ def _softmax(lanes: int, shared: int) -> Program:
 
 def softmax(x: Array) -> Array:
     """The op `softmax`."""
-    lanes, shared = _rows(x.device, x.shape[-1])
+    how = _rows(x.device, x.shape[-1])
     y = fresh(x.device, x.shape)
-    _launch(x.device, _softmax(lanes, shared), [y], [x], shared)
+    _launch(x.device, _softmax(*how), [y], [x])
     return Array(x.device, y)

@@ -25,9 +25,6 @@ from helix_device_arrays.kernels.common import (
 from helix_device_arrays.nodes import Const, Leaf
 from helix_device_arrays.program import Binding, Program
 
-WIDTH = 1
-"""Items of a work-group where items run one by one: several would keep their states in memory side by side."""
-
 
 def _marked(marked: bool, on_padding: str, on_reset: str) -> str:
     if not marked:
@@ -68,7 +65,7 @@ def _launch(device: Device, program: Program, buffers: list[Buffer], shape: tupl
 
 def _widths(device: Device, channels: int) -> tuple[int, int]:
     """Lanes and items of a work-group; on graphics cards, items next to each other read next to each other."""
-    return (lanes_for(device, channels), WIDTH) if device.vectors else (1, device.rows)
+    return (lanes_for(device, channels) if device.vectors else 1), device.apart
 
 
 @functools.cache
@@ -113,29 +110,39 @@ def _selective_scan(
     lanes: int, width: int, states: int, marked: bool, skip: bool, gate: bool, bias: bool, softplus: bool
 ) -> Program:
     few = states <= UNROLLED
+    # Items that run in vectors of the processor load each float for themselves: a vector of floats is one load.
+    wide = few and lanes > 1 and width > 1 and states % lanes == 0
+    place = f"(b * {states} + [n]) * P.channels + c"
 
     def every(text: str) -> str:
-        """`text` for every state n, whose value is h[n]."""
-        if few:
-            return "\n".join(text.replace("h[n]", f"h{n}").replace("(n)", f"{n}") for n in range(states))
-        return f"for (var n: i32 = 0; n < {states}; n = n + 1) {{ {text} }}"
+        """`text` for every state [n], whose numbers are h[n], A[n], B[n] and C[n]."""
+        if not few:
+            row = text.replace("A[n]", "LOADV(A, n * P.channels + c)").replace("B[n]", "B[from_ + n]")
+            row = row.replace("C[n]", "C[from_ + n]").replace(" [n]", " n")
+            return f"for (var n: i32 = 0; n < {states}; n = n + 1) {{ {row} }}"
+        lines = []
+        for n in range(states):
+            line = text.replace("h[n]", f"h{n}").replace("A[n]", f"A{n}").replace(" [n]", f" {n}")
+            for x in "BC":
+                line = line.replace(f"{x}[n]", f"at_({x}{n // lanes}, {n % lanes})" if wide else f"{x}[from_ + {n}]")
+            lines.append(line)
+        return "\n".join(lines)
 
-    place = f"(b * {states} + (n)) * P.channels + c"
     if few:
-        begin = "\n".join(f"var h{n}: vec = LOADV(state, {place.replace('(n)', str(n))});" for n in range(states))
-        begin += "\n".join(f"let A{n}: vec = LOADV(A, {n} * P.channels + c);" for n in range(states))
+        begin = every(f"var h[n]: vec = LOADV(state, {place});\nlet A[n]: vec = LOADV(A, [n] * P.channels + c);")
     else:
         begin = f"var h: array<vec, {states}>;\n{every(f'h[n] = LOADV(state, {place});')}"
-    read_out = "out = out + h[n] * splat_(C[from_ + (n)]);"
-    row = "A(n)" if few else "LOADV(A, (n) * P.channels + c)"
+    begin += "".join(f"\nlet {name}_: vec = LOADV({name}, c);" for name in given([(skip, "D"), (bias, "bias")]))
+    parts = [f"let {x}{i}: vec = LOADV({x}, from_ + {i * lanes});" for x in "BC" for i in range(states // lanes)]
     step = f"""{_marked(marked, "STOREV(y, at, splat_(0.0f));", every("h[n] = splat_(0.0f);"))}
     let v: vec = LOADV(u, at);
-    let d0: vec = LOADV(delta, at){" + LOADV(bias, c)" if bias else ""};
+    let d0: vec = LOADV(delta, at){" + bias_" if bias else ""};
     let d: vec = {"softplus_v_(d0)" if softplus else "d0"};
     let dv: vec = d * v;
     let from_: i32 = (row + t) * {states};
-    var out: vec = {"v * LOADV(D, c)" if skip else "splat_(0.0f)"};
-    {every(f"h[n] = exp_v_(d * {row}) * h[n] + dv * splat_(B[from_ + (n)]); {read_out}")}
+    {" ".join(parts) if wide else ""}
+    var out: vec = {"v * D_" if skip else "splat_(0.0f)"};
+    {every("h[n] = exp_v_(d * A[n]) * h[n] + dv * splat_(B[n]); out = out + h[n] * splat_(C[n]);")}
     STOREV(y, at, {"out * silu_v_(LOADV(z, at))" if gate else "out"});"""
     end = every(f"STOREV(state, {place}, h[n]);")
     extra = given([(skip, "D"), (gate, "z"), (bias, "bias")])
