@@ -4,18 +4,20 @@
     python benchmarks/gpu/bench.py selective_scan ssd --dtype bfloat16
     TRITON_INTERPRET=1 python benchmarks/gpu/bench.py --check-only      # no card: the checks alone
 
-Sides are the kernels that the op table knows and can bind here (ours, torch's own, mamba-ssm, causal-conv1d, fla), and
-torch.compile of the op's reference where that has no loop over time. Every side is first compared with the float64
-definition on the op's own samples; one that fails is not timed, and the run fails. Times are medians between events of
-the card, with its cache cleared in between. The limit of a row is the larger of bytes over the bandwidth of a copy and
-operations over the rate of a matrix product, both measured in the same run; bytes are those of inputs and outputs, read
-or written once, and of their gradients for training.
+Sides are the kernels that the op table knows and can bind here (ours, torch's own, mamba-ssm, causal-conv1d, fla),
+torch.compile of the op's reference where that has no loop over time and, beside `bit_linear`, torch's product with the
+same weights unpacked. Every side is first compared with the float64 definition on the op's own samples; one that fails
+is not timed, and the run fails. Times are medians between events of the card, with its cache cleared in between;
+training is a forward pass and the gradient of its first output. The limit of a row is the larger of bytes over the
+bandwidth of a copy and operations over the rate of a matrix product, both measured in the same run; bytes are those of
+inputs and outputs, read or written once, and of their gradients for training.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,12 @@ from helix_core import create
 from helix_core.errors import HelixError
 from helix_core.ops import OPS
 from helix_core.plugin_system import kernel_descriptors
+from helix_core.ternary import unpack_ternary
 from helix_core.testing.levels.base import as_tuple
 from helix_core.testing.levels.ops import check_values
 
-REFERENCE, COMPILED = "core/reference", "torch.compile"
+REFERENCE, COMPILED, DENSE = "core/reference", "torch.compile", "torch linear"
+UNCHECKED = {COMPILED: "the definition", DENSE: "activations are not rounded"}
 
 
 def sides(backend: Any, op: str, dtype: str) -> dict[str, Any]:
@@ -71,7 +75,17 @@ def ceilings() -> dict[str, float]:
         a = torch.randn(8192, 8192, dtype=getattr(torch, dtype), device="cuda")
         seconds = do_bench(lambda a=a: a @ a, return_mode="median") / 1e3
         found[f"{dtype}_flops_per_s"] = 2 * 8192**3 / seconds
+    whole = torch.ones(8192, 8192, dtype=torch.int8, device="cuda")
+    seconds = do_bench(lambda: torch._int_mm(whole, whole.T), return_mode="median") / 1e3
+    found["int8_flops_per_s"] = 2 * 8192**3 / seconds
     return found
+
+
+def unpacked(backend: Any, work: Work, dtype: str) -> Callable[..., torch.Tensor]:
+    """torch's linear map with the weights of a `bit_linear` in whole numbers of `dtype`."""
+    given = work.arrays(np.random.default_rng(0))
+    weight = backend.asarray(unpack_ternary(given["packed"], given["x"].shape[-1]) * given["scale"], dtype)
+    return lambda x, *rest: torch.nn.functional.linear(x, weight)
 
 
 def traffic(arrays: dict[str, torch.Tensor], outputs: tuple[torch.Tensor, ...]) -> int:
@@ -79,16 +93,13 @@ def traffic(arrays: dict[str, torch.Tensor], outputs: tuple[torch.Tensor, ...]) 
     return sum(a.numel() * a.element_size() for a in (*arrays.values(), *outputs))
 
 
-def measure(backend: Any, work: Work, table: Any, dtype: str, compiled: bool, rates: dict[str, float]) -> dict:
+def measure(backend: Any, work: Work, run: Callable[..., Any], dtype: str, rates: dict[str, float]) -> dict:
     """Milliseconds of a forward and, unless it is decoding, of a forward with backward; how near the limit they are."""
     from triton.testing import do_bench
 
     op = OPS[work.op]
     given = work.arrays(np.random.default_rng(0)).items()
     arrays = {n: backend.asarray(a, "float32" if n == "initial_state" else dtype) for n, a in given}
-    run = getattr(table, work.op)
-    if compiled:
-        run = torch.compile(run, fullgraph=True)
 
     def forward() -> tuple[torch.Tensor, ...]:
         return as_tuple(run(*(arrays.get(n) for n in op.arrays), **work.attrs))
@@ -100,7 +111,7 @@ def measure(backend: Any, work: Work, table: Any, dtype: str, compiled: bool, ra
     attrs = {**op.attrs, **work.attrs}
     shapes = [tuple(arrays[n].shape) if n in arrays else None for n in op.arrays]
     flops = op.flops(*shapes, **attrs) if op.flops else 0.0
-    limit = max(bytes_ / rates["bytes_per_s"], flops / rates[f"{dtype}_flops_per_s"]) * 1e3
+    limit = max(bytes_ / rates["bytes_per_s"], flops / rates[f"{work.rate or dtype}_flops_per_s"]) * 1e3
     row = {
         "forward_ms": forward_ms,
         "forward_bytes_per_s": bytes_ / forward_ms * 1e3,
@@ -111,12 +122,12 @@ def measure(backend: Any, work: Work, table: Any, dtype: str, compiled: bool, ra
         return row
     for a in arrays.values():
         a.requires_grad_(a.is_floating_point())
-    slopes = [torch.randn_like(o) for o in outputs]
+    slope = torch.randn_like(outputs[0])
 
     def train() -> None:
         for a in arrays.values():
             a.grad = None
-        torch.autograd.backward(forward(), slopes)
+        forward()[0].backward(slope)
 
     train_ms = do_bench(train, return_mode="median")
     return row | {"train_ms": train_ms, "train_share_of_limit": 3 * limit / train_ms}
@@ -187,15 +198,17 @@ def main(
                 failed += why is not None
                 click.echo(f"  {name}: {why or 'equals its definition'}")
             for work in [w for w in chosen if w.op == op]:
-                listed = {name: (table, False) for name, table in tables.items()}
+                listed = {name: getattr(table, op) for name, table in tables.items()}
                 if work.compiled and not check_only:
                     reference = backend.bind(dtype=dtype, mode="train", pins={op: REFERENCE})
-                    listed[COMPILED] = reference, True
-                for name, (table, compiled) in listed.items():
+                    listed[COMPILED] = torch.compile(getattr(reference, op), fullgraph=True)
+                if op == "bit_linear" and not check_only:
+                    listed[DENSE] = unpacked(backend, work, dtype)
+                for name, run in listed.items():
                     row = {"op": op, "inputs": work.label, "dtype": dtype, "side": name}
-                    row["check"] = wrong.get(name) or "passed" if name in wrong else "the definition"
+                    row["check"] = wrong.get(name) or "passed" if name in wrong else UNCHECKED[name]
                     if not check_only and wrong.get(name) is None:
-                        row |= measure(backend, work, table, dtype, compiled, report["ceilings"])
+                        row |= measure(backend, work, run, dtype, report["ceilings"])
                         times = [f"{row[key]:.3f}" for key in ("forward_ms", "train_ms") if key in row]
                         click.echo(f"  {work.label} {name}: {' / '.join(times)} ms")
                     report["rows"].append(row)

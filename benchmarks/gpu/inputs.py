@@ -12,7 +12,7 @@ import numpy as np
 @dataclass(frozen=True)
 class Work:
     """One op on one set of inputs; `compiled` if its reference is worth giving to torch.compile (no loop over time),
-    `decoding` if nobody trains on them.
+    `decoding` if nobody trains on them, `rate` if it multiplies in another dtype than that of its inputs.
     """
 
     op: str
@@ -21,6 +21,7 @@ class Work:
     attrs: dict[str, Any] = field(default_factory=dict)
     compiled: bool = False
     decoding: bool = False
+    rate: str | None = None
 
     def arrays(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Fresh random inputs: decays below one, steps and rates positive, keys of unit norm."""
@@ -39,6 +40,9 @@ class Work:
                 values[..., 0] = -np.abs(values[..., 0]) * 0.1
             elif name == "k" and len(shape) == 4:
                 values /= np.linalg.norm(values, axis=-1, keepdims=True)
+            elif name == "packed":
+                codes = rng.integers(3, size=(4, *shape), dtype=np.uint8)
+                values = codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6
             elif name == "targets":
                 classes = self.shapes["logits"][-1] if "logits" in self.shapes else self.shapes["weight"][0]
                 values = rng.integers(classes, size=shape)
@@ -96,6 +100,9 @@ def works() -> Iterator[Work]:
         yield Work("gated_delta_rule", label, {**heads, **rates}, scale)
         names = ("r", "log_decay", "k", "v", "a", "b")
         yield Work("rwkv7", f"({B}, {L}), 32 heads of 64", dict.fromkeys(names, (B, L, 32, 64)))
+    for count in (1, 16, 2048):
+        shapes = {"x": (count, 2560), "packed": (6912, 640), "scale": (1,)}
+        yield Work("bit_linear", f"({count}, 2560) to 6912", shapes, decoding=True, rate="int8")
     yield from decoding()
 
 

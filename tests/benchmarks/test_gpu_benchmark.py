@@ -48,7 +48,9 @@ def test_inputs_fit_their_ops(monkeypatch):
     import inputs
 
     from helix_core.ops import OPS
+    from helix_plugin_cuda.plugin import KERNELS
 
+    assert {work.op for work in inputs.works()} == set(KERNELS)
     for work in inputs.works():
         op = OPS[work.op]
         assert set(work.shapes) <= set(op.arrays)

@@ -1,7 +1,9 @@
 """What the probe says of drivers that are there, absent or broken."""
 
 import ctypes
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -41,12 +43,23 @@ class Driver:
         return 0
 
 
+class Cuda:
+    """A stand-in for libcuda: its version, or the error that it answers."""
+
+    def __init__(self, version=13000, error=0):
+        self.version, self.error = version, error
+
+    def cuDriverGetVersion(self, found):
+        found._obj.value = self.version
+        return self.error
+
+
 def absent(name):
     raise OSError(f"{name}: cannot open shared object file: No such file or directory")
 
 
 def loader(nvml, cuda=None):
-    return lambda name: (cuda or object()) if "cuda" in name else nvml
+    return lambda name: (cuda or Cuda()) if "cuda" in name else nvml
 
 
 def test_a_card_that_works(tmp_path):
@@ -77,6 +90,61 @@ def test_a_driver_that_does_not_work_is_broken_and_says_why(tmp_path):
     assert found.broken
     assert "Driver/library version mismatch (NVML error 18)" in found.reason
     assert examine(CUDA, loader(Driver(count=999)), tmp_path, {}).broken
+
+
+def test_a_library_that_answers_with_errors_is_broken(tmp_path):
+    found = examine(CUDA, loader(Driver(), Cuda(error=34)), tmp_path, {})
+    assert found.broken
+    assert "CUDA error 34, which is the answer of the CUDA toolkit's stub" in found.reason
+
+
+def test_a_driver_older_than_torchs_cuda_is_broken(tmp_path):
+    found = examine(CUDA, loader(Driver(), Cuda(version=12040)), tmp_path, {})
+    assert found.broken
+    assert "is for CUDA 12.4 and torch for CUDA 13.0: update the driver, or install torch for CUDA 12" in found.reason
+    assert examine(Build("2.6", "12.6", None), loader(Driver(), Cuda(version=12040)), tmp_path, {}).available
+    assert "there is a card" in examine(PLAIN, loader(Driver(), Cuda(version=12040)), tmp_path, {}).reason
+
+
+BROKEN_LIBRARY = """
+int cuDriverGetVersion(int *version) { return 999; }
+int nvmlInit_v2(void) { return 0; }
+"""
+DOCTOR = """
+import json, warnings
+from helix_core import create
+from helix_core.cli.doctor import examine
+from helix_plugin_cuda import probe
+probe.torch_build = lambda: probe.Build("2.13.0", "13.0", None)
+found = next(b for b in examine()["backends"] if b["name"] == "cuda/cuda")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    auto = create("backend").name
+print(json.dumps({**found, "auto": auto, "warnings": [str(w.message) for w in caught]}))
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.skipif(sys.platform != "linux", reason="the loader's path is Linux's")
+def test_a_broken_driver_is_reported_and_another_backend_serves(tmp_path):
+    """Real libraries, found by the dynamic loader."""
+    (tmp_path / "broken.c").write_text(BROKEN_LIBRARY)
+    for name in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", name, "broken.c"], cwd=tmp_path, check=True)
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DOCTOR],
+        env=environment | {"LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=250,
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (report["available"], report["broken"]) == (False, True)
+    assert "does not work (CUDA error 999)" in report["reason"]
+    assert report["auto"] != "cuda"
+    assert any("backend cuda/cuda is broken" in text for text in report["warnings"])
 
 
 def test_a_kernel_module_without_its_library_is_broken(tmp_path):

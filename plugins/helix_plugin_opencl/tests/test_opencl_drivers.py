@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -53,6 +54,24 @@ def test_a_driver_that_does_not_exist_is_reported_and_the_rest_works(tmp_path):
     assert "gone.icd: /no/such/libOpenCLdriver.so does not exist" in report["reason"]
     assert any("opencl/opencl is broken" in problem for problem in report["problems"])
     assert report["auto"] != "opencl", "another backend still serves"
+
+
+STUB = """
+int clIcdGetPlatformIDsKHR(unsigned room, void **platforms, unsigned *count) { return -1001; }
+void *clGetExtensionFunctionAddress(const char *name) { return clIcdGetPlatformIDsKHR; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_driver_that_answers_with_errors_hides_no_other(tmp_path):
+    """A library that loads and has no platform, as a card's driver without its kernel module."""
+    (tmp_path / "stub.c").write_text(STUB)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "stub.so", "stub.c"], cwd=tmp_path, check=True)
+    driver(tmp_path, "stub", f"{tmp_path / 'stub.so'}\n")
+    report = examined(OCL_ICD_VENDORS=str(tmp_path))
+    assert "stub" in report["reason"]
+    assert report["facts"]["device_name"]
+    assert report["auto"] != "opencl"
 
 
 def test_no_library_is_told_from_a_library(tmp_path, alone, monkeypatch):

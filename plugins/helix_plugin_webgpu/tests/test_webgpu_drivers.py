@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -43,6 +46,40 @@ def test_a_broken_driver_is_reported(manifest, text, reason):
     assert not answer.available
     assert answer.broken
     assert reason in answer.reason
+
+
+STUB = """
+int vk_icdNegotiateLoaderICDInterfaceVersion(unsigned *version) { return -9; }
+void *vk_icdGetInstanceProcAddr(void *instance, const char *name) { return 0; }
+"""
+DOCTOR = """
+import json
+from helix_core import create
+from helix_core.cli.doctor import examine
+report = examine()
+found = next(b for b in report["backends"] if b["name"] == "webgpu/webgpu")
+print(json.dumps({**found, "problems": report["problems"], "auto": create("backend").name}))
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_driver_that_answers_with_errors_is_reported_and_another_backend_serves(tmp_path):
+    (tmp_path / "stub.c").write_text(STUB)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "stub.so", "stub.c"], cwd=tmp_path, check=True)
+    driver = {"file_format_version": "1.0.0", "ICD": {"library_path": "./stub.so", "api_version": "1.3.0"}}
+    (tmp_path / "stub.json").write_text(json.dumps(driver))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DOCTOR],
+        env={**os.environ, "VK_DRIVER_FILES": str(tmp_path / "stub.json")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=250,
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["broken"]
+    assert any("webgpu/webgpu is broken" in problem for problem in report["problems"])
+    assert report["auto"] != "webgpu"
 
 
 def test_a_driver_is_found(manifest, tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from helix_core.errors import UsageError
 from helix_core.ops import OPS
 from helix_plugin_torch.library import as_torch_function
 
@@ -25,9 +26,13 @@ def _ours(op: str) -> Any:
 
 
 def mamba_ssm_selective_scan(*arrays: Tensor | None, delta_softplus: bool = False) -> tuple[Tensor, Tensor]:
-    """`selective_scan_fn`: channels before time, parameters in float32, no state to begin with."""
+    """`selective_scan_fn`: channels before time, parameters in float32, no state to begin with, up to 256 states.
+
+    Its backward drops the gradient of the last state: asking for that one raises UsageError.
+    """
     u, delta, A, B, C, D, z, bias, initial, reset, lengths = (*arrays, *(None,) * (11 - len(arrays)))
-    if initial is not None or reset is not None or lengths is not None or not u.shape[1]:
+    known = initial is None and reset is None and lengths is None
+    if not known or not u.shape[1] or A.shape[1] > 256:
         return _ours("selective_scan")(*arrays, delta_softplus=delta_softplus)
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
@@ -41,7 +46,18 @@ def mamba_ssm_selective_scan(*arrays: Tensor | None, delta_softplus: bool = Fals
         flipped(u), flipped(delta), single(A), flipped(B), flipped(C), single(D), flipped(z), single(bias),
         delta_softplus=delta_softplus, return_last_state=True,
     )  # fmt: skip
-    return y.transpose(1, 2), last.float()
+    last = last.float()
+    if last.requires_grad:
+        last = last.view_as(last)  # a node of its own, which runs only for a gradient of this output
+        last.register_hook(_refuse)
+    return y.transpose(1, 2), last
+
+
+def _refuse(gradient: Tensor) -> None:
+    raise UsageError(
+        "mamba-ssm's selective scan has no gradient of its last state",
+        hint="unset HELIX_KERNEL_SELECTIVE_SCAN: this plugin's own kernel has it",
+    )
 
 
 def mamba_ssm_ssd(
@@ -62,19 +78,21 @@ def mamba_ssm_ssd(
 
 
 def dao_causal_conv1d(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, Tensor]:
-    """`causal_conv1d_fn`: channels before time, two to four taps."""
+    """`causal_conv1d_fn`: channels before time, eights of channels that lie side by side, two to four taps."""
     x, weight, bias, initial, reset, lengths = (*arrays, *(None,) * (6 - len(arrays)))
-    taps = weight.shape[1]
-    if reset is not None or lengths is not None or not 2 <= taps <= 4 or x.shape[1] < taps - 1:
+    (_, L, D), earlier = x.shape, weight.shape[1] - 1
+    if reset is not None or lengths is not None or not 1 <= earlier <= min(3, L) or D % 8:
         return _ours("causal_conv1d")(*arrays, activation=activation)
     from causal_conv1d import causal_conv1d_fn
 
-    before = None if initial is None else initial.to(x.dtype).transpose(1, 2)
+    if x.stride(2) != 1 or x.stride(0) % 8 or x.stride(1) % 8:
+        x = x.contiguous()
+    state = None if initial is None else initial.to(x.dtype).contiguous().transpose(1, 2)
     y = causal_conv1d_fn(
-        x.transpose(1, 2), weight.to(x.dtype), None if bias is None else bias.to(x.dtype), initial_states=before,
+        x.transpose(1, 2), weight.to(x.dtype), None if bias is None else bias.to(x.dtype), initial_states=state,
         activation=None if activation == "none" else activation,
     )  # fmt: skip
-    return y.transpose(1, 2), x[:, x.shape[1] - taps + 1 :].float()
+    return y.transpose(1, 2), x[:, L - earlier :].float()
 
 
 def fla_gated_linear_attention(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -83,7 +101,7 @@ def fla_gated_linear_attention(*arrays: Tensor | None, scale: float = 1.0) -> tu
     if reset is not None or lengths is not None or not v.shape[1]:
         return _ours("gated_linear_attention")(*arrays, scale=scale)
     gates = log_decay.expand(*v.shape[:3], log_decay.shape[3])
-    state = {"scale": scale, "initial_state": initial, "output_final_state": True}
+    state = {"scale": scale, **_state(initial)}
     if gates.shape[3] == 1:
         from fla.ops.simple_gla import chunk_simple_gla
 
@@ -103,11 +121,7 @@ def fla_gated_delta_rule(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Te
     shared = v.shape[2] // q.shape[2]
     if shared > 1:
         q, k = q.repeat_interleave(shared, dim=2), k.repeat_interleave(shared, dim=2)
-    return _floated(
-        chunk_gated_delta_rule(
-            q, k, v, log_decay.float(), beta, scale=scale, initial_state=initial, output_final_state=True
-        )
-    )
+    return _floated(chunk_gated_delta_rule(q, k, v, log_decay.float(), beta, scale=scale, **_state(initial)))
 
 
 def fla_rwkv7(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -117,8 +131,12 @@ def fla_rwkv7(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
         return _ours("rwkv7")(*arrays)
     from fla.ops.rwkv7 import chunk_rwkv7
 
-    state = {"initial_state": None if initial is None else initial.float(), "output_final_state": True}
-    return _floated(chunk_rwkv7(r, log_decay, k, v, a, b, scale=1.0, **state))
+    return _floated(chunk_rwkv7(r, log_decay, k, v, a, b, scale=1.0, **_state(initial)))
+
+
+def _state(initial: Tensor | None) -> dict[str, Any]:
+    """How fla's functions are given a state, in float32, and asked for the last one."""
+    return {"initial_state": None if initial is None else initial.float(), "output_final_state": True}
 
 
 def _floated(outputs: tuple[Any, ...]) -> tuple[Tensor, Tensor]:

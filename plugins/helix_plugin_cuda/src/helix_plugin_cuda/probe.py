@@ -1,7 +1,8 @@
 """Whether this machine has a graphics card that the installed torch can use, asked without importing torch.
 
 NVIDIA cards are counted through NVML, never through `cuInit`: a process that has initialised CUDA must not fork. What
-is there but does not work (a library of another driver version, missing permissions) is reported as broken.
+is there but does not work (a library of another driver version, a driver older than torch's CUDA, missing permissions)
+is reported as broken.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 from helix_core import Availability
 
 INTERPRET = "TRITON_INTERPRET"
+STUB = 34
+"""CUDA_ERROR_STUB_LIBRARY: a libcuda to link with, found before the driver's own."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def examine(build: Build, load: Callable[[str], Any], root: Path, environ: Mappi
         return Availability(False, "torch is not installed")
     if build.hip:
         return _rocm(build, root, environ)
-    cards = _nvidia(load, root)
+    cards = _nvidia(build, load, root)
     if build.cuda is None:
         found = "" if not cards.available else f", although there is a card ({cards.reason}): install a CUDA build"
         return Availability(False, f"torch {build.torch} is a build for processors{found}")
@@ -74,18 +77,20 @@ def examine(build: Build, load: Callable[[str], Any], root: Path, environ: Mappi
     return cards
 
 
-def _nvidia(load: Callable[[str], Any], root: Path) -> Availability:
+def _nvidia(build: Build, load: Callable[[str], Any], root: Path) -> Availability:
     """The driver's library and the cards it knows."""
     windows = os.name == "nt"
     kernel_module = (root / "proc/driver/nvidia/version").exists()
     try:
-        load("nvcuda.dll" if windows else "libcuda.so.1")
+        cuda = load("nvcuda.dll" if windows else "libcuda.so.1")
     except OSError as error:
         if "cannot open shared object file" not in str(error) and not windows:
             return Availability(False, f"the NVIDIA driver's library does not load: {error}", broken=True)
         if kernel_module:
             return Availability(False, "the NVIDIA driver is loaded, but its libcuda.so.1 is not there", broken=True)
         return Availability(False, "no NVIDIA driver (libcuda.so.1)")
+    if fault := _fault(cuda, build.cuda):
+        return Availability(False, fault, broken=True)
     try:
         nvml = load("nvml.dll" if windows else "libnvidia-ml.so.1")
     except OSError as error:
@@ -94,6 +99,19 @@ def _nvidia(load: Callable[[str], Any], root: Path) -> Availability:
             return Availability(True, f"NVIDIA card ({', '.join(nodes)})")
         return Availability(False, f"an NVIDIA driver, but no card, and NVML does not load: {error}", broken=True)
     return _count(nvml)
+
+
+def _fault(cuda: Any, built: str | None) -> str | None:
+    """What is wrong with the driver's library, or None. Asking for its version initialises nothing."""
+    found = ctypes.c_int(0)
+    if status := cuda.cuDriverGetVersion(ctypes.byref(found)):
+        stub = ", which is the answer of the CUDA toolkit's stub" if status == STUB else ""
+        return f"the NVIDIA driver's library does not work (CUDA error {status}{stub})"
+    major, minor = found.value // 1000, found.value % 1000 // 10
+    if built and major < int(built.split(".")[0]):
+        advice = f"update the driver, or install torch for CUDA {major}"
+        return f"the NVIDIA driver is for CUDA {major}.{minor} and torch for CUDA {built}: {advice}"
+    return None
 
 
 def _count(nvml: Any) -> Availability:
