@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ from helix_core.errors import UsageError
 from helix_core.models import LanguageModel, ModelConfig, loss
 from helix_core.ops import OPS, linear_cross_entropy
 from helix_core.testing import BaseBackendTests
-from helix_plugin_jax import kernels
+from helix_plugin_jax import kernels, recurrence
 
 
 class TestJax(BaseBackendTests):
@@ -31,13 +34,28 @@ def model():
 @pytest.mark.parametrize("name", ["linear_scan", "selective_scan"])
 def test_what_accelerators_run_equals_the_oracle(backend, rng, name):
     """The parallel scans, on the processor."""
-    op, run = OPS[name], jax.jit(getattr(kernels, f"{name}_in_parallel"), static_argnames=tuple(OPS[name].attrs))
+    op = OPS[name]
+    run = jax.jit(
+        functools.partial(getattr(kernels, name), scan=kernels.ON_ACCELERATORS), static_argnames=tuple(op.attrs)
+    )
     for sample in op.samples(rng):
         arrays = [sample.arrays.get(n) for n in op.arrays]
         found = run(*(None if a is None else backend.asarray(a, "float32") for a in arrays), **op.attrs | sample.attrs)
         expected = op.reference(np, *arrays, **sample.attrs)
         for ours, theirs in zip(found, expected, strict=True):
             assert np.allclose(ours, theirs, atol=2e-5 * max(1, np.abs(theirs).max(initial=0)))
+
+
+@pytest.mark.parametrize("transform", [jax.jacrev, jax.jacfwd, jax.hessian, lambda f: jax.jacrev(jax.jacfwd(f))])
+def test_a_recurrence_with_a_derivative_of_its_own_is_differentiated_in_every_way(rng, transform):
+    start, a, x = (rng.normal(size=shape).astype("float32") for shape in ((3,), (5, 3), (5, 3)))
+
+    def loss(recurrence, a, s):
+        return jnp.sin(jax.checkpoint(recurrence)(s * start, jnp.tanh(s * a), s * x * a)).sum()
+
+    found = transform(functools.partial(loss, recurrence.in_steps))(a, 0.7)
+    expected = transform(functools.partial(loss, recurrence.in_parallel))(a, 0.7)
+    assert np.allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("rows", [256, 300])
@@ -56,9 +74,10 @@ def test_a_head_in_chunks_of_rows_is_that_of_whole_logits(backend, rng, monkeypa
         assert np.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_parts_of_a_long_parallel_scan_join(backend, rng):
+@pytest.mark.parametrize("scan", [kernels.ON_PROCESSORS, kernels.ON_ACCELERATORS], ids=["processors", "accelerators"])
+def test_parts_of_a_long_scan_join(backend, rng, scan):
     op = OPS["selective_scan"]
-    shape = (2, 2 * kernels.PART + 37, 3)
+    shape = (2, 2 * scan.part + 7, 3)
     arrays = {
         "u": rng.normal(size=shape),
         "delta": rng.uniform(0, 0.3, size=shape),
@@ -67,7 +86,7 @@ def test_parts_of_a_long_parallel_scan_join(backend, rng):
         "C": rng.normal(size=(*shape[:2], 4)),
     }
     given = [None if n not in arrays else backend.asarray(arrays[n], "float32") for n in op.arrays]
-    found = kernels.selective_scan_in_parallel(*given, delta_softplus=False)
+    found = kernels.selective_scan(*given, scan=scan)
     expected = op.reference(np, **arrays)
     for ours, theirs in zip(found, expected, strict=True):
         assert np.allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,25 @@ from jax import lax
 from helix_core.ops import OPS
 from helix_core.ops.linear_cross_entropy import rows_at_once
 from helix_plugin_jax.namespace import xp
+from helix_plugin_jax.recurrence import in_parallel, in_steps
 
 Array = Any
-Mix = Callable[[Array, Array, tuple[Any, ...]], tuple[Array, Array]]
-"""State (B, D, N), A, and (u, delta, B, C, reset, real) with None for what is absent -> y (B, L, D), last state."""
-PART = 256
-"""Steps of a parallel scan: its states (B, PART, D, N) are all there at once."""
+Recurrence = Callable[[Array, Array, Array], Array]
+
+
+class Scan(NamedTuple):
+    """A recurrence, and the steps of a part: its states (part, B, N, D) are all there at once."""
+
+    recurrence: Recurrence
+    part: int
+
+
+einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+ON_PROCESSORS, ON_ACCELERATORS = Scan(in_steps, 16), Scan(in_parallel, 256)
+
+
+def _scan() -> Scan:
+    return ON_PROCESSORS if jax.default_backend() == "cpu" else ON_ACCELERATORS
 
 
 def linear_scan(
@@ -28,24 +41,18 @@ def linear_scan(
     initial_state: Array | None = None,
     reset: Array | None = None,
     lengths: Array | None = None,
+    *,
+    scan: Scan | None = None,
 ) -> tuple[Array, Array]:
     """The op `linear_scan`: in log L parallel steps on accelerators, one after the other on processors."""
-    if jax.default_backend() == "cpu":
-        found: tuple[Array, Array] = OPS["linear_scan"].reference(xp, a, x, initial_state, reset, lengths)
-        return found
-    return linear_scan_in_parallel(a, x, initial_state, reset, lengths)
-
-
-def linear_scan_in_parallel(
-    a: Array, x: Array, initial_state: Array | None, reset: Array | None, lengths: Array | None
-) -> tuple[Array, Array]:
-    """Source: Blelloch, Prefix Sums and Their Applications, 1990 (`jax.lax.associative_scan`)."""
-    if x.shape[1] == 0:
-        return x, jnp.zeros_like(x[:, 0]) if initial_state is None else initial_state
     start = jnp.zeros_like(x[:, 0]) if initial_state is None else initial_state
-    real = _real(x, lengths)
-    h, last = _parallel(start, _decays(a, reset, real), jnp.where(real[..., None], x, 0))
-    return jnp.where(real[..., None], h, 0), last
+    if x.shape[1] == 0:
+        return x, start
+    real = None if lengths is None else _real(x, lengths)
+    a, added = _masked(a, x, reset, real)
+    h = (scan or _scan()).recurrence(start, jnp.moveaxis(a, 1, 0), jnp.moveaxis(added, 1, 0))
+    y = jnp.moveaxis(h, 0, 1)
+    return y if real is None else jnp.where(real[..., None], y, 0), h[-1]
 
 
 def selective_scan(
@@ -62,10 +69,9 @@ def selective_scan(
     lengths: Array | None = None,
     *,
     delta_softplus: bool = False,
-    mix: Mix | None = None,
+    scan: Scan | None = None,
 ) -> tuple[Array, Array]:
-    """The op `selective_scan`: parts of a parallel scan on accelerators, step by step on processors, or by `mix`."""
-    mix = mix or (_in_steps if jax.default_backend() == "cpu" else _in_parts)
+    """The op `selective_scan`, part by part; the backward pass keeps the states between parts, no others."""
     h = jnp.zeros((u.shape[0], u.shape[2], A.shape[1]), u.dtype) if initial_state is None else initial_state
     if u.shape[1] == 0:
         return jnp.zeros_like(u), h
@@ -74,9 +80,8 @@ def selective_scan(
     if delta_softplus:
         delta = jax.nn.softplus(delta)
     real = None if lengths is None else _real(u, lengths)
-    if reset is not None and real is not None:
-        reset = reset & real
-    y, h = mix(h, A, (u, delta, B, C, reset, real))
+    arrays = (u, delta, B, C, reset, real)
+    y, h = _one(h, A, arrays) if u.shape[1] == 1 else _parts(scan or _scan(), h, A, arrays)
     if D is not None:
         y = y + D * u
     if z is not None:
@@ -84,79 +89,53 @@ def selective_scan(
     return y if real is None else jnp.where(real[..., None], y, 0), h
 
 
-def _in_steps(h: Array, A: Array, arrays: tuple[Any, ...]) -> tuple[Array, Array]:
-    """One step after the other. The product with C is a dot product: XLA's sums over the last axis are slow on CPUs."""
-
-    def step(h: Array, at: Any) -> tuple[Array, Array]:
-        u, delta, B, C, reset, real = at
-        if reset is not None:
-            h = jnp.where(reset[:, None, None], 0, h)
-        following = jnp.exp(delta[:, :, None] * A) * h + (delta * u)[:, :, None] * B[:, None, :]
-        h = following if real is None else jnp.where(real[:, None, None], following, h)
-        return h, jnp.einsum("bdn,bn->bd", h, C)
-
-    h, y = xp.helix_scan(step, h, arrays)
-    return y, h
+def _one(h: Array, A: Array, arrays: tuple[Any, ...]) -> tuple[Array, Array]:
+    """What `_parts` returns, for one step: with nothing to reorder for, decoding is quicker."""
+    u, delta, B, C, reset, real = arrays
+    decay, added = _masked(jnp.exp(delta[..., None] * A), (delta * u)[..., None] * B[:, :, None], reset, real)
+    h = decay[:, 0] * h + added[:, 0]
+    return einsum("bdn,btn->btd", h, C), h
 
 
-def _in_parts(h: Array, A: Array, arrays: tuple[Any, ...]) -> tuple[Array, Array]:
-    """Parts of PART steps, each a parallel scan that the backward pass computes again."""
-    u = arrays[0]
-    batch, length, channels = u.shape
-    if arrays[-1] is None:
-        arrays = (*arrays[:-1], _real(u, None))
+def _parts(scan: Scan, h: Array, A: Array, arrays: tuple[Any, ...]) -> tuple[Array, Array]:
+    """State (B, D, N), A, and u, delta, B, C, reset, real -> y (B, L, D) and the last state.
+
+    Inside, time comes first and channels last: N is too short for vectors. Products are einsums, whose derivatives
+    are products of matrices and vectors again, where a sum's would be an array of (part, B, N, D).
+    """
+    A = A.T
 
     @jax.checkpoint
     def part(h: Array, at: Any) -> tuple[Array, Array]:
         u, delta, B, C, reset, real = at
-        decay = _decays(jnp.exp(delta[..., None] * A), reset, real)
-        added = jnp.where(real[..., None, None], (delta * u)[..., None] * B[:, :, None, :], 0)
-        states, last = _parallel(h, decay, added)
-        return last, jnp.sum(states * C[:, :, None, :], axis=-1)
+        decay, added = _masked(jnp.exp(delta[:, :, None] * A), einsum("tbn,tbd->tbnd", B, delta * u), reset, real)
+        states = scan.recurrence(h, decay, added)
+        return states[-1], einsum("tbn,tbnd->tbd", C, states)
 
-    whole = length - length % PART
-    ys = []
+    steps = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), arrays)
+    length = arrays[0].shape[1]
+    whole = length - length % scan.part
+    h, ys = jnp.moveaxis(h, 1, 2), []
     if whole:
-        cut = jax.tree.map(
-            lambda a: jnp.moveaxis(a[:, :whole].reshape(batch, -1, PART, *a.shape[2:]), 1, 0),
-            arrays,
-        )
-        h, y = lax.scan(part, h, cut)
-        ys.append(jnp.moveaxis(y, 0, 1).reshape(batch, whole, channels))
+        h, y = lax.scan(part, h, jax.tree.map(lambda a: a[:whole].reshape(-1, scan.part, *a.shape[1:]), steps))
+        ys.append(y.reshape(whole, *y.shape[2:]))
     if whole < length:
-        h, y = part(h, jax.tree.map(lambda a: a[:, whole:], arrays))
+        h, y = part(h, jax.tree.map(lambda a: a[whole:], steps))
         ys.append(y)
-    return jnp.concatenate(ys, axis=1), h
+    return jnp.moveaxis(jnp.concatenate(ys), 0, 1), jnp.moveaxis(h, 1, 2)
 
 
-selective_scan_in_parallel = functools.partial(selective_scan, mix=_in_parts)
-
-
-def _real(x: Array, lengths: Array | None) -> Array:
+def _real(x: Array, lengths: Array) -> Array:
     """Boolean (B, L): True for steps that are no padding."""
-    batch, length = x.shape[:2]
-    if lengths is None:
-        return jnp.ones((batch, length), bool)
-    return jnp.arange(length)[None, :] < lengths[:, None]
+    return jnp.arange(x.shape[1])[None, :] < lengths[:, None]
 
 
-def _decays(a: Array, reset: Array | None, real: Array) -> Array:
-    """Decays (B, L, ...): 0 where a document starts, 1 where there is padding."""
+def _masked(a: Array, x: Array, reset: Array | None, real: Array | None) -> tuple[Array, Array]:
+    """Decays and what is added, (B, L, ...): the decay is 0 where a document starts; padding changes nothing."""
     spread = (..., *(None,) * (a.ndim - 2))
     if reset is not None:
         a = jnp.where(reset[spread], 0, a)
-    return jnp.where(real[spread], a, 1)
-
-
-def _parallel(start: Array, a: Array, x: Array) -> tuple[Array, Array]:
-    """h_t = a_t h_{t-1} + x_t over axis 1: all of them, and the last."""
-
-    def join(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
-        return left[0] * right[0], left[1] * right[0] + right[1]
-
-    decay, h = lax.associative_scan(join, (a, x), axis=1)
-    h = h + decay * start[:, None]
-    return h, h[:, -1]
+    return (a, x) if real is None else (jnp.where(real[spread], a, 1), jnp.where(real[spread], x, 0))
 
 
 def linear_cross_entropy(x: Array, weight: Array, targets: Array) -> Array:
