@@ -18,8 +18,8 @@ from helix_device_arrays.views import Shape, View, size_of
 
 HIGH = (1, 4, 16)
 """Rows that an item holds: the next number to a product's own."""
-BLOCK = 8
-"""Columns that an item holds."""
+BLOCK = 12
+"""Columns that an item holds. 16 x 12 sums took 13 % less time than 16 x 8 on lavapipe, and 16 x 16 or 24 x 12 more."""
 
 
 @functools.cache
@@ -47,13 +47,13 @@ def _blocks(lanes: int, width: int, rows: int, bias: bool) -> Program:
     add = [f"vec_({', '.join(places[q * lanes : (q + 1) * lanes])})" for q in range(BLOCK // lanes)] if bias else []
     added = "\n".join(f"let v{q}: vec = {value};" for q, value in enumerate(add))
     write = "\n".join(
-        f"if (row + {i} < P.rows) {{ STOREV(out, place + {i} * across + {q * lanes}, c{i}_{q}{plus(q)}); }}"
+        f"if (row + {i} < P.rows && column + {q * lanes} < P.across) {{ "
+        f"STOREV(out, place + {i} * P.across + {q * lanes}, c{i}_{q}{plus(q)}); }}"
         for i, q in quads
     )
     body = f"""
 let item: i32 = group * {width} + lane;
 if (item < P.count) {{
-  let across: i32 = P.panels * {BLOCK};
   let block: i32 = item / P.panels;
   let column: i32 = (item - block * P.panels) * {BLOCK};
   let batch: i32 = block / P.blocks;
@@ -68,13 +68,13 @@ if (item < P.count) {{
     {step}
   }}
   {added}
-  let place: i32 = (batch * P.rows + row) * across + column;
+  let place: i32 = (batch * P.rows + row) * P.across + column;
   {write}
 }}"""
     buffers = (Binding("out", writes=True), Binding("a"), Binding("b"), *((Binding("bias"),) if bias else ()))
     params = (
-        "count", "rows", "depth", "columns", "panels", "blocks", "n0", "n1", "n2", "ao", "a0", "a1", "a2", "ar",
-        "bo", "b0", "b1", "b2", "bc", "bias",
+        "count", "rows", "depth", "columns", "across", "panels", "blocks", "n0", "n1", "n2", "ao", "a0", "a1", "a2",
+        "ar", "bo", "b0", "b1", "b2", "bc", "bias",
     )  # fmt: skip
     return Program("matmul", buffers, params, body, width, lanes)
 
@@ -82,7 +82,7 @@ if (item < P.count) {{
 def by_blocks(a: Array, b: Array, bias: Array | None, batch: Shape) -> Array:
     """a (..., M, K), b (..., K, N) -> (batch, M, N), plus bias (N,).
 
-    The columns beyond the last are those of an unfinished block: the result is a view.
+    The columns beyond the last are those of an unfinished vector: the result is a view.
     """
     device, (rows, _), columns = a.device, a.shape[-2:], b.shape[-1]
     left, right = _along_depth(a), _along_depth(b.permute((*range(b.ndim - 2), b.ndim - 1, b.ndim - 2)))
@@ -90,14 +90,14 @@ def by_blocks(a: Array, b: Array, bias: Array | None, batch: Shape) -> Array:
     one = left.view.broadcast((*batch, rows, depth)), right.view.broadcast((*batch, columns, depth))
     sizes, (along_a, along_b) = batches(list(one), batch)
     high = next(n for n in HIGH if n >= min(rows, HIGH[-1]))
-    panels, blocks = -(-columns // BLOCK), -(-rows // high)
+    panels, blocks, across = -(-columns // BLOCK), -(-rows // high), -(-columns // device.lanes) * device.lanes
     count = panels * blocks * size_of(batch)
     added = None if bias is None else bias.astype(float32).packed()
     params = [
-        count, rows, depth, columns, panels, blocks, *sizes, left.view.offset, *along_a, left.view.strides[-2],
+        count, rows, depth, columns, across, panels, blocks, *sizes, left.view.offset, *along_a, left.view.strides[-2],
         right.view.offset, *along_b, right.view.strides[-2], added.view.offset if added else 0,
     ]  # fmt: skip
-    whole = View.of((*batch, rows, panels * BLOCK))
+    whole = View.of((*batch, rows, across))
     out = Leaf(device.allocate(4 * size_of(whole.shape)), View((*batch, rows, columns), whole.strides), float32)
     program = _blocks(device.lanes, device.width, high, bias is not None)
     buffers = [out.buffer, left.buffer, right.buffer, *([added.buffer] if added else [])]

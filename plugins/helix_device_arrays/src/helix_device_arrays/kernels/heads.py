@@ -23,6 +23,8 @@ from helix_device_arrays.program import Program
 
 ROOM = 32
 """Keys are held in multiples of it, so that models with other numbers of them share a program."""
+IN_VECTORS = 64
+"""Keys up to which items that run side by side hold vectors: more are compiled for seconds, to run twice as fast."""
 
 
 @functools.cache
@@ -88,7 +90,8 @@ def _run(
         decay = apply(device, "where", (spread == 0, decay, spread.astype(decay.dtype) * -1.0))
     decay = decay.broadcast((batch, length, heads, keys))
     y, state = fresh(device, v.shape), started(device, initial_state, (batch, heads, keys, values))
-    lanes = lanes_for(device, values) if device.vectors else 1
+    vectors = device.vectors and (device.apart == 1 or keys <= IN_VECTORS)
+    lanes = lanes_for(device, values) if vectors else 1
     program = _heads(lanes, device.apart, -(-keys // ROOM) * ROOM, code is not None, change is not None)
     buffers = [y.buffer, state.buffer, *map(buffer_of, (r, decay, k, v, *(change or ())))]
     count = batch * heads * values // lanes
