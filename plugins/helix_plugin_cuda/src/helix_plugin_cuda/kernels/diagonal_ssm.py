@@ -25,7 +25,7 @@ from helix_plugin_cuda.kernels._arguments import (
     rows,
     strides,
 )
-from helix_plugin_cuda.kernels._chunks import TILE, fresh, limit, place, split
+from helix_plugin_cuda.kernels._chunks import TILE, fresh, limit, place, split, unroll
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power, wide
 from helix_plugin_cuda.kernels._recurrence import recurrence
 from helix_plugin_cuda.kernels._tune import Way
@@ -145,7 +145,7 @@ def _carry(ends, decays, initial, enter, chunks, M, REVERSE: tl.constexpr, BLOCK
 @triton.jit
 def _forward(
     u, log_a, c, reset, lengths, enter, y, last, kept, L, D, N, chunks, steps, sub, sut,
-    SEGMENT: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
+    SEGMENT: tl.constexpr, UNROLL: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     b, chunk, d, first, stop = place(L, D, chunks, steps, BLOCK)
     end = limit(lengths, b, L)
@@ -153,7 +153,7 @@ def _forward(
     re, im = tl.zeros([BLOCK, STATES], tl.float32), tl.zeros([BLOCK, STATES], tl.float32)
     if enter is not None:
         re, im = _pair(enter, (b * chunks + chunk) * D * N + at, inside)
-    for k in tl.range(0, stop - first, loop_unroll_factor=4):
+    for k in tl.range(0, stop - first, loop_unroll_factor=UNROLL):
         t = first + k
         if kept is not None:
             wanted = lanes(d, D, t % SEGMENT == 0)[:, None] & (n < N)[None, :]
@@ -270,7 +270,10 @@ def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, 
     enter = initial
     if chunks > 1:
         enter = _enter((*common, None, reset, lengths), tail, initial, grid, meta, adjoint=False)
-    launch(_forward, grid, *common, reset, lengths, enter, y, last, kept, *tail, SEGMENT=SEGMENT, **meta)
+    launch(
+        _forward, grid, *common, reset, lengths, enter, y, last, kept, *tail,
+        SEGMENT=SEGMENT, UNROLL=unroll(L), **meta,
+    )  # fmt: skip
     return y, last
 
 

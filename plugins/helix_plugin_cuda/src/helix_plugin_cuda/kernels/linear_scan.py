@@ -21,7 +21,7 @@ from helix_plugin_cuda.kernels._arguments import (
     rows,
     strides,
 )
-from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split
+from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split, unroll
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power
 from helix_plugin_cuda.kernels._recurrence import recurrence
 from helix_plugin_cuda.kernels._tune import Way
@@ -62,7 +62,7 @@ def _local(
 @triton.jit
 def _forward(
     a, x, reset, lengths, enter, y, last, kept, L, D, chunks, steps, sab, sat, sxb, sxt,
-    T: tl.constexpr, BLOCK: tl.constexpr,
+    T: tl.constexpr, UNROLL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b, chunk, d, first, stop = place(L, D, chunks, steps, BLOCK)
     end = limit(lengths, b, L)
@@ -70,7 +70,7 @@ def _forward(
     h = tl.zeros([BLOCK], tl.float32)
     if enter is not None:
         h = tl.load(enter + (b * chunks + chunk) * D + d, mask=inside, other=0.0).to(tl.float32)
-    for k in tl.range(0, stop - first, loop_unroll_factor=4):
+    for k in tl.range(0, stop - first, loop_unroll_factor=UNROLL):
         t = first + k
         if kept is not None:
             tl.store(kept + (b * tl.cdiv(L, T) + t // T) * D + d, h, mask=lanes(d, D, t % T == 0))
@@ -173,7 +173,7 @@ def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, 
         a_, x_, reset, lengths = common
         launch(_local, grid, a_, x_, None, reset, lengths, local, decays, *tail, ADJOINT=False, **meta)
         enter = carry(local, decays, enter, None)
-    launch(_forward, grid, *common, enter, y, last, kept, *tail, T=TILE, **meta)
+    launch(_forward, grid, *common, enter, y, last, kept, *tail, T=TILE, UNROLL=unroll(L), **meta)
     return y, last
 
 

@@ -25,7 +25,7 @@ from helix_plugin_cuda.kernels._arguments import (
     rows,
     strides,
 )
-from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split
+from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split, unroll
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power
 from helix_plugin_cuda.kernels._math import silu_slope, softplus
 from helix_plugin_cuda.kernels._recurrence import recurrence
@@ -109,7 +109,7 @@ def _local(
 def _forward(
     u, delta, A, B, C, skip, z, bias, reset, lengths, enter, y, last, kept, L, D, N, chunks, steps,
     sub, sut, sdb, sdt, sBb, sBt, sCb, sCt, szb, szt,
-    SOFTPLUS: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
+    SOFTPLUS: tl.constexpr, T: tl.constexpr, UNROLL: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     b, chunk, d, first, stop = place(L, D, chunks, steps, BLOCK)
     end = limit(lengths, b, L)
@@ -122,7 +122,7 @@ def _forward(
         h = tl.load(enter + (b * chunks + chunk) * D * N + at, mask=inside, other=0.0).to(tl.float32)
     if skip is not None:
         through = tl.load(skip + d, mask=d < D, other=0.0).to(tl.float32)
-    for k in tl.range(0, stop - first, loop_unroll_factor=4):
+    for k in tl.range(0, stop - first, loop_unroll_factor=UNROLL):
         t = first + k
         if kept is not None:
             wanted = lanes(d, D, t % T == 0)[:, None] & (n < N)[None, :]
@@ -310,7 +310,7 @@ def _run(
         enter = carry(local, decays, enter, None)
     launch(
         _forward, grid, *common, given["D"], given["z"], given["delta_bias"], reset, lengths, enter, y, last, kept,
-        *sizes, *_strides(given), SOFTPLUS=delta_softplus, T=TILE, **meta,
+        *sizes, *_strides(given), SOFTPLUS=delta_softplus, T=TILE, UNROLL=unroll(L), **meta,
     )  # fmt: skip
     return y, last
 
