@@ -157,8 +157,8 @@ class TestLongConvOnTensorCores(BaseKernelTests):
         monkeypatch.setattr(long_conv, "chosen", lambda kernel, shapes, ways, run: ways[-1])
 
     def samples(self, rng):
-        B, L, D = 3, 300, 2
+        B, L, D = 2, 260, 2
         arrays = {name: rng.normal(size=(B, L, D)) for name in ("u", "pre", "post")}
-        arrays |= {"filter": rng.normal(size=(L, D)), "lengths": np.array([300, 1, 250])}
+        arrays |= {"filter": rng.normal(size=(L, D)), "lengths": np.array([1, 250])}
         yield Sample(arrays, label="sides 32")
         yield Sample({"u": rng.normal(size=(1, 250, 1)), "filter": rng.normal(size=(9, 1))}, label="few taps")
