@@ -107,7 +107,7 @@ def test_every_way_computes_the_same(rng):
         (_few, lambda way: _few._run(steps, way)),
         (linear_scan, lambda way: linear_scan._run(scan, None, way)),
         (causal_conv1d, lambda way: causal_conv1d._run(conv, "silu", way)),
-        (selective_scan, lambda way: selective_scan._run(ssm, False, None, way)),
+        (selective_scan, lambda way: selective_scan._run(ssm, None, way)),
     ):
         first = run(module.WAYS[0])
         for way in module.WAYS[1:]:

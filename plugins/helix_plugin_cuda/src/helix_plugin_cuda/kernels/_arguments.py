@@ -7,6 +7,7 @@ by 64-bit strides: batch and time may be strided, the last axis has unit stride 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,13 @@ def needed(op: str, given: Mapping[str, Tensor | None], names: Sequence[str]) ->
     for name in names:
         if given[name] is None:
             raise ValueError(f"{op}: {name} is missing")
+
+
+def named(op: str, names: Sequence[str], arrays: Sequence[Tensor | None], count: int) -> dict[str, Any]:
+    """An op's arrays by name, None where they end early. Raises ValueError if one of the first `count` is absent."""
+    given = dict(zip(names, (*arrays, *(None,) * (len(names) - len(arrays))), strict=True))
+    needed(op, given, names[:count])
+    return given
 
 
 def rows(array: Tensor | None) -> Tensor | None:

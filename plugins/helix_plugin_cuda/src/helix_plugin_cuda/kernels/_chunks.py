@@ -27,6 +27,14 @@ def split(length: int, programs: int, device: torch.device, tile: int = TILE) ->
     return max(1, blocks(length, steps)), steps
 
 
+def unroll(length: int) -> int:
+    """How many steps of a loop over so many are written out; one where they are few.
+
+    Of a single step Triton knows that the unrolled part is never run, and its compiler for AMD may then fail.
+    """
+    return 4 if length >= 4 else 1
+
+
 @triton.jit
 def place(L, D, chunks, steps, BLOCK: tl.constexpr):
     """Row, chunk, channels, first step and end of this program's work."""

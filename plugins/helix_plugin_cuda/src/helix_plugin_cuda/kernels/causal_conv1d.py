@@ -18,7 +18,7 @@ from helix_plugin_cuda.kernels._arguments import (
     ends,
     flags,
     like,
-    needed,
+    named,
     rows,
     strides,
 )
@@ -281,8 +281,7 @@ def _shape(L: int, D: int, way: Way) -> dict[str, int]:
 
 
 def _checked(arrays: tuple[Tensor | None, ...], activation: str) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("causal_conv1d", given, ("x", "weight"))
+    given = named("causal_conv1d", NAMES, arrays, 2)
     if activation not in ("none", "silu"):
         raise ValueError(f"activation must be 'none' or 'silu', not {activation!r}")
     shape = tuple(given["x"].shape)

@@ -6,7 +6,6 @@ Source: Gu, Gupta, Goel and Ré, On the Parameterization and Initialization of D
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,13 +21,14 @@ from helix_plugin_cuda.kernels._arguments import (
     ends,
     flags,
     like,
-    needed,
+    named,
     rows,
     strides,
 )
-from helix_plugin_cuda.kernels._chunks import TILE, fresh, limit, place, split
+from helix_plugin_cuda.kernels._chunks import TILE, fresh, limit, place, split, unroll
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power, wide
-from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_cuda.kernels._recurrence import recurrence
+from helix_plugin_cuda.kernels._tune import Way
 
 WAYS = tuple({"elements": e, "warps": w} for e, w in ((256, 2), (128, 1), (256, 4), (512, 4), (256, 1)))
 """Elements of state that a program holds (channels times states), and its warps."""
@@ -51,11 +51,15 @@ def _store_pair(x, at, re, im, mask):
 
 
 @triton.jit
-def _factor(log_a, at, inside):
-    """a = exp(log_a); 0 beside the system."""
+def _system(log_a, c, d, D, N, STATES: tl.constexpr):
+    """Modes of the channels d: numbers, which there are, where they are, a = exp(log_a) (0 beside them), and c."""
+    n = tl.arange(0, STATES)
+    inside = (d < D)[:, None] & (n < N)[None, :]
+    at = d[:, None] * N + n[None, :]
     re, im = _pair(log_a, at, inside)
     size = tl.where(inside, tl.exp(re), 0.0)
-    return size * tl.cos(im), size * tl.sin(im)
+    c_re, c_im = _pair(c, at, inside)
+    return n, inside, at, size * tl.cos(im), size * tl.sin(im), c_re, c_im
 
 
 @triton.jit
@@ -95,11 +99,7 @@ def _local(
     """A chunk from nothing: its end state, or the adjoint in front of it; and the product of its decays."""
     b, chunk, d, first, stop = place(L, D, chunks, steps, BLOCK)
     end = limit(lengths, b, L)
-    n = tl.arange(0, STATES)
-    inside = (d < D)[:, None] & (n < N)[None, :]
-    at = d[:, None] * N + n[None, :]
-    a_re, a_im = _factor(log_a, at, inside)
-    c_re, c_im = _pair(c, at, inside)
+    n, inside, at, a_re, a_im, c_re, c_im = _system(log_a, c, d, D, N, STATES)
     re, im = tl.zeros([BLOCK, STATES], tl.float32), tl.zeros([BLOCK, STATES], tl.float32)
     dropped = tl.full([], 0, tl.int1)
     for k in tl.range(0, stop - first, loop_unroll_factor=4):
@@ -145,19 +145,15 @@ def _carry(ends, decays, initial, enter, chunks, M, REVERSE: tl.constexpr, BLOCK
 @triton.jit
 def _forward(
     u, log_a, c, reset, lengths, enter, y, last, kept, L, D, N, chunks, steps, sub, sut,
-    SEGMENT: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
+    SEGMENT: tl.constexpr, UNROLL: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     b, chunk, d, first, stop = place(L, D, chunks, steps, BLOCK)
     end = limit(lengths, b, L)
-    n = tl.arange(0, STATES)
-    inside = (d < D)[:, None] & (n < N)[None, :]
-    at = d[:, None] * N + n[None, :]
-    a_re, a_im = _factor(log_a, at, inside)
-    c_re, c_im = _pair(c, at, inside)
+    n, inside, at, a_re, a_im, c_re, c_im = _system(log_a, c, d, D, N, STATES)
     re, im = tl.zeros([BLOCK, STATES], tl.float32), tl.zeros([BLOCK, STATES], tl.float32)
     if enter is not None:
         re, im = _pair(enter, (b * chunks + chunk) * D * N + at, inside)
-    for k in tl.range(0, stop - first, loop_unroll_factor=4):
+    for k in tl.range(0, stop - first, loop_unroll_factor=UNROLL):
         t = first + k
         if kept is not None:
             wanted = lanes(d, D, t % SEGMENT == 0)[:, None] & (n < N)[None, :]
@@ -179,11 +175,7 @@ def _backward(
 ):  # fmt: skip
     b, chunk, d, first, stop = place(L, D, chunks, steps, BLOCK)
     end = limit(lengths, b, L)
-    n = tl.arange(0, STATES)
-    inside = (d < D)[:, None] & (n < N)[None, :]
-    at = d[:, None] * N + n[None, :]
-    a_re, a_im = _factor(log_a, at, inside)
-    c_re, c_im = _pair(c, at, inside)
+    n, inside, at, a_re, a_im, c_re, c_im = _system(log_a, c, d, D, N, STATES)
     g_re, g_im = tl.zeros([BLOCK, STATES], tl.float32), tl.zeros([BLOCK, STATES], tl.float32)
     if enter is not None:
         g_re, g_im = _pair(enter, (b * chunks + chunk) * D * N + at, inside)
@@ -236,39 +228,10 @@ def residuals(u: Shape, log_a: Shape, *rest: Any) -> tuple[Shape, ...]:
     return ((u[0] * ((u[1] + SEGMENT - 1) // SEGMENT) * u[2] * log_a[1] * 2,),)
 
 
-def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
-    """The six inputs of the op, in its order -> y (B, L, D), last_state (B, D, N, 2) float32.
-
-    Raises TypeError for float64, ValueError for shapes that do not fit.
-    """
-    given = _checked(arrays)
-    return _run(given, None, _way("diagonal_ssm", given, lambda way: _run(given, None, way)))
-
-
-def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """`forward`, with the residuals that `backward` needs."""
-    given = _checked(arrays)
-    shape = residuals(given["u"].shape, given["log_a"].shape)[0]
-    kept = torch.empty(shape, dtype=torch.float32, device=given["u"].device)
-    way = _way("diagonal_ssm train", given, lambda way: _run(given, kept, way))
-    return _run(given, kept, way), (kept,)
-
-
-def backward(
-    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
-    given = _checked(arrays)
-
-    def run(way: Way) -> tuple[Tensor | None, ...]:
-        return _run_backward(given, grads, saved[0], way)
-
-    return run(_way("diagonal_ssm backward", given, run))
-
-
 def _run_backward(
     given: dict[str, Any], grads: tuple[Tensor | None, ...], kept: Tensor, way: Way
 ) -> tuple[Tensor | None, ...]:
+    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     u, log_a, c, initial = (given[name] for name in NAMES[:4])
     (B, L, D), N = u.shape, log_a.shape[1]
     dlast, dinitial = dense(grads[1]), like(initial)
@@ -294,6 +257,7 @@ def _run_backward(
 
 
 def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, Tensor]:
+    """y (B, L, D), last_state (B, D, N, 2) float32."""
     u, log_a, c, initial = (given[name] for name in NAMES[:4])
     (B, L, D), N = u.shape, log_a.shape[1]
     y = torch.empty(B, L, D, dtype=activation_dtype(u, log_a, c, initial), device=u.device)
@@ -306,7 +270,10 @@ def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, 
     enter = initial
     if chunks > 1:
         enter = _enter((*common, None, reset, lengths), tail, initial, grid, meta, adjoint=False)
-    launch(_forward, grid, *common, reset, lengths, enter, y, last, kept, *tail, SEGMENT=SEGMENT, **meta)
+    launch(
+        _forward, grid, *common, reset, lengths, enter, y, last, kept, *tail,
+        SEGMENT=SEGMENT, UNROLL=unroll(L), **meta,
+    )  # fmt: skip
     return y, last
 
 
@@ -328,13 +295,6 @@ def _enter(
     return enter
 
 
-def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
-    (B, L, D), N = given["u"].shape, given["log_a"].shape[1]
-    if L == 0:
-        return WAYS[0]
-    return chosen(kernel, (size_class(B), size_class(L), size_class(D), N, given["u"].dtype), WAYS, run)
-
-
 def _shape(u: Tensor, N: int, way: Way) -> tuple[tuple[int, ...], int, int, dict[str, int]]:
     """The grid, number of chunks, steps of each, and the kernels' meta arguments."""
     B, L, D = u.shape
@@ -347,8 +307,11 @@ def _shape(u: Tensor, N: int, way: Way) -> tuple[tuple[int, ...], int, int, dict
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("diagonal_ssm", given, NAMES[:3])
+    """The six inputs of the op, in its order, by name, as the kernels read them.
+
+    Raises TypeError for float64, ValueError for shapes that do not fit.
+    """
+    given = named("diagonal_ssm", NAMES, arrays, 3)
     shape = tuple(given["u"].shape)
     if len(shape) != 3 or given["log_a"].ndim != 3:
         raise ValueError(f"diagonal_ssm: u must be (B, L, D), not {shape}, and log_a (D, N, 2)")
@@ -358,3 +321,8 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     check("diagonal_ssm", {name: (given[name], s) for name, s in zip(NAMES, shapes, strict=True)})
     packed = {name: dense(given[name]) for name in ("log_a", "c", "initial_state")}
     return {**given, **packed, "u": rows(given["u"])}
+
+
+forward, forward_train, backward = recurrence(
+    "diagonal_ssm", WAYS, _checked, residuals, _run, _run_backward, states="log_a"
+)

@@ -18,7 +18,7 @@ from helix_plugin_cuda.kernels._arguments import (
     dense,
     ends,
     like,
-    needed,
+    named,
     rows,
     strides,
 )
@@ -170,8 +170,7 @@ def _gates(given: dict[str, Any], row_ends: Tensor | None) -> Tensor:
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("gated_delta_rule", given, NAMES[:5])
+    given = named("gated_delta_rule", NAMES, arrays, 5)
     q, v = given["q"], given["v"]
     if q.ndim != 4 or v.ndim != 4 or not q.shape[2] or v.shape[2] % q.shape[2]:
         raise ValueError(

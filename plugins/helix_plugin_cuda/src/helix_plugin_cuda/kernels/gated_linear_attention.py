@@ -14,7 +14,7 @@ from helix_plugin_cuda.kernels._arguments import (
     check,
     dense,
     ends,
-    needed,
+    named,
     rows,
 )
 from helix_plugin_cuda.kernels._attention_run import Problem, check_width, effective, gate_slope
@@ -102,8 +102,7 @@ def _problem(given: dict[str, Any], scale: float) -> Problem:
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("gated_linear_attention", given, NAMES[:4])
+    given = named("gated_linear_attention", NAMES, arrays, 4)
     q, v, log_decay = given["q"], given["v"], given["log_decay"]
     if q.ndim != 4 or v.ndim != 4 or log_decay.ndim != 4:
         raise ValueError("gated_linear_attention: q, k, v and log_decay must have four axes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,13 +17,14 @@ from helix_plugin_cuda.kernels._arguments import (
     ends,
     flags,
     like,
-    needed,
+    named,
     rows,
     strides,
 )
-from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split
+from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split, unroll
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power
-from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_cuda.kernels._recurrence import recurrence
+from helix_plugin_cuda.kernels._tune import Way
 
 WAYS = tuple({"channels": c, "warps": w} for c, w in ((128, 4), (64, 2), (32, 1), (256, 4)))
 """Channels of a program, and its warps."""
@@ -62,7 +62,7 @@ def _local(
 @triton.jit
 def _forward(
     a, x, reset, lengths, enter, y, last, kept, L, D, chunks, steps, sab, sat, sxb, sxt,
-    T: tl.constexpr, BLOCK: tl.constexpr,
+    T: tl.constexpr, UNROLL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b, chunk, d, first, stop = place(L, D, chunks, steps, BLOCK)
     end = limit(lengths, b, L)
@@ -70,7 +70,7 @@ def _forward(
     h = tl.zeros([BLOCK], tl.float32)
     if enter is not None:
         h = tl.load(enter + (b * chunks + chunk) * D + d, mask=inside, other=0.0).to(tl.float32)
-    for k in tl.range(0, stop - first, loop_unroll_factor=4):
+    for k in tl.range(0, stop - first, loop_unroll_factor=UNROLL):
         t = first + k
         if kept is not None:
             tl.store(kept + (b * tl.cdiv(L, T) + t // T) * D + d, h, mask=lanes(d, D, t % T == 0))
@@ -129,39 +129,10 @@ def residuals(a: Shape, x: Shape, *rest: Any) -> tuple[Shape, ...]:
     return ((x[0] * ((x[1] + TILE - 1) // TILE) * x[2],),)
 
 
-def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
-    """The five inputs of the op, in its order -> y (B, L, D), last_state (B, D) float32.
-
-    Raises TypeError for float64, ValueError for shapes that do not fit.
-    """
-    given = _checked(arrays)
-    return _run(given, None, _way("linear_scan", given, lambda way: _run(given, None, way)))
-
-
-def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """`forward`, with the residuals that `backward` needs."""
-    given = _checked(arrays)
-    x = given["x"]
-    kept = torch.empty(residuals(x.shape, x.shape)[0], dtype=torch.float32, device=x.device)
-    way = _way("linear_scan train", given, lambda way: _run(given, kept, way))
-    return _run(given, kept, way), (kept,)
-
-
-def backward(
-    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
-    given = _checked(arrays)
-
-    def run(way: Way) -> tuple[Tensor | None, ...]:
-        return _run_backward(given, grads, saved[0], way)
-
-    return run(_way("linear_scan backward", given, run))
-
-
 def _run_backward(
     given: dict[str, Any], grads: tuple[Tensor | None, ...], kept: Tensor, way: Way
 ) -> tuple[Tensor | None, ...]:
+    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     x = given["x"]
     B, L, D = x.shape
     dy, dlast = dense(grads[0]), dense(grads[1])
@@ -186,6 +157,7 @@ def _run_backward(
 
 
 def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, Tensor]:
+    """y (B, L, D), last_state (B, D) float32."""
     a, x, initial = given["a"], given["x"], given["initial_state"]
     B, L, D = x.shape
     y = torch.empty(B, L, D, dtype=activation_dtype(a, x, initial), device=x.device)
@@ -201,15 +173,8 @@ def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, 
         a_, x_, reset, lengths = common
         launch(_local, grid, a_, x_, None, reset, lengths, local, decays, *tail, ADJOINT=False, **meta)
         enter = carry(local, decays, enter, None)
-    launch(_forward, grid, *common, enter, y, last, kept, *tail, T=TILE, **meta)
+    launch(_forward, grid, *common, enter, y, last, kept, *tail, T=TILE, UNROLL=unroll(L), **meta)
     return y, last
-
-
-def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
-    B, L, D = given["x"].shape
-    if L == 0:
-        return WAYS[0]
-    return chosen(kernel, (size_class(B), size_class(L), size_class(D), given["x"].dtype), WAYS, run)
 
 
 def _shape(x: Tensor, way: Way) -> tuple[int, int, int, dict[str, int]]:
@@ -229,8 +194,11 @@ def _strides(given: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("linear_scan", given, ("a", "x"))
+    """The five inputs of the op, in its order, by name, as the kernels read them.
+
+    Raises TypeError for float64, ValueError for shapes that do not fit.
+    """
+    given = named("linear_scan", NAMES, arrays, 2)
     shape = tuple(given["x"].shape)
     if len(shape) != 3:
         raise ValueError(f"linear_scan: x must be (B, L, D), not {shape}")
@@ -238,3 +206,6 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     shapes = (shape, shape, (B, D), (B, L), (B,))
     check("linear_scan", {name: (given[name], s) for name, s in zip(NAMES, shapes, strict=True)})
     return {**given, "a": rows(given["a"]), "x": rows(given["x"])}
+
+
+forward, forward_train, backward = recurrence("linear_scan", WAYS, _checked, residuals, _run, _run_backward)

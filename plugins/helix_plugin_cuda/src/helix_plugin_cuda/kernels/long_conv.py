@@ -22,7 +22,7 @@ from helix_plugin_cuda.kernels._arguments import (
     dense,
     ends,
     like,
-    needed,
+    named,
     rows,
     strides,
 )
@@ -285,8 +285,7 @@ def _wide(given: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("long_conv", given, NAMES[:2])
+    given = named("long_conv", NAMES, arrays, 2)
     shape = tuple(given["u"].shape)
     if len(shape) != 3 or given["filter"].ndim != 2:
         raise ValueError(f"long_conv: u must be (B, L, D), not {shape}, and filter (K, D)")

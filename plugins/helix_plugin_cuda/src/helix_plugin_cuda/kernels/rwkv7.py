@@ -19,7 +19,7 @@ from helix_plugin_cuda.kernels._arguments import (
     ends,
     flags,
     like,
-    needed,
+    named,
     rows,
     strides,
 )
@@ -160,8 +160,7 @@ def _strides(*arrays: Tensor) -> tuple[int, ...]:
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("rwkv7", given, NAMES[:6])
+    given = named("rwkv7", NAMES, arrays, 6)
     r, v = given["r"], given["v"]
     if r.ndim != 4 or v.ndim != 4:
         raise ValueError(f"rwkv7: r must be (B, L, H, K) and v (B, L, H, V), not {tuple(r.shape)} and {tuple(v.shape)}")

@@ -6,7 +6,6 @@ Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Sp
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,14 +21,15 @@ from helix_plugin_cuda.kernels._arguments import (
     ends,
     flags,
     like,
-    needed,
+    named,
     rows,
     strides,
 )
-from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split
+from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split, unroll
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power
 from helix_plugin_cuda.kernels._math import silu_slope, softplus
-from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_cuda.kernels._recurrence import recurrence
+from helix_plugin_cuda.kernels._tune import Way
 
 WAYS = tuple({"elements": e, "warps": w} for e, w in ((512, 2), (256, 1), (512, 4), (1024, 4), (256, 2)))
 """Elements of state that a program holds (channels times states), and its warps."""
@@ -109,7 +109,7 @@ def _local(
 def _forward(
     u, delta, A, B, C, skip, z, bias, reset, lengths, enter, y, last, kept, L, D, N, chunks, steps,
     sub, sut, sdb, sdt, sBb, sBt, sCb, sCt, szb, szt,
-    SOFTPLUS: tl.constexpr, T: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
+    SOFTPLUS: tl.constexpr, T: tl.constexpr, UNROLL: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
     b, chunk, d, first, stop = place(L, D, chunks, steps, BLOCK)
     end = limit(lengths, b, L)
@@ -122,7 +122,7 @@ def _forward(
         h = tl.load(enter + (b * chunks + chunk) * D * N + at, mask=inside, other=0.0).to(tl.float32)
     if skip is not None:
         through = tl.load(skip + d, mask=d < D, other=0.0).to(tl.float32)
-    for k in tl.range(0, stop - first, loop_unroll_factor=4):
+    for k in tl.range(0, stop - first, loop_unroll_factor=UNROLL):
         t = first + k
         if kept is not None:
             wanted = lanes(d, D, t % T == 0)[:, None] & (n < N)[None, :]
@@ -236,50 +236,10 @@ def residuals(u: Shape, delta: Shape, A: Shape, *rest: Any, **attrs: Any) -> tup
     return ((u[0] * ((u[1] + TILE - 1) // TILE) * u[2] * A[1],),)
 
 
-def forward(*arrays: Tensor | None, delta_softplus: bool = False) -> tuple[Tensor, ...]:
-    """The 11 inputs of the op, in its order -> y (B, L, D), last_state (B, D, N) float32.
-
-    u, delta, z (B, L, D); A (D, N); B, C (B, L, N); D, delta_bias (D,); initial_state (B, D, N); reset (B, L)
-    bool; lengths (B,). From D on they are optional. Raises TypeError for float64, ValueError for shapes that do not
-    fit.
-    """
-    given = _checked(arrays)
-    return _run(
-        given, delta_softplus, None, _way("selective_scan", given, lambda w: _run(given, delta_softplus, None, w))
-    )
-
-
-def forward_train(
-    *arrays: Tensor | None, delta_softplus: bool = False
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """`forward`, with the residuals that `backward` needs."""
-    given = _checked(arrays)
-    u = given["u"]
-    shape = residuals(u.shape, u.shape, given["A"].shape)[0]
-    kept = torch.empty(shape, dtype=torch.float32, device=u.device)
-    way = _way("selective_scan train", given, lambda w: _run(given, delta_softplus, kept, w))
-    return _run(given, delta_softplus, kept, way), (kept,)
-
-
-def backward(
-    grads: tuple[Tensor | None, ...],
-    arrays: tuple[Tensor | None, ...],
-    saved: tuple[Tensor, ...],
-    *,
-    delta_softplus: bool = False,
+def _run_backward(
+    given: dict[str, Any], grads: tuple[Tensor | None, ...], kept: Tensor, way: Way, *, delta_softplus: bool = False
 ) -> tuple[Tensor | None, ...]:
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
-    given = _checked(arrays)
-
-    def run(way: Way) -> tuple[Tensor | None, ...]:
-        return _run_backward(given, grads, saved[0], delta_softplus, way)
-
-    return run(_way("selective_scan backward", given, run))
-
-
-def _run_backward(
-    given: dict[str, Any], grads: tuple[Tensor | None, ...], kept: Tensor, delta_softplus: bool, way: Way
-) -> tuple[Tensor | None, ...]:
     u, A, D_, z, bias = (given[name] for name in ("u", "A", "D", "z", "delta_bias"))
     (B, L, D), N = u.shape, A.shape[1]
     dlast = dense(grads[1])
@@ -324,7 +284,10 @@ def _run_backward(
     )  # fmt: skip
 
 
-def _run(given: dict[str, Any], softplus: bool, kept: Tensor | None, way: Way) -> tuple[Tensor, Tensor]:
+def _run(
+    given: dict[str, Any], kept: Tensor | None, way: Way, *, delta_softplus: bool = False
+) -> tuple[Tensor, Tensor]:
+    """y (B, L, D), last_state (B, D, N) float32."""
     u, A, initial = given["u"], given["A"], given["initial_state"]
     (B, L, D), N = u.shape, A.shape[1]
     dtype = activation_dtype(*(given[name] for name in NAMES[:9]))
@@ -342,21 +305,14 @@ def _run(given: dict[str, Any], softplus: bool, kept: Tensor | None, way: Way) -
         local, decays = (torch.empty(B, chunks, D * N, dtype=torch.float32, device=u.device) for _ in range(2))
         launch(
             _local, grid, *common, given["delta_bias"], None, None, reset, lengths, local, decays,
-            *sizes, *_strides(given), ADJOINT=False, SOFTPLUS=softplus, **meta,
+            *sizes, *_strides(given), ADJOINT=False, SOFTPLUS=delta_softplus, **meta,
         )  # fmt: skip
         enter = carry(local, decays, enter, None)
     launch(
         _forward, grid, *common, given["D"], given["z"], given["delta_bias"], reset, lengths, enter, y, last, kept,
-        *sizes, *_strides(given), SOFTPLUS=softplus, T=TILE, **meta,
+        *sizes, *_strides(given), SOFTPLUS=delta_softplus, T=TILE, UNROLL=unroll(L), **meta,
     )  # fmt: skip
     return y, last
-
-
-def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
-    (B, L, D), N = given["u"].shape, given["A"].shape[1]
-    if L == 0:
-        return WAYS[0]
-    return chosen(kernel, (size_class(B), size_class(L), size_class(D), N, given["u"].dtype), WAYS, run)
 
 
 def _shape(u: Tensor, N: int, way: Way) -> tuple[int, int, int, dict[str, int]]:
@@ -374,8 +330,13 @@ def _strides(given: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("selective_scan", given, NAMES[:5])
+    """The 11 inputs of the op, in its order, by name, as the kernels read them.
+
+    u, delta, z (B, L, D); A (D, N); B, C (B, L, N); D, delta_bias (D,); initial_state (B, D, N); reset (B, L)
+    bool; lengths (B,). From D on they are optional. Raises TypeError for float64, ValueError for shapes that do not
+    fit.
+    """
+    given = named("selective_scan", NAMES, arrays, 5)
     shape = tuple(given["u"].shape)
     if len(shape) != 3 or given["A"].ndim != 2:
         raise ValueError(f"selective_scan: u must be (B, L, D), not {shape}, and A (D, N)")
@@ -386,3 +347,8 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     strided = {name: rows(given[name]) for name in ("u", "delta", "B", "C", "z")}
     packed = {name: dense(given[name]) for name in ("A", "D", "delta_bias", "initial_state")}
     return {**given, **strided, **packed}
+
+
+forward, forward_train, backward = recurrence(
+    "selective_scan", WAYS, _checked, residuals, _run, _run_backward, states="A"
+)

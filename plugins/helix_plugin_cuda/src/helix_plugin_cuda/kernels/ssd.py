@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from helix_plugin_cuda.kernels import _attention_run as attention
-from helix_plugin_cuda.kernels._arguments import Shape, activation_dtype, check, dense, ends, needed, rows
+from helix_plugin_cuda.kernels._arguments import Shape, activation_dtype, check, dense, ends, named, rows
 from helix_plugin_cuda.kernels._attention_run import Problem, check_width, effective, gate_slope
 from helix_plugin_cuda.kernels._few import FEW, Steps, few
 
@@ -143,8 +143,7 @@ def _problem(given: dict[str, Any], step: Tensor) -> Problem:
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("ssd", given, NAMES[:5])
+    given = named("ssd", NAMES, arrays, 5)
     x, keys = given["x"], given["B"]
     if x.ndim != 4:
         raise ValueError(f"ssd: x must be (B, L, H, P), not {tuple(x.shape)}")

@@ -9,7 +9,6 @@ Source: Peng et al., RWKV: Reinventing RNNs for the Transformer Era, 2023.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,14 +25,15 @@ from helix_plugin_cuda.kernels._arguments import (
     ends,
     flags,
     like,
-    needed,
+    named,
     rows,
     strides,
 )
 from helix_plugin_cuda.kernels._chunks import TILE, fresh, limit, place, split
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power, wide
 from helix_plugin_cuda.kernels._math import log1p_exp
-from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_cuda.kernels._recurrence import recurrence
+from helix_plugin_cuda.kernels._tune import Way
 
 WAYS = tuple({"channels": c, "warps": w} for c, w in ((128, 4), (64, 2), (32, 1), (256, 4)))
 """Channels of a program, and its warps."""
@@ -258,39 +258,10 @@ def residuals(k: Shape, *rest: Any) -> tuple[Shape, ...]:
     return ((k[0] * ((k[1] + TILE - 1) // TILE) * 2 * k[2],),)
 
 
-def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
-    """The seven inputs of the op, in its order -> y (B, L, D), last_state (B, 2, D) float32.
-
-    Raises TypeError for float64, ValueError for shapes that do not fit.
-    """
-    given = _checked(arrays)
-    return _run(given, None, _way("wkv4", given, lambda way: _run(given, None, way)))
-
-
-def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """`forward`, with the residuals that `backward` needs."""
-    given = _checked(arrays)
-    k = given["k"]
-    kept = torch.empty(residuals(k.shape)[0], dtype=torch.float32, device=k.device)
-    way = _way("wkv4 train", given, lambda way: _run(given, kept, way))
-    return _run(given, kept, way), (kept,)
-
-
-def backward(
-    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
-    given = _checked(arrays)
-
-    def run(way: Way) -> tuple[Tensor | None, ...]:
-        return _run_backward(given, grads, saved[0], way)
-
-    return run(_way("wkv4 backward", given, run))
-
-
 def _run_backward(
     given: dict[str, Any], grads: tuple[Tensor | None, ...], kept: Tensor, way: Way
 ) -> tuple[Tensor | None, ...]:
+    """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     k, v, log_decay, bonus, initial = (given[name] for name in NAMES[:5])
     B, L, D = k.shape
     dlast, dinitial = dense(grads[1]), like(initial)
@@ -318,6 +289,7 @@ def _run_backward(
 
 
 def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, Tensor]:
+    """y (B, L, D), last_state (B, 2, D) float32."""
     k, initial = given["k"], given["initial_state"]
     B, L, D = k.shape
     made = {"dtype": torch.float32, "device": k.device}
@@ -342,13 +314,6 @@ def _run(given: dict[str, Any], kept: Tensor | None, way: Way) -> tuple[Tensor, 
     return y, last
 
 
-def _way(kernel: str, given: dict[str, Any], run: Callable[[Way], Any]) -> Way:
-    B, L, D = given["k"].shape
-    if L == 0:
-        return WAYS[0]
-    return chosen(kernel, (size_class(B), size_class(L), size_class(D), given["k"].dtype), WAYS, run)
-
-
 def _shape(k: Tensor, way: Way) -> tuple[tuple[int, ...], tuple[int, int], dict[str, int]]:
     """The grid, number of chunks and steps of each, and the kernels' meta arguments."""
     B, L, D = k.shape
@@ -366,8 +331,11 @@ def _tail(given: dict[str, Any], chunks: tuple[int, int]) -> tuple[int, ...]:
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    needed("wkv4", given, NAMES[:4])
+    """The seven inputs of the op, in its order, by name, as the kernels read them.
+
+    Raises TypeError for float64, ValueError for shapes that do not fit.
+    """
+    given = named("wkv4", NAMES, arrays, 4)
     shape = tuple(given["k"].shape)
     if len(shape) != 3:
         raise ValueError(f"wkv4: k must be (B, L, D), not {shape}")
@@ -376,3 +344,6 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     check("wkv4", {name: (given[name], s) for name, s in zip(NAMES, shapes, strict=True)})
     packed = {name: dense(given[name]) for name in ("log_decay", "bonus", "initial_state")}
     return {**given, **packed, "k": rows(given["k"]), "v": rows(given["v"])}
+
+
+forward, forward_train, backward = recurrence("wkv4", WAYS, _checked, residuals, _run, _run_backward)
