@@ -39,9 +39,9 @@ def arm():
     ids=["scan", "scan-backward", "conv-backward", "norm", "cross-entropy-backward"],
 )
 def test_kernels_become_vector_code_on_arm(arm, kernel):
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(kernel.py_func)
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(kernel.dispatcher.py_func)
     signature = tuple(
-        types.float64 if name in FLOATS else types.int64 for name in inspect.signature(kernel.py_func).parameters
+        types.float64 if name in FLOATS else types.int64 for name in inspect.signature(kernel.dispatcher.py_func).parameters
     )
     dispatcher.compile(signature)
     code = dispatcher.inspect_llvm(signature)
