@@ -1,9 +1,9 @@
 """Sharing a kernel's jobs among torch.get_num_threads() threads: those that torch's own operations run on.
 
 One set of threads is warm when it is needed, where two would wake each other up between a kernel and a product. It is
-reached through GNU OpenMP's `GOMP_parallel`, of the very library that torch has loaded. Where torch has another one, and
-in a forked child, where that call may hang, a small pool of our own stands in. Numba's layers are not used: `workqueue`
-aborts the process when two threads launch at once, and OpenMP hangs or aborts in a forked child.
+reached through GNU OpenMP's `GOMP_parallel`, of the very library that torch has loaded. Where torch has another one,
+and in a forked child, where that call may hang, a small pool of our own stands in. Numba's layers are not used:
+`workqueue` aborts the process when two threads launch at once, and OpenMP hangs or aborts in a forked child.
 
 Kernels take jobs from a counter: a thread that comes late, or not at all, leaves its share to the others, and which
 thread does a job makes no difference to its result.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from helix_plugin_cpu.kernels._jit import TEAM, Entry, Kernel
 from helix_plugin_cpu.kernels._simd import VECTOR
@@ -84,20 +85,31 @@ def _run(entry: Any, team: int, members: int) -> None:
             helper.result()
 
 
-class _Words(threading.local):
-    """Where a thread writes a team, a counter and arguments: one call at a time, so the same place every time."""
+class _Own(threading.local):
+    """A thread's own memory: it makes one call at a time, so that the same will do every time."""
 
     def __init__(self) -> None:
-        self.bytes = bytearray()
+        self.words = bytearray()
+        self.scratch = torch.empty(0, dtype=torch.uint8)
         self.reserve(8192)
 
     def reserve(self, size: int) -> None:
-        if size > len(self.bytes):
-            self.bytes = bytearray(size)
-            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.bytes))
+        """Room for a team, a counter and arguments, which start at `address`."""
+        if size > len(self.words):
+            self.words = bytearray(size)
+            self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.words))
+
+    def scratch_of(self, size: int) -> Tensor:
+        """Uninitialised bytes; large ones are not kept."""
+        if size > KEPT_SCRATCH:
+            return torch.empty(size, dtype=torch.uint8)
+        if size > self.scratch.numel():
+            self.scratch = torch.empty(size, dtype=torch.uint8)
+        return self.scratch
 
 
-_words = _Words()
+_own = _Own()
+KEPT_SCRATCH = 4 << 20
 COUNTER = TEAM.size
 BLOCKS = COUNTER + 8
 NOTHING = bytes(8)
@@ -106,12 +118,12 @@ NOTHING = bytes(8)
 def call_together(kernel: Kernel, shares: Sequence[tuple[int | float, ...]]) -> None:
     """Call a kernel on as many threads as there are tuples of arguments, all of the same types."""
     entry, packing = kernel.entry(shares[0])
-    _words.reserve(BLOCKS + len(shares) * packing.size)
-    words, blocks = _words.bytes, _words.address + BLOCKS
-    TEAM.pack_into(words, 0, 0, len(shares), blocks, packing.size)
+    own, size = _own, packing.size
+    own.reserve(BLOCKS + len(shares) * size)
+    TEAM.pack_into(own.words, 0, 0, len(shares), own.address + BLOCKS, size)
     for i, args in enumerate(shares):
-        packing.pack_into(words, BLOCKS + i * packing.size, *args)
-    _run(entry, _words.address, len(shares))
+        packing.pack_into(own.words, BLOCKS + i * size, *args)
+    _run(entry, own.address, len(shares))
 
 
 def launch(kernel: Kernel, jobs: int, work: int, scratch: int, *args: int | float) -> None:
@@ -122,9 +134,10 @@ def launch(kernel: Kernel, jobs: int, work: int, scratch: int, *args: int | floa
     """
     threads = max(1, min(torch.get_num_threads(), jobs)) if work >= SMALL_WORK else 1
     step = (scratch + 2 * VECTOR - 1) // VECTOR * VECTOR
-    memory = torch.empty(threads * step + VECTOR, dtype=torch.uint8)
+    own = _own
+    memory = own.scratch_of(threads * step + VECTOR)
     start = -(-memory.data_ptr() // VECTOR) * VECTOR
-    _words.reserve(BLOCKS + threads * 8 * (3 + len(args)))
-    _words.bytes[COUNTER:BLOCKS] = NOTHING
-    counter = _words.address + COUNTER
+    own.reserve(BLOCKS + threads * 8 * (3 + len(args)))
+    own.words[COUNTER:BLOCKS] = NOTHING
+    counter = own.address + COUNTER
     call_together(kernel, [(counter, jobs, start + i * step, *args) for i in range(threads)])

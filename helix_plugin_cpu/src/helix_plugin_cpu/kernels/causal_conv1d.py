@@ -67,7 +67,7 @@ def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, T
     y, last = torch.empty(x.shape, dtype=x.dtype), torch.empty(batch, K - 1, channels)
     launch(
         conv_forward_jobs, batch * -(-blocks // group), WORK * given["x"].numel(), conv_scratch(K, group), kind(x),
-        *strided(x), *(address(a) for a in (weight, bias, initial, reset, ends, y, last)),
+        *strided(x), *map(address, (weight, bias, initial, reset, ends, y, last)),
         length, channels, K, group, int(activation == "silu"),
     )  # fmt: skip
     return y, last
@@ -105,7 +105,7 @@ def backward(
     launch(
         conv_backward_jobs, batch * -(-blocks // group), 3 * WORK * given["x"].numel(), conv_scratch(K, group),
         kind(x, dy), *strided(x), *strided(dy),
-        *(address(a) for a in (weight, bias, initial, dlast, reset, ends, dx, dw, dinitial)),
+        *map(address, (weight, bias, initial, dlast, reset, ends, dx, dw, dinitial)),
         length, channels, K, group, int(activation == "silu"),
     )  # fmt: skip
     sums = by_row(total(dw), channels)

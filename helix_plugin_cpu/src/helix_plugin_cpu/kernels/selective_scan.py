@@ -102,8 +102,8 @@ def backward(
     launch(
         backward_jobs, batch * groups, 3 * work, backward_scratch(states, tile, group), kind(u, delta, z, dy),
         *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z), *strided(dy),
-        *(address(a) for a in (A, D, bias, dlast, reset, ends, saved[0])),
-        *(address(a) for a in (du, ddelta, dz, by_channel, by_step, dinitial)),
+        *map(address, (A, D, bias, dlast, reset, ends, saved[0])),
+        *map(address, (du, ddelta, dz, by_channel, by_step, dinitial)),
         batch, length, channels, states, group, tile, int(delta_softplus),
     )  # fmt: skip
     dA, dD, dbias = by_row(total(by_channel), channels).split((states, 1, 1))
@@ -160,7 +160,7 @@ def _forward(given: dict[str, Any], delta_softplus: bool, kept: Tensor | None) -
         forward_jobs, batch * -(-blocks // group), batch * length * channels * states,
         forward_scratch(states, tile, group), kind(u, delta, z),
         *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z),
-        *(address(a) for a in (A, D, bias, initial, reset, ends, y, last, kept)),
+        *map(address, (A, D, bias, initial, reset, ends, y, last, kept)),
         length, channels, states, group, tile, int(delta_softplus),
     )  # fmt: skip
     return y, last

@@ -105,8 +105,8 @@ class Mamba(Layer[MambaConfig]):
         c = self.config
         N, R = c.d_state, c.rank
         before = state or {"conv": None, "ssm": None}
-        # Two products, not one cut in half, and `unstack`: the gradient of a slice is a copy of the whole filled up with
-        # zeros, that of halves is one stack.
+        # Two products, not one cut in half, and `unstack`: the gradient of a slice is a copy of the whole filled up
+        # with zeros, that of halves one stack.
         weights = self._halves(F, p["in_proj.weight"])
         biases = self._halves(F, p["in_proj.bias"]) if c.bias else (None, None)
         z = F.linear(x, weights[1], biases[1])

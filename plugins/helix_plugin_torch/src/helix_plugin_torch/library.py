@@ -21,7 +21,7 @@ NAMESPACE = "helix"
 _SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = {Tensor, torch.nn.Parameter}
 
 
 def as_torch_function(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None = None) -> Callable[..., Any]:
@@ -165,8 +165,8 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
     defaults = tuple(op.attrs.values())
 
     def call(*args: Tensor | None, **attrs: Any) -> Any:
-        given = (*args, *(None,) * (n_arrays - len(args)))
-        values = tuple(attrs.get(name, default) for name, default in zip(attr_names, defaults, strict=True))
+        given = args if len(args) == n_arrays else (*args, *(None,) * (n_arrays - len(args)))
+        values = tuple([attrs.get(name, default) for name, default in zip(attr_names, defaults, strict=True)])
         watched = _watched(given, devices)
         if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in given):
             return _bare(_tuple(train_op(*given, *values))[:n_outputs]) if watched else Direct.apply(*given, *values)
@@ -176,13 +176,13 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
 
 
 def _watched(arrays: Sequence[Tensor | None], devices: Sequence[str] | None) -> bool:
-    """Whether somebody has to see operators: a compiler, a mode, a tensor's own class; or there is none for a device."""
+    """Whether somebody has to see operators: a compiler, a mode, a tensor's own class; or none is for this device."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return True
-    return any(
-        a is not None and (type(a) not in _PLAIN or (devices is not None and a.device.type not in devices))
-        for a in arrays
-    )
+    given = [a for a in arrays if a is not None]
+    if devices is not None and given[0].device.type not in devices:
+        return True
+    return not _PLAIN.issuperset(map(type, given))
 
 
 def inference_operator(op: Op, kernel: Callable[..., Tensor], label: str, device: str) -> Callable[..., Tensor]:
