@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from helix_core.ops import Kernel, Op
 
@@ -157,9 +158,9 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
             return _bare(outputs)
 
         @staticmethod
+        @once_differentiable
         def backward(ctx: Any, *grads: Any) -> Any:
-            # With gradients of gradients wanted, the operator says that it has none.
-            return gradients(ctx, backward_op if torch.is_grad_enabled() else backward, grads)
+            return gradients(ctx, backward, grads)
 
     Direct.__name__ = label
     defaults = tuple(op.attrs.values())
