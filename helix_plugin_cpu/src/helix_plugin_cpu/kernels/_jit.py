@@ -32,7 +32,7 @@ from helix_core.events import emit
 F = TypeVar("F", bound=Callable[..., Any])
 Emitter = Callable[..., Any]
 Entry = CFUNCTYPE(None, c_void_p)
-TEAM = Struct("=4q")
+TEAM = Struct("=5q")
 
 
 def _sources() -> str:
@@ -241,8 +241,8 @@ def part(function: F) -> F:
 class Kernel:
     """A function of integers (addresses, strides, sizes, flags) and floats, which is called outside the GIL.
 
-    Its `entry` is what threads run: a C function of a team's address. A team is four int64: how many of its members
-    have come, how many there are, where their arguments begin, and the bytes of each one's.
+    Its `entry` is what threads run: a C function of a team's address. A team is five int64: how many of its members
+    have come, how many there are, where their arguments begin, the bytes of each one's, and a counter for them.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
@@ -271,7 +271,7 @@ class Kernel:
     def __call__(self, *args: int | float) -> None:
         entry, packing = self.entry(args)
         block = create_string_buffer(packing.pack(*args))
-        team = create_string_buffer(TEAM.pack(0, 1, addressof(block), 0))
+        team = create_string_buffer(TEAM.pack(0, 1, addressof(block), 0, 0))
         entry(addressof(team))
 
 

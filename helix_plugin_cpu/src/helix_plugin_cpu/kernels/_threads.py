@@ -94,7 +94,7 @@ class _Own(threading.local):
         self.reserve(8192)
 
     def reserve(self, size: int) -> None:
-        """Room for a team, a counter and arguments, which start at `address`."""
+        """Room for a team and its arguments, which start at `address`."""
         if size > len(self.words):
             self.words = bytearray(size)
             self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.words))
@@ -110,9 +110,8 @@ class _Own(threading.local):
 
 _own = _Own()
 KEPT_SCRATCH = 4 << 20
-COUNTER = TEAM.size
-BLOCKS = COUNTER + 8
-NOTHING = bytes(8)
+BLOCKS = TEAM.size
+COUNTER = BLOCKS - 8
 
 
 def call_together(kernel: Kernel, shares: Sequence[tuple[int | float, ...]]) -> None:
@@ -120,7 +119,7 @@ def call_together(kernel: Kernel, shares: Sequence[tuple[int | float, ...]]) -> 
     entry, packing = kernel.entry(shares[0])
     own, size = _own, packing.size
     own.reserve(BLOCKS + len(shares) * size)
-    TEAM.pack_into(own.words, 0, 0, len(shares), own.address + BLOCKS, size)
+    TEAM.pack_into(own.words, 0, 0, len(shares), own.address + BLOCKS, size, 0)
     for i, args in enumerate(shares):
         packing.pack_into(own.words, BLOCKS + i * size, *args)
     _run(entry, own.address, len(shares))
@@ -138,6 +137,5 @@ def launch(kernel: Kernel, jobs: int, work: int, scratch: int, *args: int | floa
     memory = own.scratch_of(threads * step + VECTOR)
     start = -(-memory.data_ptr() // VECTOR) * VECTOR
     own.reserve(BLOCKS + threads * 8 * (3 + len(args)))
-    own.words[COUNTER:BLOCKS] = NOTHING
     counter = own.address + COUNTER
     call_together(kernel, [(counter, jobs, start + i * step, *args) for i in range(threads)])

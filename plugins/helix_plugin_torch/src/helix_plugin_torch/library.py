@@ -171,7 +171,7 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
         watched = _watched(given, devices)
         if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in given):
             return _bare(_tuple(train_op(*given, *values))[:n_outputs]) if watched else Direct.apply(*given, *values)
-        return infer_op(*given, *values) if watched else infer(*given, *values)
+        return infer_op(*given, *values) if watched else _bare(kernel.forward(*given, **named(values)))
 
     return call
 
