@@ -16,11 +16,13 @@ def global_norm(xp: Any, grads: Mapping[str, Array]) -> Array:
     return xp.sqrt(total)
 
 
-def clip_by_global_norm(xp: Any, grads: Mapping[str, Array], max_norm: float) -> tuple[dict[str, Array], Array]:
-    """Scale all gradients by min(1, max_norm / norm); returns them and the norm before clipping.
+def clip_by_global_norm(
+    xp: Any, grads: Mapping[str, Array], max_norm: float, norm: Array | None = None
+) -> tuple[dict[str, Array], Array]:
+    """Scale all gradients by min(1, max_norm / norm); returns them and the norm before clipping, computed if not given.
 
     Source: Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, 2013.
     """
-    norm = global_norm(xp, grads)
+    norm = global_norm(xp, grads) if norm is None else norm
     scale = xp.minimum(max_norm / (norm + 1e-6), xp.ones_like(norm))
     return {name: g * scale for name, g in grads.items()}, norm

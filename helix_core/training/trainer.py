@@ -140,10 +140,7 @@ class Trainer:
         xp, training = self.backend.xp, self.recipe.training
         value, grads = self._accumulate(step)
         with self.backend.inference():
-            if training.clip is not None:
-                grads, norm = clip_by_global_norm(xp, grads, training.clip)
-            else:
-                norm = global_norm(xp, grads)
+            norm = global_norm(xp, grads)
             loss_value, norm_value = float(value), float(norm)
             for what, number in (("loss", loss_value), ("gradient norm", norm_value)):
                 if not math.isfinite(number):
@@ -151,6 +148,8 @@ class Trainer:
                         f"the {what} is {number} at step {step + 1}",
                         hint="the last checkpoint is kept; lower optimizer.lr or training.clip, or warm up for longer",
                     )
+            if training.clip is not None and norm_value > training.clip:
+                grads, _ = clip_by_global_norm(xp, grads, training.clip, norm)
             params, moments = self.optimizer.update(
                 self.F_infer,
                 self.params,

@@ -39,10 +39,10 @@ def arm():
     ids=["scan", "scan-backward", "conv-backward", "norm", "cross-entropy-backward"],
 )
 def test_kernels_become_vector_code_on_arm(arm, kernel):
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(kernel.py_func)
-    signature = tuple(
-        types.float64 if name in FLOATS else types.int64 for name in inspect.signature(kernel.py_func).parameters
-    )
+    function = kernel.dispatcher.py_func
+    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    names = inspect.signature(function).parameters
+    signature = tuple(types.float64 if name in FLOATS else types.int64 for name in names)
     dispatcher.compile(signature)
     code = dispatcher.inspect_llvm(signature)
     code = re.sub(r"target triple = .*", 'target triple = "aarch64-linux-gnu"', code)

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helix_core import create
 from helix_core.ops import OPS
@@ -69,3 +70,38 @@ def test_a_gradient_reaches_only_what_asks_for_it(rng, bound):
 def test_binding_twice_registers_once():
     first, second = (create("backend", "cpu").bind(mode="train") for _ in range(2))
     assert first.selective_scan is second.selective_scan
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_mode_sees_operators_and_nothing_changes(rng, bound):
+    args = [a if a is None else a.requires_grad_(True) for a in inputs("causal_conv1d", rng, "state")]
+    leaves = [a for a in args if a is not None]
+
+    def run():
+        y, last = bound.causal_conv1d(*args, activation="silu")
+        return [y, last, *torch.autograd.grad(y.sum() + 2 * last.sum(), leaves)]
+
+    plain = run()
+    with Seen() as seen:
+        watched = run()
+    assert [n for n in seen.names if "cpu_causal_conv1d_train" in n]
+    assert [n for n in seen.names if "cpu_causal_conv1d_backward" in n]
+    assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
+
+
+def test_gradients_of_gradients_are_refused(rng, bound):
+    """Not silently zero."""
+    args = [a if a is None else a.requires_grad_(True) for a in inputs("causal_conv1d", rng, "state")]
+    y, _ = bound.causal_conv1d(*args, activation="silu")
+    (dx,) = torch.autograd.grad(y.square().sum(), args[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,13 +168,4 @@ class Program:
             (self.stages.data_ptr(), self.counters.data_ptr(), first, last, -(-s.data_ptr() // VECTOR) * VECTOR)
             for s in self.scratch[:threads]
         ]
-        helping: list[Future[None]] = []
-        if threads > 1:
-            pool = _threads._pool(threads - 1)
-            # RuntimeError: no more threads to be had, or the interpreter is shutting down.
-            with suppress(RuntimeError):
-                helping.extend(pool.submit(_program.run_stages, *share) for share in shares[1:])
-        _program.run_stages(*shares[0])
-        for helper in helping:
-            if not helper.cancel():
-                helper.result()
+        _threads.call_together(_program.run_stages, shares)

@@ -51,7 +51,7 @@ def rows(array: Tensor | None) -> Tensor | None:
 
 def single(array: Tensor | None) -> Tensor | None:
     """The same values in float32: for parameters and states, which are small."""
-    return None if array is None else array.detach().float()
+    return array if array is None or array.dtype == torch.float32 else array.detach().float()
 
 
 def stored_as(*arrays: Tensor | None) -> torch.dtype:
@@ -61,7 +61,7 @@ def stored_as(*arrays: Tensor | None) -> torch.dtype:
 
 def stored_like(array: Tensor | None, like: Tensor) -> Tensor | None:
     """The same values in the dtype of `like`: a copy only where a caller mixes dtypes."""
-    return None if array is None else array.detach().to(like.dtype)
+    return array if array is None or array.dtype == like.dtype else array.detach().to(like.dtype)
 
 
 def cast_back(grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

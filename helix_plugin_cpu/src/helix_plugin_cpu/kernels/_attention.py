@@ -90,8 +90,11 @@ class Inputs(NamedTuple):
 
 def headed(array: Tensor) -> tuple[int, int, int, int]:
     """Address and strides, in elements, over the first three axes of (B, L, H, ...); 0 along axes of length 1."""
-    (b, t, h), (b_step, t_step, h_step) = array.shape[:3], array.stride()[:3]
-    return array.data_ptr(), b_step if b > 1 else 0, t_step if t > 1 else 0, h_step if h > 1 else 0
+    sizes, steps = array.shape, array.stride()
+    return (
+        array.data_ptr(), steps[0] if sizes[0] > 1 else 0, steps[1] if sizes[1] > 1 else 0,
+        steps[2] if sizes[2] > 1 else 0,
+    )  # fmt: skip
 
 
 def ends(lengths: Tensor | None, plan: Plan) -> Tensor | None:
@@ -118,7 +121,7 @@ def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Ten
             step_jobs, plan.batch * plan.heads, last.numel(), step_scratch(plan.keys, plan.values),
             kind(q, k, v), kind(g),
             *headed(q), *headed(k), *headed(v), *headed(g),
-            *(address(a) for a in (A, bias, D, initial, reset, stops, y, last)),
+            *map(address, (A, bias, D, initial, reset, stops, y, last)),
             plan.heads, plan.groups, plan.keys, plan.values,
             plan.kind, int(given.soft), float(given.low), float(given.high), float(given.scale),
         )  # fmt: skip
@@ -127,7 +130,7 @@ def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Ten
         forward_jobs, plan.jobs, plan.work,
         forward_scratch(plan.keys, plan.values, plan.chunk, plan.share), kind(q, k, v), kind(g),
         *headed(q), *headed(k), *headed(v), *headed(g),
-        *(address(a) for a in (A, bias, D, initial, reset, stops, y, last, kept)),
+        *map(address, (A, bias, D, initial, reset, stops, y, last, kept)),
         plan.length, plan.heads, plan.groups, plan.share, plan.keys, plan.values,
         plan.kind, plan.chunk, plan.span, int(given.soft), float(given.low), float(given.high), float(given.scale),
     )  # fmt: skip
@@ -136,8 +139,11 @@ def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Ten
 
 def _activations(plan: Plan, given: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """q, k, v, stored alike, and g, which keeps its digits."""
-    dtype = stored_as(given.q, given.k, given.v)
-    q, k, v = (unit(a.detach().to(dtype)) for a in (given.q, given.k, given.v))
+    q, k, v = given.q, given.k, given.v
+    if not q.dtype == k.dtype == v.dtype:
+        dtype = stored_as(q, k, v)
+        q, k, v = (a.detach().to(dtype) for a in (q, k, v))
+    q, k, v = unit(q), unit(k), unit(v)
     return q, k, v, unit(given.g) if plan.kind == EACH_KEY else given.g.resolve_neg()
 
 
@@ -173,8 +179,8 @@ def backward(plan: Plan, given: Inputs, kept: Tensor, dy: Tensor | None, dlast: 
         backward_scratch(plan.keys, plan.values, plan.chunk, plan.share, plan.span),
         kind(q, k, v, dy), kind(g), kind(dq),
         *headed(q), *headed(k), *headed(v), *headed(g), *headed(dy),
-        *(address(a) for a in (A, bias, D, dlast, reset, stops, kept)),
-        *(address(a) for a in (dq, dk, dv, dg, dA, dbias, dD, dinitial)),
+        *map(address, (A, bias, D, dlast, reset, stops, kept)),
+        *map(address, (dq, dk, dv, dg, dA, dbias, dD, dinitial)),
         B, L, H, G, plan.share, plan.keys, plan.values,
         plan.kind, plan.chunk, plan.span, int(given.soft), float(given.low), float(given.high), float(given.scale),
     )  # fmt: skip

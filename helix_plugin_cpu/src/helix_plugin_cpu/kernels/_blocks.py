@@ -122,6 +122,11 @@ def add_parts(counter: int, jobs: int, scratch: int, source: int, parts: int, si
                     put(target + FLOAT * i, rest)
 
 
+def by_row(blocks: Tensor, channels: int) -> Tensor:
+    """Rows of every block of sixteen channels, (blocks, R, 16), as rows of all of them: (R, channels)."""
+    return blocks.transpose(0, 1).reshape(blocks.shape[1], -1)[:, :channels]
+
+
 def total(parts: Tensor) -> Tensor:
     """The sum over the first axis, in its order whatever the number of threads."""
     if parts.shape[0] == 1:

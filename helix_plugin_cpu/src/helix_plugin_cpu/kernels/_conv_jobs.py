@@ -253,10 +253,10 @@ def add_rows(kind: float, source: int, source_t: int, target: int, target_t: int
 def conv_backward_jobs(
     counter: int, jobs: int, scratch: int, kind: float,
     x: int, x_b: int, x_t: int, dy: int, dy_b: int, dy_t: int, weight: int, bias: int, initial: int,
-    dlast: int, resets: int, ends: int, dx: int, dw: int, dbias: int, dinitial: int,
+    dlast: int, resets: int, ends: int, dx: int, dw: int, dinitial: int,
     length: int, channels: int, K: int, group: int, activate: int,
 ) -> None:  # fmt: skip
-    """Tiles from last to first. dw (B, blocks, K, 16) and dbias (B, blocks, 16) are partial sums.
+    """Tiles from last to first. dw (B, blocks, K + 1, 16), whose last row is of the bias, are partial sums.
 
     x, dy and dx are stored as `kind` says, everything else as float32.
     """
@@ -340,5 +340,6 @@ def conv_backward_jobs(
                     add_rows(FLOAT32, from_initial, channels, into_initial, channels, K - 1 - seen, lanes)
         for block in range(first, stop):
             behind = dw_l + w_size * (block - first + 1) - VECTOR * K
-            copy_vectors(behind, dw + (row * blocks + block) * K * VECTOR, K)
-        copy_vectors(dbias_l, dbias + (row * blocks + first) * VECTOR, stop - first)
+            into = dw + (row * blocks + block) * (K + 1) * VECTOR
+            copy_vectors(behind, into, K)
+            copy_vectors(dbias_l + (block - first) * VECTOR, into + K * VECTOR, 1)

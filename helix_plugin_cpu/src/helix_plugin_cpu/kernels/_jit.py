@@ -9,8 +9,10 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from ctypes import CFUNCTYPE, addressof, c_void_p, create_string_buffer
 from functools import wraps
 from pathlib import Path
+from struct import Struct
 from typing import Any, ClassVar, TypeVar, cast
 
 from llvmlite import ir
@@ -20,6 +22,7 @@ from numba.core.caching import FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
+from numba.core.lowering import Lower
 from numba.core.typed_passes import NativeLowering
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import lower_builtin
@@ -28,6 +31,8 @@ from helix_core.events import emit
 
 F = TypeVar("F", bound=Callable[..., Any])
 Emitter = Callable[..., Any]
+Entry = CFUNCTYPE(None, c_void_p)
+TEAM = Struct("=5q")
 
 
 def _sources() -> str:
@@ -136,6 +141,10 @@ class _KernelLibrary(JITCodeLibrary):
 class _LowerKernel(NativeLowering):
     _name = "helix_lower_kernel"
 
+    @property
+    def lowering_class(self) -> type[Lower]:
+        return _KernelLower
+
     def run_pass(self, state: Any) -> bool:
         state.library = _KernelLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.library.enable_object_caching()
@@ -157,6 +166,32 @@ class _LowerForLinking(NativeLowering):
         state.targetctx.insert_user_function(handle, found.fndesc, [state.library])
         state["cr"] = found._replace(cfunc=handle)
         return True
+
+
+class _KernelLower(Lower):
+    def create_cfunc_wrapper(self) -> None:
+        """`Kernel.entry`: take a place in the team and call the kernel with the arguments of that place."""
+        module = self.context.create_module("entry")
+        convention, found = self.context.call_conv, self.fndesc
+        word = ir.IntType(64)
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [word]), found.llvm_cfunc_wrapper_name)
+        b = ir.IRBuilder(function.append_basic_block())
+
+        def at(address: Any, index: int, kind: ir.Type = word) -> Any:
+            return b.inttoptr(b.add(address, ir.Constant(word, 8 * index)), kind.as_pointer())
+
+        (team,) = function.args
+        place = b.atomic_rmw("add", at(team, 0), ir.Constant(word, 1), "monotonic")
+        with b.if_then(b.icmp_signed("<", place, b.load(at(team, 1)))):
+            block = b.add(b.load(at(team, 2)), b.mul(place, b.load(at(team, 3))))
+            kinds = [self.context.get_value_type(kind) for kind in found.argtypes]
+            args = [b.load(at(block, i, kind)) for i, kind in enumerate(kinds)]
+            callee = ir.Function(
+                module, convention.get_function_type(found.restype, found.argtypes), found.llvm_func_name
+            )
+            convention.call_function(b, callee, found.restype, found.argtypes, args)
+        b.ret_void()
+        self.library.add_ir_module(module)
 
 
 class _Compiler(CompilerBase):
@@ -203,10 +238,43 @@ def part(function: F) -> F:
     return cast(F, dispatcher)
 
 
-def kernel(function: F) -> F:
-    """A function to call from Python with integers: addresses, strides, sizes and flags."""
-    dispatcher = njit(nogil=True, error_model="numpy", pipeline_class=_Compiler)(function)
-    # RuntimeError: neither this package, nor NUMBA_CACHE_DIR, nor the user's cache directory is writable.
-    with suppress(RuntimeError):
-        dispatcher._cache = _PackageCache(function)
-    return cast(F, dispatcher)
+class Kernel:
+    """A function of integers (addresses, strides, sizes, flags) and floats, which is called outside the GIL.
+
+    Its `entry` is what threads run: a C function of a team's address. A team is five int64: how many of its members
+    have come, how many there are, where their arguments begin, the bytes of each one's, and a counter for them.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.dispatcher = njit(nogil=True, error_model="numpy", pipeline_class=_Compiler, no_cpython_wrapper=True)(
+            function
+        )
+        # RuntimeError: neither this package, nor NUMBA_CACHE_DIR, nor the user's cache directory is writable.
+        with suppress(RuntimeError):
+            self.dispatcher._cache = _PackageCache(function)
+        self._entries: dict[tuple[type, ...], tuple[Entry, Struct]] = {}
+
+    def entry(self, args: tuple[int | float, ...]) -> tuple[Entry, Struct]:
+        """The entry for such arguments, and how they are packed."""
+        kinds = tuple(map(type, args))
+        found = self._entries.get(kinds)
+        if found is None:
+            floats = [isinstance(a, float) for a in args]
+            signature = tuple(types.float64 if a else types.int64 for a in floats)
+            self.dispatcher.compile(signature)
+            compiled = self.dispatcher.overloads[signature]
+            address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
+            found = Entry(address), Struct("=" + "".join("d" if a else "q" for a in floats))
+            self._entries[kinds] = found
+        return found
+
+    def __call__(self, *args: int | float) -> None:
+        entry, packing = self.entry(args)
+        block = create_string_buffer(packing.pack(*args))
+        team = create_string_buffer(TEAM.pack(0, 1, addressof(block), 0, 0))
+        entry(addressof(team))
+
+
+def kernel(function: Callable[..., None]) -> Kernel:
+    """A function to call from Python, or on several threads."""
+    return Kernel(function)

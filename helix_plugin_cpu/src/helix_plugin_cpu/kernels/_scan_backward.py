@@ -42,10 +42,11 @@ def backward_jobs(
     u: int, u_b: int, u_t: int, delta: int, delta_b: int, delta_t: int, B: int, B_b: int, B_t: int,
     C: int, C_b: int, C_t: int, z: int, z_b: int, z_t: int, dy: int, dy_b: int, dy_t: int,
     A: int, D: int, bias: int, dlast: int, resets: int, ends: int, kept: int,
-    du: int, ddelta: int, dz: int, dA: int, dB: int, dC: int, dD: int, dbias: int, dinitial: int,
+    du: int, ddelta: int, dz: int, dA: int, dB: int, dinitial: int,
     batch: int, length: int, channels: int, states: int, group: int, tile: int, soft: int,
 ) -> None:  # fmt: skip
-    """dA (B, blocks, N, 16), dB and dC (groups, B, L, N), dD and dbias (B, blocks, 16) are partial sums.
+    """dA (B, blocks, N + 2, 16), whose last two rows are of D and delta_bias, and dB (groups, B, L, 2 N), whose second
+    half is of C, are partial sums.
 
     u, delta, z, dy, du, ddelta and dz are stored as `kind` says, everything else as float32.
     """
@@ -113,9 +114,9 @@ def backward_jobs(
                         x_l + at, xu_l + at, gated_l + at, dxu_l + at, dx_l + at, y_l + at,
                         db_l, dc_l, decay_l, before_l, steps,
                     )  # fmt: skip
-                into = FLOAT * ((sums + t) * states + n)
-                write_sums(db_l, steps, width, buffer, dB + into, states)
-                write_sums(dc_l, steps, width, buffer, dC + into, states)
+                into = dB + FLOAT * ((sums + t) * 2 * states + n)
+                write_sums(db_l, steps, width, buffer, into, 2 * states)
+                write_sums(dc_l, steps, width, buffer, into + FLOAT * states, 2 * states)
                 n += width
             for block in range(first, stop):
                 d, at, here = block * LANES, (block - first) * per_tile, VECTOR * (block - first)
@@ -139,12 +140,11 @@ def backward_jobs(
         clear_stored(kind, ddelta + padding, channels, length - end, width)
         if z != 0:
             clear_stored(kind, dz + padding, channels, length - end, width)
-        clear_rows(dB + FLOAT * (sums + end) * states, states, length - end, states)
-        clear_rows(dC + FLOAT * (sums + end) * states, states, length - end, states)
-        copy_vectors(da_l, dA + (row * blocks + first) * size, (stop - first) * states)
-        copy_vectors(dskip_l, dD + (row * blocks + first) * VECTOR, stop - first)
-        copy_vectors(dbias_l, dbias + (row * blocks + first) * VECTOR, stop - first)
+        clear_rows(dB + FLOAT * (sums + end) * 2 * states, 2 * states, length - end, 2 * states)
         for block in range(first, stop):
-            d = block * LANES
+            d, into = block * LANES, dA + (row * blocks + block) * (size + 2 * VECTOR)
+            copy_vectors(da_l + (block - first) * size, into, states)
+            copy_vectors(dskip_l + (block - first) * VECTOR, into + size, 1)
+            copy_vectors(dbias_l + (block - first) * VECTOR, into + size + VECTOR, 1)
             target = dinitial + FLOAT * (row * channels + d) * states
             scatter_block(g_l + (block - first) * size, states, states, min(LANES, channels - d), target)

@@ -44,10 +44,12 @@ WHOLE, SHORT = types.float64, types.int64
 def kind(*arrays: torch.Tensor | None) -> float | int:
     """How arrays of one dtype are stored. Raises TypeError if theirs is not one of the two, or differs."""
     dtypes = {array.dtype for array in arrays if array is not None}
-    if dtypes == {torch.float32}:
-        return FLOAT32
-    if dtypes == {torch.bfloat16}:
-        return BFLOAT16
+    if len(dtypes) == 1:
+        (dtype,) = dtypes
+        if dtype == torch.float32:
+            return FLOAT32
+        if dtype == torch.bfloat16:
+            return BFLOAT16
     raise TypeError(f"activations must be all float32 or all bfloat16, not {', '.join(sorted(map(str, dtypes)))}")
 
 

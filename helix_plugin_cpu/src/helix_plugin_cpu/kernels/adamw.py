@@ -57,7 +57,7 @@ def step(
     new = tuple(torch.empty(p.shape) for _ in range(3))
     size = p.numel()
     launch(
-        jobs_of_a_step, -(-size // PIECE), size, 0, *(address(a) for a in (p, g, m, v, *new)), size,
+        jobs_of_a_step, -(-size // PIECE), size, 0, *map(address, (p, g, m, v, *new)), size,
         1 - lr * weight_decay, float(beta1), float(beta2), lr / (1 - beta1**step),
         float(1 / np.sqrt(1 - beta2**step)), float(eps),
     )  # fmt: skip

@@ -61,7 +61,7 @@ def backward(
     dx, dweight = torch.empty(x.shape), torch.empty(jobs, D)
     launch(
         backward_jobs, jobs, 2 * x.numel(), VECTOR, kind(x, dy), FLOAT32,
-        *(address(a) for a in (x, residual, weight, dy, dsum, saved[0], dx, dweight)), rows, D,
+        *map(address, (x, residual, weight, dy, dsum, saved[0], dx, dweight)), rows, D,
     )  # fmt: skip
     return None, dx.to(arrays[1].dtype), total(dweight).to(arrays[2].dtype)  # type: ignore[union-attr]
 

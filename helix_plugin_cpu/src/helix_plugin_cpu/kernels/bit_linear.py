@@ -157,10 +157,10 @@ def forward(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None = None
     y = torch.empty(*x.shape[:-1], N)
     M = x.numel() // K
     levels = torch.empty(M * (-(-plane // CHUNK) * CHUNK_LEVELS + INFO), dtype=torch.uint8)
-    launch(level_jobs, M, M * K, 0, *(address(a) for a in (x, scale, levels)), K, plane)
+    launch(level_jobs, M, M * K, 0, *map(address, (x, scale, levels)), K, plane)
     launch(
         product_jobs, -(-N // TILE), M * N * plane // 2, CHUNK,
-        *(address(a) for a in (levels, packed, bias, y)), M, N, plane,
+        *map(address, (levels, packed, bias, y)), M, N, plane,
     )  # fmt: skip
     return y
 

@@ -27,7 +27,7 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_like,
     strided,
 )
-from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
+from helix_plugin_cpu.kernels._blocks import blocks_per_job, by_row, total
 from helix_plugin_cpu.kernels._conv_jobs import conv_backward_jobs, conv_forward_jobs, conv_scratch
 from helix_plugin_cpu.kernels._simd import LANES
 from helix_plugin_cpu.kernels._storage import kind
@@ -67,7 +67,7 @@ def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, T
     y, last = torch.empty(x.shape, dtype=x.dtype), torch.empty(batch, K - 1, channels)
     launch(
         conv_forward_jobs, batch * -(-blocks // group), WORK * given["x"].numel(), conv_scratch(K, group), kind(x),
-        *strided(x), *(address(a) for a in (weight, bias, initial, reset, ends, y, last)),
+        *strided(x), *map(address, (weight, bias, initial, reset, ends, y, last)),
         length, channels, K, group, int(activation == "silu"),
     )  # fmt: skip
     return y, last
@@ -101,17 +101,18 @@ def backward(
     dy, dlast = rows(stored_like(grads[0], x)), dense(single(grads[1]))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
     dx, dinitial = torch.empty(x.shape, dtype=x.dtype), torch.empty(batch, K - 1, channels)
-    dw, dbias = torch.empty(batch, blocks, K, LANES), torch.empty(batch, blocks, LANES)
+    dw = torch.empty(batch, blocks, K + 1, LANES)
     launch(
         conv_backward_jobs, batch * -(-blocks // group), 3 * WORK * given["x"].numel(), conv_scratch(K, group),
         kind(x, dy), *strided(x), *strided(dy),
-        *(address(a) for a in (weight, bias, initial, dlast, reset, ends, dx, dw, dbias, dinitial)),
+        *map(address, (weight, bias, initial, dlast, reset, ends, dx, dw, dinitial)),
         length, channels, K, group, int(activation == "silu"),
     )  # fmt: skip
+    sums = by_row(total(dw), channels)
     grads = (
         dx,
-        total(dw).transpose(1, 2).reshape(-1, K)[:channels].contiguous(),
-        None if bias is None else total(dbias).reshape(-1)[:channels].clone(),
+        sums[:K].T.contiguous(),
+        None if bias is None else sums[K],
         None if initial is None else dinitial,
         None,
         None,

@@ -100,7 +100,7 @@ def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor, 
     rows, V = targets.numel(), logits.shape[-1]
     launch(
         forward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR, kind(logits),
-        *(address(a) for a in (logits, targets, nats, log_sums)), rows, V,
+        *map(address, (logits, targets, nats, log_sums)), rows, V,
     )  # fmt: skip
     return (nats,), (log_sums,)
 
@@ -122,7 +122,7 @@ def slopes(logits: Tensor, targets: Tensor, log_sums: Tensor, dnats: Tensor, dlo
     rows, V = targets.numel(), logits.shape[-1]
     launch(
         backward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR, kind(logits),
-        *(address(a) for a in (logits, targets, log_sums, dnats, dlogits)), rows, V,
+        *map(address, (logits, targets, log_sums, dnats, dlogits)), rows, V,
     )  # fmt: skip
 
 

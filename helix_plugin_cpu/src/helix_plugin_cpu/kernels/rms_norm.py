@@ -147,7 +147,7 @@ def backward(
     dx, dweight = torch.empty(x.shape, dtype=x.dtype), torch.empty(jobs, D)
     launch(
         backward_jobs, jobs, 2 * x.numel(), VECTOR, kind(x, dy), kind(x),
-        *(address(a) for a in (x, None, weight, dy, None, saved[0], dx, dweight)), rows, D,
+        *map(address, (x, None, weight, dy, None, saved[0], dx, dweight)), rows, D,
     )  # fmt: skip
     return dx, total(dweight).to(arrays[1].dtype)  # type: ignore[union-attr]
 

@@ -27,7 +27,7 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_like,
     strided,
 )
-from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
+from helix_plugin_cpu.kernels._blocks import blocks_per_job, by_row, total
 from helix_plugin_cpu.kernels._scan_backward import backward_jobs, backward_scratch
 from helix_plugin_cpu.kernels._scan_forward import forward_jobs, forward_scratch, tile_steps
 from helix_plugin_cpu.kernels._simd import LANES
@@ -96,26 +96,27 @@ def backward(
     dy, dlast = rows(stored_like(grads[0], u)), dense(single(grads[1]))
     du, ddelta, dz = (None if a is None else torch.empty(a.shape, dtype=a.dtype) for a in (u, delta, z))
     dinitial = torch.empty(batch, channels, states)
-    dA = torch.empty(batch, blocks, states, LANES)
-    dB, dC = torch.empty(groups, batch, length, states), torch.empty(groups, batch, length, states)
-    dD, dbias = torch.empty(batch, blocks, LANES), torch.empty(batch, blocks, LANES)
+    by_channel = torch.empty(batch, blocks, states + 2, LANES)
+    by_step = torch.empty(groups, batch, length, 2 * states)
     work = batch * length * channels * states
     launch(
         backward_jobs, batch * groups, 3 * work, backward_scratch(states, tile, group), kind(u, delta, z, dy),
         *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z), *strided(dy),
-        *(address(a) for a in (A, D, bias, dlast, reset, ends, saved[0])),
-        *(address(a) for a in (du, ddelta, dz, dA, dB, dC, dD, dbias, dinitial)),
+        *map(address, (A, D, bias, dlast, reset, ends, saved[0])),
+        *map(address, (du, ddelta, dz, by_channel, by_step, dinitial)),
         batch, length, channels, states, group, tile, int(delta_softplus),
     )  # fmt: skip
+    dA, dD, dbias = by_row(total(by_channel), channels).split((states, 1, 1))
+    dB, dC = total(by_step).chunk(2, -1)
     grads = (
         du,
         ddelta,
-        total(dA).transpose(1, 2).reshape(-1, states)[:channels].contiguous(),
-        total(dB),
-        total(dC),
-        None if D is None else total(dD).reshape(-1)[:channels].clone(),
+        dA.T.contiguous(),
+        dB,
+        dC,
+        None if D is None else dD[0],
         dz,
-        None if bias is None else total(dbias).reshape(-1)[:channels].clone(),
+        None if bias is None else dbias[0],
         None if given["initial_state"] is None else dinitial,
         None,
         None,
@@ -159,7 +160,7 @@ def _forward(given: dict[str, Any], delta_softplus: bool, kept: Tensor | None) -
         forward_jobs, batch * -(-blocks // group), batch * length * channels * states,
         forward_scratch(states, tile, group), kind(u, delta, z),
         *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z),
-        *(address(a) for a in (A, D, bias, initial, reset, ends, y, last, kept)),
+        *map(address, (A, D, bias, initial, reset, ends, y, last, kept)),
         length, channels, states, group, tile, int(delta_softplus),
     )  # fmt: skip
     return y, last

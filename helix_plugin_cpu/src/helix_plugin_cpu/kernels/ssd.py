@@ -83,8 +83,8 @@ def backward(
 
 
 def _checked(arrays: tuple[Tensor | None, ...], soft: bool, low: float, high: float) -> tuple[Plan, Inputs]:
-    given = dict(zip(NAMES, (*arrays, *(None,) * (len(NAMES) - len(arrays))), strict=True))
-    x, dt, A, B, C = (given[name] for name in NAMES[:5])
+    given = (*arrays, *(None,) * (len(NAMES) - len(arrays)))
+    x, dt, A, B, C, D, bias, initial, reset, lengths = given
     if x is None or x.ndim != 4:
         raise ValueError(f"ssd: x must be (B, L, H, P), not {None if x is None else tuple(x.shape)}")
     if B is None or B.ndim != 4 or not B.shape[2] or x.shape[2] % B.shape[2]:
@@ -98,10 +98,8 @@ def _checked(arrays: tuple[Tensor | None, ...], soft: bool, low: float, high: fl
         (batch, length, heads, width), (batch, length, heads), (heads,), (batch, length, groups, states),
         (batch, length, groups, states), (heads,), (heads,), (batch, heads, states, width), (batch, length), (batch,),
     )  # fmt: skip
-    expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("ssd", expected, exempt=("reset", "lengths"), dtypes=STORED)
-    D, bias, initial, reset, lengths = (given[name] for name in NAMES[5:])
-    return _plan(tuple(x.shape), tuple(B.shape)), Inputs(
+    check("ssd", dict(zip(NAMES, zip(given, shapes, strict=True), strict=True)), ("reset", "lengths"), STORED)
+    return Plan(batch, length, heads, groups, states, width, SSD), Inputs(
         q=C, k=B, v=x, g=dt, A=A, bias=bias, D=D, initial=initial, reset=reset, lengths=lengths,
         soft=soft, low=low, high=high,
     )  # fmt: skip

@@ -81,7 +81,7 @@ def backward(
         3 * size,
         0,
         kind(gate, x, dy),
-        *(address(a) for a in (gate, x, dy, dgate, dx)),
+        *map(address, (gate, x, dy, dgate, dx)),
         size,
     )
     return dgate, dx

@@ -221,7 +221,7 @@ def backward(
     launch(
         backward_jobs, batch * -(-blocks // group), 60 * batch * length * channels, VECTOR * group * (2 * TILE + 4),
         *strided(k), *strided(v), *strided(dy),
-        *(address(a) for a in (w, u, dlast, reset, ends, saved[0], dk, dv, dw, du, dinitial)),
+        *map(address, (w, u, dlast, reset, ends, saved[0], dk, dv, dw, du, dinitial)),
         length, channels, group,
     )  # fmt: skip
     return dk, dv, total(dw), total(du), None if given["initial_state"] is None else dinitial, None, None
@@ -252,7 +252,7 @@ def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor
     group = blocks_per_job(batch, blocks)
     launch(
         forward_jobs, batch * -(-blocks // group), 30 * batch * length * channels, VECTOR * group * 2,
-        *strided(k), *strided(v), *(address(a) for a in (w, u, initial, reset, ends, y, last, kept)),
+        *strided(k), *strided(v), *map(address, (w, u, initial, reset, ends, y, last, kept)),
         length, channels, group,
     )  # fmt: skip
     return y, last

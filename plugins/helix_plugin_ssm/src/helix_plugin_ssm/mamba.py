@@ -103,13 +103,15 @@ class Mamba(Layer[MambaConfig]):
         lengths: Array | None = None,
     ) -> tuple[Array, State | None]:
         c = self.config
-        E, N, R = c.d_inner, c.d_state, c.rank
+        N, R = c.d_state, c.rank
         before = state or {"conv": None, "ssm": None}
-        # Two products, not one cut in half: the gradient of a slice is a copy of the whole filled up with zeros.
-        bias = p.get("in_proj.bias")
-        z = F.linear(x, p["in_proj.weight"][E:], None if bias is None else bias[E:])
+        # Two products, not one cut in half, and `unstack`: the gradient of a slice is a copy of the whole filled up
+        # with zeros, that of halves one stack.
+        weights = self._halves(F, p["in_proj.weight"])
+        biases = self._halves(F, p["in_proj.bias"]) if c.bias else (None, None)
+        z = F.linear(x, weights[1], biases[1])
         u, conv = F.causal_conv1d(
-            F.linear(x, p["in_proj.weight"][:E], None if bias is None else bias[:E]),
+            F.linear(x, weights[0], biases[0]),
             p["conv1d.weight"],
             p.get("conv1d.bias"),
             before["conv"],
@@ -137,6 +139,12 @@ class Mamba(Layer[MambaConfig]):
         )
         y = F.linear(y, p["out_proj.weight"], p.get("out_proj.bias"))
         return y, None if state is None else {"conv": conv, "ssm": ssm}
+
+    @staticmethod
+    def _halves(F: OpTable, x: Array) -> tuple[Array, Array]:
+        """Those of the first axis."""
+        first, second = F.xp.unstack(F.xp.reshape(x, (2, x.shape[0] // 2, *x.shape[1:])))
+        return first, second
 
     @staticmethod
     def _unit(F: OpTable, x: Array, eps: float) -> Array:

@@ -1,7 +1,8 @@
 """Kernels with their own backward, registered with torch.library so that autograd, compile and export see them.
 
 Each becomes three torch operators: one for inference, one for training that also returns what the backward needs,
-and the backward itself. All are opaque to the compiler and carry shape functions, so graphs have no breaks.
+and the backward itself. All are opaque to the compiler and carry shape functions, so graphs have no breaks. Where
+nobody looks at operators, the kernel is called without them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from helix_core.ops import Kernel, Op
 
@@ -20,6 +22,7 @@ NAMESPACE = "helix"
 _SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
+_PLAIN = {Tensor, torch.nn.Parameter}
 
 
 def as_torch_function(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None = None) -> Callable[..., Any]:
@@ -84,12 +87,15 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
     differentiable = [i for i, name in enumerate(op.arrays) if name not in op.no_grad and name not in kernel.shared]
     shared = [(op.arrays.index(name), op.arrays.index(other)) for name, other in kernel.shared.items()]
 
-    def backward(*args: Any) -> Any:
+    def backward(*args: Any) -> list[Tensor | None]:
         given = args[first_array:first_saved]
         grads = kernel.backward(args[:n_outputs], given, args[first_saved:first_attr], **named(args[first_attr:]))
-        # An operator returns tensors only: an absent gradient travels as an empty one.
-        absent = _floating(given)
-        return _bare(tuple(absent.new_empty(0) if grads[i] is None else grads[i] for i in differentiable))
+        return [grads[i] for i in differentiable]
+
+    def backward_real(*args: Any) -> Any:
+        # An operator returns tensors only, laid out as its fake's: an absent gradient travels as an empty one.
+        absent = _floating(args[first_array:first_saved])
+        return _bare(tuple(absent.new_empty(0) if g is None else g.contiguous() for g in backward(*args)))
 
     def backward_fake(*args: Any) -> Any:
         given = args[first_array:first_saved]
@@ -113,7 +119,7 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
         f"_backward_{layout}",
         grads + arrays + residuals + attrs,
         len(differentiable),
-        backward,
+        backward_real,
         backward_fake,
     )
 
@@ -122,31 +128,62 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
         ctx.save_for_backward(*inputs[:n_arrays], *_tuple(output)[n_outputs:])
         ctx.set_materialize_grads(False)
 
-    def autograd(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Any, ...]:
+    def gradients(ctx: Any, found: Callable[..., Any], grad_outputs: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
+        """Those of all arguments, from what `found(*grads, *arrays, *residuals, *attrs)` returns."""
         saved = ctx.saved_tensors
-        if all(g is None for g in grad_outputs[:n_outputs]):
-            return (None,) * (n_arrays + len(attr_names))
-        found = _tuple(backward_op(*grad_outputs[:n_outputs], *saved, *ctx.attrs))
         result: list[Tensor | None] = [None] * (n_arrays + len(attr_names))
-        for index, grad in zip(differentiable, found, strict=True):
-            result[index] = None if saved[index] is None else grad
-        for index, other in shared:
-            result[index] = result[other]
+        grads = grad_outputs[:n_outputs]
+        if any(g is not None for g in grads):
+            values = _tuple(found(*grads, *saved, *ctx.attrs))
+            for index, grad in zip(differentiable, values, strict=True):
+                result[index] = None if saved[index] is None else grad
+            for index, other in shared:
+                result[index] = result[other]
         return tuple(result)
 
     torch.library.register_autograd(
-        f"{NAMESPACE}::{label}_train_{layout}", autograd, setup_context=setup_context, lib=_library
+        f"{NAMESPACE}::{label}_train_{layout}",
+        lambda ctx, *grads: gradients(ctx, backward_op, grads),
+        setup_context=setup_context,
+        lib=_library,
     )
+
+    class Direct(torch.autograd.Function):
+        """The same without torch's dispatcher, which takes longer than a small kernel."""
+
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            outputs, saved = kernel.forward_train(*args[:n_arrays], **named(args[n_arrays:]))
+            setup_context(ctx, args, (*outputs, *saved))
+            return _bare(outputs)
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return gradients(ctx, backward, grads)
+
+    Direct.__name__ = label
     defaults = tuple(op.attrs.values())
 
     def call(*args: Tensor | None, **attrs: Any) -> Any:
-        given = (*args, *(None,) * (n_arrays - len(args)))
-        values = tuple(attrs.get(name, default) for name, default in zip(attr_names, defaults, strict=True))
+        given = args if len(args) == n_arrays else (*args, *(None,) * (n_arrays - len(args)))
+        values = tuple([attrs.get(name, default) for name, default in zip(attr_names, defaults, strict=True)])
+        watched = _watched(given, devices)
         if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in given):
-            return _bare(_tuple(train_op(*given, *values))[:n_outputs])
-        return infer_op(*given, *values)
+            return _bare(_tuple(train_op(*given, *values))[:n_outputs]) if watched else Direct.apply(*given, *values)
+        return infer_op(*given, *values) if watched else _bare(kernel.forward(*given, **named(values)))
 
     return call
+
+
+def _watched(arrays: Sequence[Tensor | None], devices: Sequence[str] | None) -> bool:
+    """Whether somebody has to see operators: a compiler, a mode, a tensor's own class; or none is for this device."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return True
+    given = [a for a in arrays if a is not None]
+    if devices is not None and given[0].device.type not in devices:
+        return True
+    return not _PLAIN.issuperset(map(type, given))
 
 
 def inference_operator(op: Op, kernel: Callable[..., Tensor], label: str, device: str) -> Callable[..., Tensor]:
