@@ -105,3 +105,10 @@ def test_gradients_of_gradients_are_refused(rng, bound):
     (dx,) = torch.autograd.grad(y.square().sum(), args[0], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         dx.sum().backward()
+
+
+def test_vmap_maps_a_kernel(rng, bound):
+    x = torch.from_numpy(rng.normal(size=(3, 2, 5, 16)).astype("float32"))
+    weight = torch.ones(16)
+    mapped = torch.vmap(lambda row: bound.rms_norm(row, weight))(x)
+    torch.testing.assert_close(mapped, torch.stack([bound.rms_norm(row, weight) for row in x]))

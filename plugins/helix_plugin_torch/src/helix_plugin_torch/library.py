@@ -177,8 +177,11 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
 
 
 def _watched(arrays: Sequence[Tensor | None], devices: Sequence[str] | None) -> bool:
-    """Whether somebody has to see operators: a compiler, a mode, a tensor's own class; or none is for this device."""
+    """Whether somebody has to see operators: a compiler, a tracer, a mode, a transform of torch.func, a tensor's own
+    class; or none is for this device."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return True
+    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() is not None:
         return True
     given = [a for a in arrays if a is not None]
     if devices is not None and given[0].device.type not in devices:
