@@ -35,7 +35,7 @@ def _samples(rng: Any) -> Iterator[Sample]:
     for shape, width, classes in (((2, 5), 7, 11), ((1, 1), 1, 1), ((37,), 33, 130), ((3, 7), 16, 256)):
         arrays = {"x": rng.normal(size=(*shape, width)), "weight": rng.normal(size=(classes, width))}
         yield Sample(arrays | {"targets": rng.integers(classes, size=shape)})
-    blank = {"x": rng.normal(size=(5, 6)) * (rng.random((5, 1)) < 0.5), "weight": rng.normal(size=(9, 6))}
+    blank = {"x": rng.normal(size=(5, 6)) * [[1.0], [0.0], [1.0], [1.0], [0.0]], "weight": rng.normal(size=(9, 6))}
     yield Sample(blank | {"targets": rng.integers(9, size=5)}, label="some rows all zeros")
     # Their exponentials overflow in float32.
     large = {"x": 6 * rng.normal(size=(9, 8)), "weight": 6 * rng.normal(size=(50, 8))}

@@ -63,8 +63,9 @@ def check_gradient(backend: Backend, F: OpTable, op: Op, sample: Sample, dtype: 
 def _difference(op: Op, sample: Sample, name: str, direction: np.ndarray, weights: list[np.ndarray]) -> float:
     """Central difference of the projected oracle along `direction`."""
 
-    # A step in proportion to the values: an absolute one would leap over small inputs.
-    epsilon = EPSILON * max(float(np.sqrt(np.mean(np.square(sample.arrays[name])))), 1e-8) if direction.size else 1.0
+    # A step in proportion to the values: an absolute one would leap over small inputs. All zeros have no size.
+    size = float(np.sqrt(np.mean(np.square(sample.arrays[name])))) if direction.size else 0.0
+    epsilon = EPSILON * (max(size, 1e-8) if size else 1.0)
 
     def value(step: float) -> float:
         moved = Sample({**sample.arrays, name: sample.arrays[name] + step * direction}, sample.attrs)
