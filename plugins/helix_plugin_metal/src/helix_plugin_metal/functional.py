@@ -43,20 +43,10 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
     return mx.fast.cross_entropy(logits, targets)
 
 
-def causal_conv1d(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    initial_state: Array | None = None,
-    reset: Array | None = None,
-    lengths: Array | None = None,
-    *,
-    activation: str = "none",
-) -> tuple[Array, Array]:
+def causal_conv1d(*arrays: Array | None, activation: str = "none") -> tuple[Array, Array]:
     """The op `causal_conv1d`: its reference, but for the activation, of which `tanh` is most on MLX's CPU device."""
     late = activation == "silu"
-    given = x, weight, bias, initial_state, reset, lengths
-    y, last = OPS["causal_conv1d"].reference(xp, *given, activation="none" if late else activation)
+    y, last = OPS["causal_conv1d"].reference(xp, *arrays, activation="none" if late else activation)
     return (silu(y) if late else y), last
 
 
