@@ -12,6 +12,9 @@ let a0: i32 = P.ao + at0 * P.a0 + at1 * P.a1 + at2 * P.a2;
 """
 """Where the left matrix number `batch` begins, `a0`; `at0` to `at2` are the places along the axes."""
 
+PAIR = BATCH + "let b0: i32 = P.bo + at0 * P.b0 + at1 * P.b1 + at2 * P.b2;\n"
+"""And where the right one begins, `b0`."""
+
 
 def batches(views: list[View], batch: Shape) -> tuple[list[int], list[list[int]]]:
     """Sizes of the batch's merged axes, three of them, and the strides of every view along them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 
 from helix_device_arrays.array import Array
-from helix_device_arrays.batches import BATCH, batches
+from helix_device_arrays.batches import PAIR, batches
 from helix_device_arrays.dtypes import float32
 from helix_device_arrays.evaluate import copied
 from helix_device_arrays.nodes import Const, Leaf
@@ -58,9 +58,7 @@ if (item < P.count) {{
   let column: i32 = (item - block * P.panels) * {BLOCK};
   let batch: i32 = block / P.blocks;
   let row: i32 = (block - batch * P.blocks) * {rows};
-  {BATCH}
-  let b0: i32 = P.bo + at0 * P.b0 + at1 * P.b1 + at2 * P.b2;
-  {left}
+  {PAIR}  {left}
   {right}
   {start}
   for (var k: i32 = 0; k < P.depth; k = k + {lanes}) {{

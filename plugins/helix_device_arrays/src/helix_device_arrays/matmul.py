@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 
 from helix_device_arrays.array import Array
-from helix_device_arrays.batches import BATCH, batches
+from helix_device_arrays.batches import BATCH, PAIR, batches
 from helix_device_arrays.blocks import by_blocks
 from helix_device_arrays.device import Buffer, Device
 from helix_device_arrays.dtypes import float32
@@ -97,9 +97,7 @@ def _tiles(bias: bool) -> Program:
 let column_tile: i32 = group % P.tiles;
 let row_tile: i32 = (group / P.tiles) % P.row_tiles;
 let batch: i32 = group / (P.tiles * P.row_tiles);
-{BATCH}
-let b0: i32 = P.bo + at0 * P.b0 + at1 * P.b1 + at2 * P.b2;
-let row0: i32 = row_tile * {TILE};
+{PAIR}let row0: i32 = row_tile * {TILE};
 let col0: i32 = column_tile * {TILE};
 let lx: i32 = lane % 16;
 let ly: i32 = lane / 16;
