@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 Result = dict[str, Any]
@@ -67,13 +68,13 @@ def _table(rows: Sequence[Result]) -> str:
 
 
 def _lengths(rows: Sequence[Result]) -> str:
-    rows = [row for row in rows if "at_length" in row]
-    lengths = sorted({int(n) for row in rows for n in row["at_length"]})
-    lines = [_line(["model", *(f"{n:,}" for n in lengths)]), "|---" * (len(lengths) + 1) + "|"]
-    for row in rows:
-        at = row["at_length"]
-        lines.append(_line([row["model"], *(f"{at[str(n)]['accuracy']:.1%}" if str(n) in at else "" for n in lengths)]))
-    return "\n".join(lines)
+    lines = [
+        (row["model"], {int(n): found["accuracy"] for n, found in row["at_length"].items()})
+        for row in rows
+        if "at_length" in row
+    ]
+    lengths = sorted({n for _, at in lines for n in at})
+    return _grid({n: f"{n:,}" for n in lengths}, lines)
 
 
 def _settings(rows: Sequence[Result]) -> str:
@@ -82,14 +83,17 @@ def _settings(rows: Sequence[Result]) -> str:
     scores: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         scores.setdefault(row["model"], {}).setdefault(row["setting"], []).append(row["accuracy"])
-    means = {
-        model: {setting: sum(found) / len(found) for setting, found in by_setting.items()}
-        for model, by_setting in scores.items()
-    }
-    lines = [_line(["model", *settings]), "|---" * (len(settings) + 1) + "|"]
-    for model in sorted(means, key=lambda model: -sum(means[model].values()) / len(means[model])):
-        lines.append(_line([model, *(f"{means[model][s]:.1%}" if s in means[model] else "" for s in settings)]))
-    return "\n".join(lines)
+    means = [(model, {setting: fmean(found) for setting, found in own.items()}) for model, own in scores.items()]
+    means.sort(key=lambda line: -fmean(line[1].values()))
+    return _grid({setting: setting for setting in settings}, means)
+
+
+def _grid(columns: Mapping[Any, str], lines: Sequence[tuple[str, Mapping[Any, float]]]) -> str:
+    """Accuracies of models by columns, each with its title; blank where there is none."""
+    text = [_line(["model", *columns.values()]), "|---" * (len(columns) + 1) + "|"]
+    for model, at in lines:
+        text.append(_line([model, *(f"{at[c]:.1%}" if c in at else "" for c in columns)]))
+    return "\n".join(text)
 
 
 def _line(cells: Sequence[str]) -> str:
