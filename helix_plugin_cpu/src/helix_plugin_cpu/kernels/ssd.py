@@ -99,7 +99,7 @@ def _checked(arrays: tuple[Tensor | None, ...], soft: bool, low: float, high: fl
         (batch, length, groups, states), (heads,), (heads,), (batch, heads, states, width), (batch, length), (batch,),
     )  # fmt: skip
     check("ssd", dict(zip(NAMES, zip(given, shapes, strict=True), strict=True)), ("reset", "lengths"), STORED)
-    return Plan(batch, length, heads, groups, states, width, SSD), Inputs(
+    return _plan(x.shape, B.shape), Inputs(
         q=C, k=B, v=x, g=dt, A=A, bias=bias, D=D, initial=initial, reset=reset, lengths=lengths,
         soft=soft, low=low, high=high,
     )  # fmt: skip
