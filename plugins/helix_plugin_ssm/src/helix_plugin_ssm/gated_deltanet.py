@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, uniform
 from helix_core.ops import OpTable
+from helix_plugin_ssm._step_size import step_size_bias
 
 Array = Any
 
@@ -68,16 +68,11 @@ class GatedDeltaNet(Layer[GatedDeltaNetConfig]):
             "in_proj_qkvz.weight": ParamSpec((2 * K + 2 * V, D), fan_in()),
             "in_proj_ba.weight": ParamSpec((2 * H, D), fan_in()),
             "conv1d.weight": ParamSpec((2 * K + V, c.d_conv), uniform(c.d_conv**-0.5)),
-            "dt_bias": ParamSpec((H,), self._initial_dt_bias, decay=False),
+            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max), decay=False),
             "A_log": ParamSpec((H,), lambda rng, shape: np.log(rng.uniform(0.01, 16.0, shape)), decay=False),
             "norm.weight": ParamSpec((c.value_width,), constant(1.0), decay=False),
             "out_proj.weight": ParamSpec((D, V), fan_in(), residual=True),
         }
-
-    def _initial_dt_bias(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """softplus⁻¹ of step sizes that are log-uniform between dt_min and dt_max."""
-        dt = np.exp(rng.uniform(math.log(self.config.dt_min), math.log(self.config.dt_max), shape))
-        return dt + np.log(-np.expm1(-dt))
 
     def mixing_flops(self, length: int) -> float:
         c = self.config

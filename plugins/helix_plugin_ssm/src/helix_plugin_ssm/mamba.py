@@ -11,6 +11,7 @@ from pydantic import Field
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, uniform, values
 from helix_core.ops import OpTable
+from helix_plugin_ssm._step_size import step_size_bias
 
 Array = Any
 
@@ -63,7 +64,7 @@ class Mamba(Layer[MambaConfig]):
             "conv1d.weight": ParamSpec((E, K), uniform(1 / math.sqrt(K))),
             "x_proj.weight": ParamSpec((R + 2 * N, E), fan_in()),
             "dt_proj.weight": ParamSpec((E, R), uniform(R**-0.5)),
-            "dt_proj.bias": ParamSpec((E,), self._initial_dt_bias, decay=False),
+            "dt_proj.bias": ParamSpec((E,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), decay=False),
             "A_log": ParamSpec((E, N), values(np.log(np.arange(1, N + 1, dtype=np.float64))), decay=False),
             "D": ParamSpec((E,), constant(1.0), decay=False),
             "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
@@ -74,12 +75,6 @@ class Mamba(Layer[MambaConfig]):
             specs["in_proj.bias"] = ParamSpec((2 * E,), constant(0.0), decay=False)
             specs["out_proj.bias"] = ParamSpec((D,), constant(0.0), decay=False)
         return specs
-
-    def _initial_dt_bias(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """softplus⁻¹ of step sizes that are log-uniform between dt_min and dt_max."""
-        c = self.config
-        dt = np.exp(rng.uniform(math.log(c.dt_min), math.log(c.dt_max), shape)).clip(min=c.dt_init_floor)
-        return dt + np.log(-np.expm1(-dt))
 
     def mixing_flops(self, length: int) -> float:
         c = self.config

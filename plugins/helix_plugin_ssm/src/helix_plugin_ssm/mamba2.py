@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, uniform
 from helix_core.ops import OpTable
+from helix_plugin_ssm._step_size import step_size_bias
 
 Array = Any
 
@@ -74,7 +75,7 @@ class Mamba2(Layer[Mamba2Config]):
         specs = {
             "in_proj.weight": ParamSpec((E + mixed + H, D), fan_in()),
             "conv1d.weight": ParamSpec((mixed, K), uniform(1 / math.sqrt(K))),
-            "dt_bias": ParamSpec((H,), self._initial_dt_bias, decay=False),
+            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), decay=False),
             "A_log": ParamSpec((H,), self._initial_A_log, decay=False),
             "D": ParamSpec((H,), constant(1.0), decay=False),
             "norm.weight": ParamSpec((E,), constant(1.0), decay=False),
@@ -86,12 +87,6 @@ class Mamba2(Layer[Mamba2Config]):
             specs["in_proj.bias"] = ParamSpec((E + mixed + H,), constant(0.0), decay=False)
             specs["out_proj.bias"] = ParamSpec((D,), constant(0.0), decay=False)
         return specs
-
-    def _initial_dt_bias(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        """softplus⁻¹ of step sizes that are log-uniform between dt_min and dt_max."""
-        c = self.config
-        dt = np.exp(rng.uniform(math.log(c.dt_min), math.log(c.dt_max), shape)).clip(min=c.dt_init_floor)
-        return dt + np.log(-np.expm1(-dt))
 
     def _initial_A_log(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return np.log(rng.uniform(self.config.A_min, self.config.A_max, shape))
