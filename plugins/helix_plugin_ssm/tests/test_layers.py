@@ -57,6 +57,16 @@ class TestMamba2(BaseLayerTests):
     )
 
 
+class TestMamba3(BaseLayerTests):
+    layer = "mamba3"
+    configs = (
+        {"d_model": 8, "d_state": 16, "head_dim": 4, "n_groups": 2},
+        {"d_model": 6, "d_state": 8, "head_dim": 3, "expand": 1, "mimo_rank": 3, "rope_fraction": 1.0},
+        {"d_model": 5, "d_state": 2, "head_dim": 10, "rope_fraction": 0.0, "out_norm": True},
+        {"d_model": 6, "d_state": 6, "head_dim": 6, "mimo_rank": 2, "n_groups": 2, "out_norm": True},
+    )
+
+
 class TestRetNet(BaseLayerTests):
     layer = "retnet"
     configs = ({"d_model": 8, "n_heads": 2}, {"d_model": 6, "expand": 1.0}, {"d_model": 12, "n_heads": 3})

@@ -27,6 +27,7 @@ CASES = {
         ({"pairs": 65}, {"vocab_size": 32}, {"power": 0.0}),
     ),
     "listops": (({}, {"seq_len": 5}, {"nesting": 1.0, "max_depth": 30}), ({"seq_len": 4}, {"max_args": 1})),
+    "parity": (({}, {"seq_len": 9, "modulus": 5}), ({"seq_len": 0}, {"modulus": 1})),
     "dyck": (({}, {"seq_len": 2, "kinds": 9}, {"max_depth": 1}), ({"seq_len": 7}, {"kinds": 1}, {"opening": 1.0})),
     "modular-arithmetic": (
         ({}, {"modulus": 97, "terms": 2, "operators": ["+"]}),

@@ -114,6 +114,15 @@ def test_dyck():
     assert deepest == 6
 
 
+@pytest.mark.parametrize("modulus", [2, 7])
+def test_parity(modulus):
+    for sample in samples("parity", seq_len=30, modulus=modulus):
+        assert sample["mask"].all()
+        assert set(sample["inputs"].tolist()) <= set(range(modulus))
+        for t, target in enumerate(sample["targets"].tolist()):
+            assert target == sum(sample["inputs"][: t + 1].tolist()) % modulus
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"modulus": 97, "terms": 2}, {"terms": 20, "modulus": 7, "operators": ["*", "-"]}]
 )

@@ -1,4 +1,4 @@
-"""Rotating pairs of channels by an angle in proportion to the position (RoPE)."""
+"""Rotating pairs of channels by an angle: of the position (RoPE), or a sum over the steps so far."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from helix_core.ops import device_of
+from helix_core.ops._array import zeros
 
 Array = Any
 
 BLOCK = 256
+TERMS = 64
 
 
 def frequencies(width: int) -> np.ndarray:
@@ -39,3 +41,23 @@ def rotate(xp: Any, x: Array, cos: Array, sin: Array) -> Array:
     half = x.shape[-1] // 2
     re, im = x[..., :half], x[..., half:]
     return xp.concat([re * cos - im * sin, re * sin + im * cos], axis=-1)
+
+
+def total_turns(xp: Any, turns: Array) -> Array:
+    """Sums of turns (1 is a full circle) over the steps so far, but for whole turns: (B, L, ...) -> the same.
+
+    The angle between two steps is as exact late in a sequence as at its beginning, where one float32 sum over all steps
+    would have lost it: no sum here has more than 64 terms.
+    """
+    B, L = turns.shape[:2]
+    count = -(-L // TERMS)
+    if count <= 1:
+        return xp.cumulative_sum(turns, axis=1)
+    short = count * TERMS - L
+    if short:
+        turns = xp.concat([turns, zeros(xp, (B, short, *turns.shape[2:]), turns)], axis=1)
+    within = xp.cumulative_sum(xp.reshape(turns, (B, count, TERMS, *turns.shape[2:])), axis=2)
+    ends = within[:, :, -1]
+    before = total_turns(xp, ends - xp.floor(ends)) - ends
+    total = within + (before - xp.floor(before))[:, :, None]
+    return xp.reshape(total, (B, count * TERMS, *turns.shape[2:]))[:, :L]

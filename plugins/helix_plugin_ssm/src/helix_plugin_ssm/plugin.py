@@ -42,6 +42,13 @@ def helix_layers() -> Sequence[LayerDescriptor]:
             provides=("recurrent",),
         ),
         LayerDescriptor(
+            name="mamba3",
+            target="helix_plugin_ssm.mamba3:Mamba3",
+            config="helix_plugin_ssm.mamba3:Mamba3Config",
+            summary="trapezoidal state space with a turning state, SISO or MIMO (Lahoti et al., 2026)",
+            provides=("recurrent",),
+        ),
+        LayerDescriptor(
             name="retnet",
             target="helix_plugin_ssm.retnet:RetNet",
             config="helix_plugin_ssm.retnet:RetNetConfig",

@@ -19,6 +19,7 @@ _TOKENS = (
     ("associative-recall", "AssociativeRecall", "multi-query associative recall, MQAR (Arora et al., 2023)"),
     ("listops", "ListOps", "evaluate nested lists of MAX, MIN, MED and SM (Nangia and Bowman, 2018)"),
     ("dyck", "Dyck", "name the bracket that must be closed next, Dyck-n of bounded depth (Hewitt et al., 2020)"),
+    ("parity", "Parity", "keep a sum modulo a number, 2 for parity (Grazzi et al., 2024)"),
     ("modular-arithmetic", "ModularArithmetic", "evaluate sums and products modulo a number (Delétang et al., 2023)"),
 )
 

@@ -1,0 +1,259 @@
+"""Mamba-3: trapezoidal steps, a state that turns, and several inputs and outputs for each head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
+from helix_core.layers.init import constant, fan_in
+from helix_core.ops import OpTable, device_of
+from helix_core.ops._array import valid_steps
+from helix_plugin_ssm._rotary import rotate, total_turns
+from helix_plugin_ssm._step_size import step_size_bias
+
+Array = Any
+
+
+class Mamba3Config(LayerConfig):
+    """Options of the Mamba-3 block; the defaults are those of the authors' code."""
+
+    d_state: int = Field(128, gt=1, multiple_of=2, description="states per channel, N")
+    expand: int = Field(2, gt=0, description="inner width over d_model, E = expand * d_model")
+    head_dim: int = Field(64, gt=0, description="channels of a head, P; there are H = E / P heads")
+    n_groups: int = Field(1, gt=0, description="groups of heads that share B and C before their biases, G")
+    mimo_rank: int = Field(1, gt=0, description="inputs and outputs of a head at a step, R; 1 is the SISO block")
+    rope_fraction: float = Field(0.5, ge=0, le=1, description="part of the states that turns, in pairs")
+    A_floor: float = Field(1e-4, gt=0, description="smallest -A at any time")
+    dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
+    dt_max: float = Field(0.1, gt=0, description="largest initial step size")
+    dt_init_floor: float = Field(1e-4, gt=0, description="floor of the initial step sizes")
+    out_norm: bool = Field(False, description="an RMS norm of each head before the gate")
+    norm_eps: float = Field(1e-5, gt=0, description="epsilon of the norms")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Mamba3Config:
+        if self.d_inner % self.head_dim:
+            raise ValueError(f"head_dim must divide expand * d_model = {self.d_inner}")
+        if self.n_heads % self.n_groups:
+            raise ValueError(f"n_groups must divide the number of heads, {self.n_heads}")
+        return self
+
+    @property
+    def d_inner(self) -> int:
+        return self.expand * self.d_model
+
+    @property
+    def n_heads(self) -> int:
+        return self.d_inner // self.head_dim
+
+    @property
+    def n_angles(self) -> int:
+        """Pairs of states that turn, S."""
+        return int(self.d_state * self.rope_fraction) // 2
+
+
+class Mamba3(Layer[Mamba3Config]):
+    """in_proj -> norms and biases of B and C -> turning, trapezoidal recurrence -> gate -> out_proj; no convolution.
+
+        [z; x; B; C; dt; a; λ; θ] = W_in u
+        Δ = softplus(dt + b_dt),  A = -max(1 + a if a >= 0 else 1 / (1 - a), A_floor),  λ = sigmoid(λ)
+        B_r = rms_norm(B_r) + b_B,r,  C_r likewise,  both turned by the sum of Δ π tanh(θ) over the steps so far
+        x_r = m_x,r x,  z_r = m_z,r z   for r = 1..R, elementwise
+        S_t = exp(Δ_t A_t) (S_{t-1} + (1 - λ_t) Δ_t Σ_r B_{t-1,r} x_{t-1,r}ᵀ) + λ_t Δ_t Σ_r B_{t,r} x_{t,r}ᵀ
+        y_r = S_tᵀ C_r + D x_r
+        out = W_out Σ_r m_o,r y_r silu(z_r)
+
+    Each head has its own S, Δ, A, λ, D and biases. With R = 1 there are no m. Turning pairs of real states is a
+    complex state; pairs are (2i, 2i + 1) with R = 1 and (i, i + N/2) otherwise, as in the authors' kernels.
+
+    The sum that the trapezoid leaves to the next step is added to this step's own: the weight of B_t x_tᵀ is
+    λ_t Δ_t + (1 - λ_{t+1}) Δ_{t+1}, and what y_t must not see of it yet is taken off. So it is one gated linear
+    attention of R positions a step, and R by R products within a step.
+
+    State: ssm (B, H, N, P), S turned back by the last step's angle, so that no angle grows without bound; key
+    (B, H, R, N) and value (B, H, R, P), the last B and x. In ssm and key the N states stand as they are turned: the
+    first of all pairs, their second, the rest.
+    Source: Lahoti, Li, Chen, Wang, Bick, Kolter, Dao and Gu, Mamba-3: Improved Sequence Modeling using State Space
+    Principles, 2026. Parameter names and order are those of the authors' code (state-spaces/mamba).
+    """
+
+    def params(self) -> dict[str, ParamSpec]:
+        c = self.config
+        E, N, G, H, R, D = c.d_inner, c.d_state, c.n_groups, c.n_heads, c.mimo_rank, c.d_model
+        specs = {
+            "in_proj.weight": ParamSpec((2 * E + 2 * N * G * R + 3 * H + c.n_angles, D), fan_in()),
+            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), decay=False),
+            "B_bias": ParamSpec((H, R, N), constant(1.0), decay=False),
+            "C_bias": ParamSpec((H, R, N), constant(1.0), decay=False),
+            "B_norm.weight": ParamSpec((N,), constant(1.0), decay=False),
+            "C_norm.weight": ParamSpec((N,), constant(1.0), decay=False),
+            "D": ParamSpec((H,), constant(1.0), decay=False),
+            "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
+        }
+        if R > 1:
+            for name, value in (("mimo_x", 1 / R), ("mimo_z", 1.0), ("mimo_o", 1 / R)):
+                specs[name] = ParamSpec((H, R, c.head_dim), constant(value), decay=False)
+        if c.out_norm:
+            specs["norm.weight"] = ParamSpec((E,), constant(1.0), decay=False)
+        return specs
+
+    def mixing_flops(self, length: int) -> float:
+        c = self.config
+        return 5 * c.d_inner * c.d_state * c.mimo_rank
+
+    def init_state(self, F: OpTable, batch: int) -> State:
+        c = self.config
+        return {
+            "ssm": F.zeros(batch, c.n_heads, c.d_state, c.head_dim),
+            "key": F.zeros(batch, c.n_heads, c.mimo_rank, c.d_state),
+            "value": F.zeros(batch, c.n_heads, c.mimo_rank, c.head_dim),
+        }
+
+    def apply(
+        self,
+        F: OpTable,
+        p: Params,
+        x: Array,
+        *,
+        state: State | None = None,
+        reset: Array | None = None,
+        lengths: Array | None = None,
+    ) -> tuple[Array, State | None]:
+        c, xp = self.config, F.xp
+        E, N, G, H, R, P = c.d_inner, c.d_state, c.n_groups, c.n_heads, c.mimo_rank, c.head_dim
+        batch, length, _ = x.shape
+        sizes = (E, E, N * G * R, N * G * R, H, H, H, c.n_angles)
+        ends = np.cumsum(sizes).tolist()
+        z, u, b, q, dt, a, trapezoid, theta = (
+            F.linear(x, p["in_proj.weight"][end - size : end]) for end, size in zip(ends, sizes, strict=True)
+        )
+        delta = F.softplus(dt + p["dt_bias"])
+        heavy = xp.clip(a, 0.0, None) + 1 / (1 - xp.clip(a, None, 0.0))
+        log_decay = -delta * xp.clip(heavy, c.A_floor, None)
+        weight = F.sigmoid(trapezoid)
+        now, later = weight * delta, (1 - weight) * delta
+
+        turns = 0.5 * delta[..., None] * xp.tanh(theta)[:, :, None, :]
+        if lengths is not None:
+            real = valid_steps(xp, length, lengths)[:, :, None]
+            later = xp.where(real, later, xp.zeros_like(later))
+            turns = xp.where(real[..., None], turns, xp.zeros_like(turns))
+        first = later[:, 0]
+        if reset is not None:
+            later = xp.where(reset[:, :, None], xp.zeros_like(later), later)
+        # What each step's B xᵀ weighs from the next step on.
+        onward = now + xp.concat([later[:, 1:], xp.zeros_like(later[:, :1])], axis=1)
+        angle = 2 * math.pi * total_turns(xp, turns)
+        cos, sin = xp.cos(angle)[:, :, :, None, :], xp.sin(angle)[:, :, :, None, :]
+
+        key = self._states(F, b, p["B_norm.weight"], p["B_bias"])
+        k = self._turn(xp, key, cos, sin)
+        q = self._turn(xp, self._states(F, q, p["C_norm.weight"], p["C_bias"]), cos, sin)
+        v = xp.reshape(u, (batch, length, H, 1, P))
+        if R > 1:
+            v = v * p["mimo_x"]
+
+        before = None
+        if state is not None:
+            pending = xp.matmul(xp.matrix_transpose(state["key"]), state["value"])
+            before = state["ssm"] + first[:, :, None, None] * pending
+        y, ssm = self._attend(F, q, onward[..., None, None] * k, v, log_decay, before, reset, lengths)
+        # Of its own step, output r sees every input, now; the attention has shown it those up to r, onward.
+        shown = F.asarray(np.tril(np.ones((R, R))))
+        own = now[..., None, None] - shown * onward[..., None, None]
+        if R == 1:
+            y = y + (xp.sum(q * k, axis=-1, keepdims=True) * own + p["D"][:, None, None]) * v
+        else:
+            y = y + xp.matmul(xp.matmul(q, xp.matrix_transpose(k)) * own, v) + p["D"][:, None, None] * v
+
+        y = self._gate(F, p, y, xp.reshape(z, (batch, length, H, 1, P)))
+        y = F.linear(xp.reshape(y, (batch, length, E)), p["out_proj.weight"])
+        if state is None:
+            return y, None
+        after = {
+            "ssm": xp.matrix_transpose(self._turn(xp, xp.matrix_transpose(ssm), cos[:, -1], -sin[:, -1])),
+            "key": _last(xp, key, state["key"], lengths),
+            "value": _last(xp, v, state["value"], lengths),
+        }
+        return y, after
+
+    def _states(self, F: OpTable, a: Array, weight: Array, bias: Array) -> Array:
+        """B or C (B, L, RGN) normed, given its bias, and its states brought into the order in which they turn:
+        (B, L, H, R, N)."""
+        c, xp = self.config, F.xp
+        batch, length, _ = a.shape
+        R, G, H, N, S = c.mimo_rank, c.n_groups, c.n_heads, c.d_state, c.n_angles
+        a = F.rms_norm(xp.reshape(a, (batch, length, R, G, N)), weight, eps=c.norm_eps)
+        a = xp.permute_dims(a, (0, 1, 3, 2, 4))[:, :, :, None]
+        a = xp.reshape(xp.broadcast_to(a, (batch, length, G, H // G, R, N)), (batch, length, H, R, N)) + bias
+        if R == 1:
+            pairs = xp.reshape(a, (batch, length, H, R, N // 2, 2))
+            one, two = pairs[..., 0], pairs[..., 1]
+        else:
+            one, two = a[..., : N // 2], a[..., N // 2 :]
+        return xp.concat([one[..., :S], two[..., :S], one[..., S:], two[..., S:]], axis=-1)
+
+    def _turn(self, xp: Any, a: Array, cos: Array, sin: Array) -> Array:
+        """a (..., N) with its pairs turned."""
+        S = self.config.n_angles
+        return xp.concat([rotate(xp, a[..., : 2 * S], cos, sin), a[..., 2 * S :]], axis=-1) if S else a
+
+    def _attend(
+        self,
+        F: OpTable,
+        q: Array,
+        k: Array,
+        v: Array,
+        log_decay: Array,
+        before: Array | None,
+        reset: Array | None,
+        lengths: Array | None,
+    ) -> tuple[Array, Array]:
+        """Gated linear attention with the R inputs of a step as R positions, of which the first decays the state."""
+        xp, R = F.xp, self.config.mimo_rank
+        batch, length, H = k.shape[:3]
+
+        def positions(a: Array) -> Array:
+            return xp.reshape(xp.permute_dims(a, (0, 1, 3, 2, 4)), (batch, length * R, H, a.shape[4]))
+
+        def at_first(a: Array) -> Array:
+            if R == 1:
+                return a
+            rest = xp.broadcast_to(xp.zeros_like(a[:, :, None]), (batch, length, R - 1, *a.shape[2:]))
+            return xp.reshape(xp.concat([a[:, :, None], rest], axis=2), (batch, length * R, *a.shape[2:]))
+
+        y, ssm = F.gated_linear_attention(
+            positions(q),
+            positions(k),
+            positions(v),
+            at_first(log_decay)[..., None],
+            before,
+            None if reset is None else at_first(reset),
+            None if lengths is None else lengths * R,
+        )
+        y = xp.reshape(y, (batch, length, R, H, y.shape[3]))
+        return xp.permute_dims(y, (0, 1, 3, 2, 4)), ssm
+
+    def _gate(self, F: OpTable, p: Params, y: Array, z: Array) -> Array:
+        """y (B, L, H, R, P), z (B, L, H, 1, P) -> (B, L, H, P)."""
+        c, xp = self.config, F.xp
+        if c.out_norm:
+            ones = F.asarray(np.ones(c.head_dim))
+            y = F.rms_norm(y, ones, eps=c.norm_eps) * xp.reshape(p["norm.weight"], (c.n_heads, 1, c.head_dim))
+        if c.mimo_rank == 1:
+            return F.swiglu(z, y)
+        return xp.sum(F.swiglu(z * p["mimo_z"], y) * p["mimo_o"], axis=3)
+
+
+def _last(xp: Any, a: Array, before: Array, lengths: Array | None) -> Array:
+    """The last real step of a (B, L, ...), or `before` where there is none."""
+    if lengths is None:
+        return a[:, -1]
+    steps = xp.arange(a.shape[1], dtype=lengths.dtype, device=device_of(lengths))
+    is_last = (steps[None, :] == lengths[:, None] - 1)[:, :, None, None, None]
+    last = xp.sum(xp.where(is_last, a, xp.zeros_like(a)), axis=1)
+    return xp.where((lengths > 0)[:, None, None, None], last, before)
