@@ -13,6 +13,7 @@ from helix_core.plugin_system import components, create
 LAYERS: dict[str, dict[str, Any]] = {
     "mamba": {},
     "mamba2": {"d_state": 16, "head_dim": 16},
+    "mamba3": {"d_state": 16, "head_dim": 16},
     "gated_deltanet": {"n_heads": 2},
     "rwkv7": {"head_dim": 16},
     "rwkv4": {},

@@ -35,7 +35,7 @@ def installed():
 def test_every_row_has_a_name_of_its_own():
     names = [row.name for row in rows.rows()]
     assert len(names) == len(set(names))
-    tasks = {"selective-copying", "induction-heads", "mqar", "digits", "listops", "stdlib"}
+    tasks = {"selective-copying", "induction-heads", "parity", "mqar", "digits", "listops", "stdlib"}
     assert {row.task for row in rows.rows()} == tasks
     assert installed()
 

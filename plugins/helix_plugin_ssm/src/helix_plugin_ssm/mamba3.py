@@ -103,7 +103,12 @@ class Mamba3(Layer[Mamba3Config]):
 
     def mixing_flops(self, length: int) -> float:
         c = self.config
-        return 5 * c.d_inner * c.d_state * c.mimo_rank
+        within = 2 * c.n_heads * c.mimo_rank**2 * (c.d_state + c.head_dim) if c.mimo_rank > 1 else 0
+        return 5 * c.d_inner * c.d_state * c.mimo_rank + within
+
+    def step_mixing_flops(self, length: int) -> float:
+        c = self.config
+        return self.mixing_flops(length) + 2 * c.d_inner * c.d_state * c.mimo_rank
 
     def init_state(self, F: OpTable, batch: int) -> State:
         c = self.config

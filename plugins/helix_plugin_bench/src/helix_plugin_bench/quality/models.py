@@ -43,6 +43,7 @@ MODELS: dict[str, Entry] = {
     "transformer": Entry(lambda d, L: {"name": "attention", "n_heads": _heads(d), "window": L}, mlp={"name": "swiglu"}),
     "mamba": Entry(lambda d, L: {"name": "mamba", "d_state": 16}),
     "mamba2": Entry(lambda d, L: {"name": "mamba2", "d_state": 64, "head_dim": gcd(2 * d, 32)}),
+    "mamba3": Entry(lambda d, L: {"name": "mamba3", "d_state": 64, "head_dim": gcd(2 * d, 32)}),
     "gated-deltanet": Entry(lambda d, L: {"name": "gated_deltanet", "n_heads": _heads(d)}),
     "rwkv7": Entry(lambda d, L: {"name": "rwkv7", "head_dim": gcd(d, 32)}),
     "rwkv7-channel-mix": Entry(

@@ -14,6 +14,7 @@ Result = dict[str, Any]
 TITLES = {
     "selective-copying": ("Selective copying", "context 128, 8 tokens of 14; chance 7 %"),
     "induction-heads": ("Induction heads", "trained at length 256; chance 7 %"),
+    "parity": ("Parity", "trained at length 64, every bit; other lengths, the last bit; chance 50 %"),
     "mqar": ("Associative recall (MQAR)", "accuracy at the queries"),
     "digits": ("Pixel-sequence digits", "360 images of 1797 held out; chance 10 %"),
     "listops": ("ListOps", "length 64, depth 4; chance 10 %"),

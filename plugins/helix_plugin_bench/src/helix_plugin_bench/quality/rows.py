@@ -104,6 +104,21 @@ def _induction_heads() -> Iterable[Row]:
         )
 
 
+def _parity() -> Iterable[Row]:
+    for model in ("mamba3", "mamba2", "mamba", "gated-deltanet", "rwkv7", "attention"):
+        yield Row(
+            "parity",
+            model,
+            _generator("parity", seq_len=64),
+            seq_len=64,
+            vocab_size=2,
+            steps=3000,
+            batch_size=32,
+            lengths=tuple(2**n for n in range(6, 11)),
+            enough=0.9999,
+        )
+
+
 def _mqar() -> Iterable[Row]:
     for length, pairs, batch in ((64, 4, 128), (64, 8, 64), (128, 16, 64)):
         for width in (32, 64, 128):
@@ -147,7 +162,7 @@ def _listops() -> Iterable[Row]:
 
 
 def _language() -> Iterable[Row]:
-    for model in ("transformer", "mamba", "mamba2", "hyena", "s4d", "rwkv7-channel-mix", "gated-deltanet"):
+    for model in ("transformer", "mamba", "mamba2", "mamba3", "hyena", "s4d", "rwkv7-channel-mix", "gated-deltanet"):
         yield Row(
             "stdlib",
             model,
@@ -163,6 +178,6 @@ def _language() -> Iterable[Row]:
 
 def rows(words: Sequence[str] = ()) -> list[Row]:
     """The rows whose name has one of the words in it; all without words."""
-    parts = (_selective_copying, _induction_heads, _mqar, _digits, _listops, _language)
+    parts = (_selective_copying, _induction_heads, _parity, _mqar, _digits, _listops, _language)
     every = [row for part in parts for row in part()]
     return [row for row in every if not words or any(word in row.name for word in words)]
