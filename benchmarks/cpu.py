@@ -1,14 +1,17 @@
 """The cpu backend beside its peers: times, memory, and how near the machine's limit.
 
     pip install -r requirements-bench.txt
-    python benchmarks/cpu.py                      # every row, some twenty minutes on an idle machine
+    python benchmarks/cpu.py                      # every row, some forty minutes on an idle machine
     python benchmarks/cpu.py scan long_conv       # rows whose file or work contains a word
     python benchmarks/cpu.py --list
     python benchmarks/cpu.py --json benchmarks/results/cpu-NAME.json --table docs/speed-table.md
 
 Rows live in `cpu_rows/`, one file for a kind of work, each with a list `ROWS` (see `side_by_side/row.py`). Ours and
-its peers run in processes of their own and take turns; a sample counts only if other processes used less than 8 % of
-a core while it ran; results are medians, and a row without a quiet sample says so. Peers on torch run with a tuned
+its peers run in processes of their own and take turns; a sample counts only if other processes used less than 8 % of a
+core while it ran. That is done in several processes of each side, one set after the other, since processes of the same
+program differ by up to a third; a side's time is the median of its processes' medians, and a row of which most
+processes had no quiet sample says so. `processes_s` and `waited` of the results, the medians of the processes and the
+seconds in a second that threads waited for a core, tell whether one was unlucky. Peers on torch run with a tuned
 allocator. What the sides return is compared too, and a difference over the row's tolerance fails the run. `--json`
 keeps the rows of an earlier run that this one does not measure.
 """
@@ -46,8 +49,9 @@ def rows(words: tuple[str, ...], folder: str = "cpu_rows") -> list[Row]:
 @click.option("--list", "only_list", is_flag=True, help="Print the rows and stop.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here.")
 @click.option("--table", "table_file", type=click.Path(path_type=Path), help="Write the table, as Markdown, here.")
-@click.option("--samples", default=7, show_default=True, help="Quiet samples of each side.")
-@click.option("--patience", default=40.0, show_default=True, help="Seconds to wait for them, for each row.")
+@click.option("--samples", default=3, show_default=True, help="Quiet samples of each process.")
+@click.option("--patience", default=20.0, show_default=True, help="Seconds to wait for them.")
+@click.option("--processes", default=3, show_default=True, help="Of each side, one after the other.")
 @click.option("--threads", default=os.cpu_count() or 1, show_default=True)
 @click.pass_obj
 def main(
@@ -58,6 +62,7 @@ def main(
     table_file: Path | None,
     samples: int,
     patience: float,
+    processes: int,
     threads: int,
 ) -> None:
     """Measure work side by side with its peers; WORDS select rows."""
@@ -76,7 +81,7 @@ def main(
     for row in chosen:
         speeds = rates()  # anew for every row: neighbours of a shared machine come and go
         click.echo("  ".join(f"{name} {value:.3g}" for name, value in speeds.items()), err=True)
-        found = compare(row, samples, patience, threads)
+        found = compare(row, samples, patience, threads, processes)
         for name, side in found.items():
             if side.missing is not None:
                 click.echo(f"{row.work}: {name} not run: {side.missing}", err=True)

@@ -1,4 +1,8 @@
-"""Taking samples of the sides of a row in turn, and only while the machine is quiet."""
+"""Taking samples of the sides of a row in turn, and only while the machine is quiet.
+
+A side is measured in several processes, started anew, and its time is the median of theirs: processes of the same
+program differ by up to a third, and one of them can meet a neighbour that the other side's did not.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +32,24 @@ FOREIGN = 0.08
 
 
 @dataclass
-class Samples:
-    """What was measured of one side."""
+class Process:
+    """The samples of one process, in seconds; `waited` is the share of them that its threads waited for a core."""
 
     seconds: list[float] = field(default_factory=list)
     disturbed: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Of the quiet samples; of all if none was quiet."""
+        return statistics.median(self.seconds or self.disturbed)
+
+
+@dataclass
+class Samples:
+    """What was measured of one side."""
+
+    processes: list[Process] = field(default_factory=list)
     peak: float = 0.0
     extra: float = 0.0
     error: float | None = None
@@ -40,12 +57,25 @@ class Samples:
 
     @property
     def quiet(self) -> bool:
-        return bool(self.seconds)
+        """Whether most of the processes have quiet samples."""
+        return 2 * sum(bool(process.seconds) for process in self.processes) > len(self.processes)
+
+    @property
+    def medians(self) -> list[float]:
+        """Of every process that has quiet samples; of every process if none has."""
+        return [p.median for p in self.processes if p.seconds] or [p.median for p in self.processes]
 
     @property
     def median(self) -> float:
-        """Of the quiet samples; of all if none was quiet."""
-        return statistics.median(self.seconds or self.disturbed)
+        return statistics.median(self.medians)
+
+    @property
+    def count(self) -> int:
+        return sum(len(p.seconds) for p in self.processes) or sum(len(p.disturbed) for p in self.processes)
+
+    @property
+    def waited(self) -> float:
+        return statistics.median(share for process in self.processes for share in process.waited)
 
 
 class Worker:
@@ -101,49 +131,64 @@ def busy_ticks() -> float:
     return user + nice + system + irq + soft + steal
 
 
-def sample(side: Worker, into: Samples) -> None:
-    """One sample; it counts as quiet if nobody else had more than `FOREIGN` of a core."""
+def sample(side: Worker, of: Samples) -> None:
+    """One sample of the newest process; it counts as quiet if nobody else had more than `FOREIGN` of a core."""
     ticks, began = busy_ticks(), time.perf_counter()
     answer = side.ask(f"run {side.count}")
     elapsed = time.perf_counter() - began
     # A tick of the clock is the least that can be seen.
     foreign = (busy_ticks() - ticks) / os.sysconf("SC_CLK_TCK") - answer["cpu"]
     quiet = foreign <= max(FOREIGN * elapsed, 2.5 / os.sysconf("SC_CLK_TCK"))
+    into = of.processes[-1]
     (into.seconds if quiet else into.disturbed).append(answer["seconds"])
-    into.peak, into.extra = max(into.peak, answer["peak"]), max(into.extra, answer["extra"])
+    into.waited.append(answer["waited"] / elapsed)
+    of.peak, of.extra = max(of.peak, answer["peak"]), max(of.extra, answer["extra"])
 
 
-def compare(row: Row, samples: int, patience: float, threads: int) -> dict[str, Samples]:
-    """Every side of a row, "ours" first: at least `samples` quiet samples each, or until `patience` seconds."""
-    found: dict[str, Samples] = {}
+def compare(row: Row, samples: int, patience: float, threads: int, processes: int) -> dict[str, Samples]:
+    """Every side of a row, "ours" first: `processes` times, at least `samples` quiet samples each of a new process.
+
+    `patience` seconds are waited for the quiet samples of one set of processes.
+    """
+    found = {name: Samples() for name in {"ours": row.ours, **row.peers}}
+    for _ in range(processes):
+        _compare_once(row, samples, patience, threads, found)
+    return found
+
+
+def _compare_once(row: Row, samples: int, patience: float, threads: int, found: dict[str, Samples]) -> None:
     with ExitStack() as stack:
         sides = {"ours": row.ours, **row.peers}
         workers: dict[str, Worker] = {}
         for name, side in sides.items():
-            found[name] = Samples()
-            started = stack.enter_context(worker(side, threads))
-            found[name].missing = started.missing
-            if started.missing is None:
-                workers[name] = started
+            if found[name].missing is None:
+                started = stack.enter_context(worker(side, threads))
+                found[name].missing = started.missing
+                if started.missing is None:
+                    workers[name] = started
+                    found[name].processes.append(Process())
         for name, started in workers.items():
             if not sides[name].once:
                 warm = started.ask("run 1")["seconds"]
-                warm = min(warm, started.ask("run 1")["seconds"])
+                if warm < SHORT:
+                    warm = min(warm, started.ask("run 1")["seconds"])
                 started.count = max(1, round(SHORT / max(warm, 1e-6)))
         deadline = time.perf_counter() + patience
         turns = 0
-        while any(len(found[name].seconds) < samples for name in workers) and (
-            turns < 3 or time.perf_counter() < deadline
-        ):
+
+        def lacks(name: str) -> bool:
+            return len(found[name].processes[-1].seconds) < samples
+
+        while any(map(lacks, workers)) and (turns < 3 or time.perf_counter() < deadline):
             for name, started in workers.items():
-                if len(found[name].seconds) < samples or name == "ours":
+                if lacks(name) or name == "ours":
                     sample(started, found[name])
             turns += 1
         results = {name: _saved(started) for name, started in workers.items() if sides[name].check}
     for name, arrays in results.items():
         if name != "ours" and "ours" in results:
-            found[name].error = difference(results["ours"], arrays)
-    return found
+            error = difference(results["ours"], arrays)
+            found[name].error = max(error, found[name].error or 0.0)
 
 
 def _saved(side: Worker) -> list[np.ndarray]:

@@ -22,7 +22,9 @@ def results(row: Row, found: Mapping[str, Samples], rates: Mapping[str, float]) 
         "peak_rss_mib": round(ours.peak, 1),
         "extra_mib": round(ours.extra, 1),
         "quiet": ours.quiet and all(s.quiet for s in here.values()),
-        "samples": len(ours.seconds or ours.disturbed),
+        "samples": ours.count,
+        "processes_s": ours.medians,
+        "waited": round(ours.waited, 2),
     }
     if row.limit is not None:
         seconds = row.limit.at(rates)
@@ -48,6 +50,8 @@ def results(row: Row, found: Mapping[str, Samples], rates: Mapping[str, float]) 
                 "target": target,
                 "error": theirs.error,
                 "peer_extra_mib": round(theirs.extra, 1),
+                "peer_processes_s": theirs.medians,
+                "peer_waited": round(theirs.waited, 2),
                 **shared,
                 **({"others_s": {n: s.median for n, s in here.items() if n != peer}} if name == "best" else {}),
             }

@@ -1,6 +1,7 @@
 """One side of a row, in a process of its own: prepares the work, then does it when asked.
 
-Answers lines on standard input: `run N` does the work N times and prints the seconds and the CPU seconds used;
+Answers lines on standard input: `run N` does the work N times and prints the seconds, the CPU seconds used
+and those that threads waited for a core;
 `save FILE` writes what the work returned.
 """
 
@@ -32,6 +33,11 @@ def cpu_seconds() -> float:
     """Used by this process and by programs that it ran."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def waited_seconds() -> float:
+    """That threads of this process were ready to run, and no core ran them."""
+    return sum(int(file.read_text().split()[1]) for file in Path("/proc/self/task").glob("*/schedstat")) / 1e9
 
 
 def arrays(result: Any) -> list[np.ndarray]:
@@ -67,7 +73,7 @@ def main() -> None:
     for line in sys.stdin:
         command, argument = line.split(maxsplit=1)
         if command == "run":
-            count, cpu = int(argument), cpu_seconds()
+            count, cpu, waited = int(argument), cpu_seconds(), waited_seconds()
             if count > 1:
                 result = run()
             began = time.perf_counter()
@@ -76,7 +82,13 @@ def main() -> None:
                 result = run()
             seconds = float(result) if spec["once"] else (time.perf_counter() - began) / count
             peak = status("VmHWM")
-            answer = {"seconds": seconds, "cpu": cpu_seconds() - cpu, "peak": peak, "extra": peak - before}
+            answer = {
+                "seconds": seconds,
+                "cpu": cpu_seconds() - cpu,
+                "waited": waited_seconds() - waited,
+                "peak": peak,
+                "extra": peak - before,
+            }
             print(json.dumps(answer), file=answers)
         elif command == "save":
             np.savez(argument.strip(), *arrays(result))
