@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ def cpu_seconds() -> float:
 
 
 def waited_seconds() -> float:
-    """That threads of this process were ready to run, and no core ran them."""
-    return sum(int(file.read_text().split()[1]) for file in Path("/proc/self/task").glob("*/schedstat")) / 1e9
+    """That threads of this process were ready to run, and no core ran them; 0 where the system does not count it."""
+    nanoseconds = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # a thread may end meanwhile
+            nanoseconds += int(file.read_text().split()[1])
+    return nanoseconds / 1e9
 
 
 def arrays(result: Any) -> list[np.ndarray]:
