@@ -48,6 +48,7 @@ def curve(name, model, steps):
 MIXERS = [
     {"name": "mamba"},
     {"name": "mamba2", "head_dim": 16},
+    {"name": "mamba3", "head_dim": 16, "d_state": 16, "mimo_rank": 2},
     {"name": "gla", "n_heads": 2},
     {"name": "gated_deltanet", "n_heads": 2},
     {"name": "mingru"},

@@ -38,8 +38,8 @@ def angles(F: Any, length: int, width: int) -> tuple[Array, Array]:
 
 def rotate(xp: Any, x: Array, cos: Array, sin: Array) -> Array:
     """x (..., width) as width/2 pairs (first half, second half), each turned by its angle."""
-    half = x.shape[-1] // 2
-    re, im = x[..., :half], x[..., half:]
+    # `unstack`, because its gradient is one stack; that of a slice is a copy of the whole filled up with zeros.
+    re, im = xp.unstack(xp.reshape(x, (*x.shape[:-1], 2, x.shape[-1] // 2)), axis=-2)
     return xp.concat([re * cos - im * sin, re * sin + im * cos], axis=-1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -75,8 +76,8 @@ class Mamba3(Layer[Mamba3Config]):
     attention of R positions a step, and R by R products within a step.
 
     State: ssm (B, H, N, P), S turned back by the last step's angle, so that no angle grows without bound; key
-    (B, H, R, N) and value (B, H, R, P), the last B and x. In ssm and key the N states stand as they are turned: the
-    first of all pairs, their second, the rest.
+    (B, H, R, N) and value (B, H, R, P), the last B and x. In ssm and key the first states of all pairs stand before
+    the second.
     Source: Lahoti, Li, Chen, Wang, Bick, Kolter, Dao and Gu, Mamba-3: Improved Sequence Modeling using State Space
     Principles, 2026. Parameter names and order are those of the authors' code (state-spaces/mamba).
     """
@@ -131,11 +132,12 @@ class Mamba3(Layer[Mamba3Config]):
         c, xp = self.config, F.xp
         E, N, G, H, R, P = c.d_inner, c.d_state, c.n_groups, c.n_heads, c.mimo_rank, c.head_dim
         batch, length, _ = x.shape
-        sizes = (E, E, N * G * R, N * G * R, H, H, H, c.n_angles)
-        ends = np.cumsum(sizes).tolist()
-        z, u, b, q, dt, a, trapezoid, theta = (
-            F.linear(x, p["in_proj.weight"][end - size : end]) for end, size in zip(ends, sizes, strict=True)
-        )
+        # Products of their own for z, x, [B; C] and the rest: the gradient of a slice is a copy of the whole filled up
+        # with zeros, so only what is narrow is sliced.
+        cut = np.cumsum((0, E, E, 2 * N * G * R, 3 * H + c.n_angles)).tolist()
+        z, u, bc, rest = (F.linear(x, p["in_proj.weight"][start:end]) for start, end in itertools.pairwise(cut))
+        b, q = bc[..., : N * G * R], bc[..., N * G * R :]
+        dt, a, trapezoid, theta = rest[..., :H], rest[..., H : 2 * H], rest[..., 2 * H : 3 * H], rest[..., 3 * H :]
         delta = F.softplus(dt + p["dt_bias"])
         heavy = xp.clip(a, 0.0, None) + 1 / (1 - xp.clip(a, None, 0.0))
         log_decay = -delta * xp.clip(heavy, c.A_floor, None)
@@ -153,11 +155,13 @@ class Mamba3(Layer[Mamba3Config]):
         # What each step's B xᵀ weighs from the next step on.
         onward = now + xp.concat([later[:, 1:], xp.zeros_like(later[:, :1])], axis=1)
         angle = 2 * math.pi * total_turns(xp, turns)
-        cos, sin = xp.cos(angle)[:, :, :, None, :], xp.sin(angle)[:, :, :, None, :]
+        still = xp.broadcast_to(xp.zeros_like(delta)[..., None], (batch, length, H, N // 2 - c.n_angles))
+        cos = xp.concat([xp.cos(angle), still + 1], axis=-1)[:, :, :, None, :]
+        sin = xp.concat([xp.sin(angle), still], axis=-1)[:, :, :, None, :]
 
         key = self._states(F, b, p["B_norm.weight"], p["B_bias"])
-        k = self._turn(xp, key, cos, sin)
-        q = self._turn(xp, self._states(F, q, p["C_norm.weight"], p["C_bias"]), cos, sin)
+        k = rotate(xp, key, cos, sin)
+        q = rotate(xp, self._states(F, q, p["C_norm.weight"], p["C_bias"]), cos, sin)
         v = xp.reshape(u, (batch, length, H, 1, P))
         if R > 1:
             v = v * p["mimo_x"]
@@ -180,32 +184,28 @@ class Mamba3(Layer[Mamba3Config]):
         if state is None:
             return y, None
         after = {
-            "ssm": xp.matrix_transpose(self._turn(xp, xp.matrix_transpose(ssm), cos[:, -1], -sin[:, -1])),
+            "ssm": xp.matrix_transpose(rotate(xp, xp.matrix_transpose(ssm), cos[:, -1], -sin[:, -1])),
             "key": _last(xp, key, state["key"], lengths),
             "value": _last(xp, v, state["value"], lengths),
         }
         return y, after
 
     def _states(self, F: OpTable, a: Array, weight: Array, bias: Array) -> Array:
-        """B or C (B, L, RGN) normed, given its bias, and its states brought into the order in which they turn:
-        (B, L, H, R, N)."""
+        """B or C (B, L, RGN) normed and given its bias: (B, L, H, R, N), the first states of all pairs before the
+        second."""
         c, xp = self.config, F.xp
         batch, length, _ = a.shape
-        R, G, H, N, S = c.mimo_rank, c.n_groups, c.n_heads, c.d_state, c.n_angles
-        a = F.rms_norm(xp.reshape(a, (batch, length, R, G, N)), weight, eps=c.norm_eps)
-        a = xp.permute_dims(a, (0, 1, 3, 2, 4))[:, :, :, None]
-        a = xp.reshape(xp.broadcast_to(a, (batch, length, G, H // G, R, N)), (batch, length, H, R, N)) + bias
-        if R == 1:
-            pairs = xp.reshape(a, (batch, length, H, R, N // 2, 2))
-            one, two = pairs[..., 0], pairs[..., 1]
-        else:
-            one, two = a[..., : N // 2], a[..., N // 2 :]
-        return xp.concat([one[..., :S], two[..., :S], one[..., S:], two[..., S:]], axis=-1)
+        R, G, H, N = c.mimo_rank, c.n_groups, c.n_heads, c.d_state
 
-    def _turn(self, xp: Any, a: Array, cos: Array, sin: Array) -> Array:
-        """a (..., N) with its pairs turned."""
-        S = self.config.n_angles
-        return xp.concat([rotate(xp, a[..., : 2 * S], cos, sin), a[..., 2 * S :]], axis=-1) if S else a
+        def halves(a: Array) -> Array:
+            pairs = xp.reshape(a, (*a.shape[:-1], N // 2, 2))
+            return xp.reshape(xp.matrix_transpose(pairs), a.shape)
+
+        a = F.rms_norm(xp.reshape(a, (batch, length, R, G, N)), weight, eps=c.norm_eps)
+        if R == 1:
+            a, bias = halves(a), halves(bias)
+        a = xp.permute_dims(a, (0, 1, 3, 2, 4))[:, :, :, None]
+        return xp.reshape(a + xp.reshape(bias, (G, H // G, R, N)), (batch, length, H, R, N))
 
     def _attend(
         self,
