@@ -253,7 +253,7 @@ def test_one_step_is_the_same_as_many(ragged, rng):
         step = getattr(table, name).forward(*inputs, **attrs)
         chunk, _ = getattr(table, name).forward_train(*inputs, **attrs)
         for a, b in zip(step, chunk, strict=True):
-            assert error(a, b.double(), floor=1.0) < 1e-6
+            assert error(a, b.double(), floor=1.0) < 4e-6  # each may be 2e-6 off
 
 
 def test_chunks_equal_the_whole(rng):
@@ -266,8 +266,8 @@ def test_chunks_equal_the_whole(rng):
         piece[7] = state
         part, state = table.ssd.forward(*piece, dt_softplus=True)
         parts.append(part)
-    assert error(torch.cat(parts, 1), y.double()) < 1e-6
-    assert error(state, last.double()) < 1e-6
+    assert error(torch.cat(parts, 1), y.double()) < 4e-6
+    assert error(state, last.double()) < 4e-6
 
 
 def test_strided_inputs_are_read_in_place(rng):

@@ -14,7 +14,7 @@ Result = dict[str, Any]
 TITLES = {
     "selective-copying": ("Selective copying", "context 128, 8 tokens of 14; chance 7 %"),
     "induction-heads": ("Induction heads", "trained at length 256; chance 7 %"),
-    "parity": ("Parity", "trained at length 64, every bit; other lengths, the last bit; chance 50 %"),
+    "parity": ("Parity", "trained at length 64; chance 50 %"),
     "mqar": ("Associative recall (MQAR)", "accuracy at the queries"),
     "digits": ("Pixel-sequence digits", "360 images of 1797 held out; chance 10 %"),
     "listops": ("ListOps", "length 64, depth 4; chance 10 %"),
@@ -133,7 +133,8 @@ def _bars(panel: Any, rows: Sequence[Result]) -> None:
         panel.axhline(rows[0]["gzip_bits_per_byte"], color="0.5", linestyle=":", label="gzip -9")
         panel.legend(fontsize=7)
     panel.margins(y=0.15)
-    panel.tick_params(axis="x", rotation=30)
+    for label in panel.get_xticklabels():
+        label.set(rotation=30, horizontalalignment="right", rotation_mode="anchor")
 
 
 def _curves(panel: Any, rows: Sequence[Result]) -> None:
