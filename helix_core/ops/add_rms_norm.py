@@ -14,11 +14,11 @@ def _shapes(x: Shape, residual: Shape, weight: Shape, *, eps: float) -> tuple[Sh
 
 
 def _samples(rng: Any) -> Iterator[Sample]:
-    for shape in ((2, 5, 8), (1, 1, 1), (3, 7, 33)):
-        x, residual = rng.normal(size=shape), rng.normal(size=shape)
-        if shape[-1] == 1:  # a row that cancels to the size of eps has no digits left
-            residual = abs(residual) * (2 * (x > 0) - 1)
-        yield Sample({"x": x, "residual": residual, "weight": rng.normal(size=shape[-1])})
+    for shape in ((2, 5, 8), (3, 7, 33)):
+        arrays = {name: rng.normal(size=shape) for name in ("x", "residual")}
+        yield Sample({**arrays, "weight": rng.normal(size=shape[-1])})
+    arrays = {name: rng.uniform(0.5, 2, size=(1, 1, 1)) for name in ("x", "residual")}
+    yield Sample({**arrays, "weight": rng.normal(size=1)}, label="one channel")
 
 
 @define_op(shapes=_shapes, samples=_samples, outputs=("y", "sum"))

@@ -74,7 +74,8 @@ def forwards(request, monkeypatch):
 def test_it_is_as_exact_as_float32_allows(rng, shape):
     arrays = {k: v.astype(np.float32).astype(np.float64) for k, v in inputs(rng, *shape).items()}
     for found, expected in zip(module.selective_scan(*on_mlx(arrays)), OP.reference(np, **arrays), strict=True):
-        assert np.abs(np.array(found) - expected).max() <= 2e-6 * np.abs(expected).max()
+        scale = max(np.abs(expected).max(), 0.1)  # the last state of a channel can be a sum that cancelled
+        assert np.abs(np.array(found) - expected).max() <= 2e-6 * scale
 
 
 @pytest.mark.usefixtures("forwards")

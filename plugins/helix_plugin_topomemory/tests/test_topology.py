@@ -164,7 +164,8 @@ def test_planted_clusters_are_the_cores(seed):
 
 
 def test_one_cloud_is_one_core(rng):
-    assert stable_cores(rng.normal(size=(400, 2))).count == 1
+    """But for one in twenty, whose noise looks like a second: six of twenty would be a chance of one in 3000."""
+    assert sum(stable_cores(rng.normal(size=(400, 2))).count == 1 for _ in range(20)) >= 15
 
 
 # Phase
