@@ -3,54 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
+from helix_core.layers import Layer, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in, uniform
 from helix_core.ops import OpTable
+from helix_plugin_ssm._heads import HeadsConfig
 from helix_plugin_ssm._step_size import step_size_bias
 
 Array = Any
 
 
-class Mamba2Config(LayerConfig):
+class Mamba2Config(HeadsConfig):
     """Options of the Mamba-2 block; the defaults are the paper's."""
 
     d_state: int = Field(128, gt=0, description="states per channel, N")
     d_conv: int = Field(4, gt=0, description="taps of the short convolution, K")
-    expand: int = Field(2, gt=0, description="inner width over d_model, E = expand * d_model")
-    head_dim: int = Field(64, gt=0, description="channels of a head, P; there are H = E / P heads")
-    n_groups: int = Field(1, gt=0, description="groups of heads that share B and C, G")
     bias: bool = Field(False, description="biases of in_proj and out_proj")
     conv_bias: bool = Field(True, description="a bias of the short convolution")
     A_min: float = Field(1.0, gt=0, description="smallest initial -A")
     A_max: float = Field(16.0, gt=0, description="largest initial -A")
-    dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
-    dt_max: float = Field(0.1, gt=0, description="largest initial step size")
-    dt_init_floor: float = Field(1e-4, gt=0, description="floor of the initial step sizes")
     time_step_limit: tuple[float, float] = Field((0.0, math.inf), description="bounds of the step size at any time")
     norm_eps: float = Field(1e-5, gt=0, description="epsilon of the gated norm")
 
     @model_validator(mode="after")
-    def _divides(self) -> Mamba2Config:
-        if self.d_inner % self.head_dim:
-            raise ValueError(f"head_dim must divide expand * d_model = {self.d_inner}")
-        if self.n_heads % self.n_groups:
-            raise ValueError(f"n_groups must divide the number of heads, {self.n_heads}")
+    def _ordered(self) -> Self:
         if not 0 <= self.time_step_limit[0] <= self.time_step_limit[1]:
             raise ValueError("time_step_limit must be (low, high) with 0 <= low <= high")
         return self
-
-    @property
-    def d_inner(self) -> int:
-        return self.expand * self.d_model
-
-    @property
-    def n_heads(self) -> int:
-        return self.d_inner // self.head_dim
 
 
 class Mamba2(Layer[Mamba2Config]):

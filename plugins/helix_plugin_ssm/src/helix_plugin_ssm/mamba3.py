@@ -7,49 +7,29 @@ import math
 from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
+from helix_core.layers import Layer, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in
-from helix_core.ops import OpTable, device_of
+from helix_core.models.padding import last_real
+from helix_core.ops import OpTable
 from helix_core.ops._array import valid_steps
+from helix_plugin_ssm._heads import HeadsConfig
 from helix_plugin_ssm._rotary import rotate, total_turns
 from helix_plugin_ssm._step_size import step_size_bias
 
 Array = Any
 
 
-class Mamba3Config(LayerConfig):
+class Mamba3Config(HeadsConfig):
     """Options of the Mamba-3 block; the defaults are those of the authors' code."""
 
     d_state: int = Field(128, gt=1, multiple_of=2, description="states per channel, N")
-    expand: int = Field(2, gt=0, description="inner width over d_model, E = expand * d_model")
-    head_dim: int = Field(64, gt=0, description="channels of a head, P; there are H = E / P heads")
-    n_groups: int = Field(1, gt=0, description="groups of heads that share B and C before their biases, G")
     mimo_rank: int = Field(1, gt=0, description="inputs and outputs of a head at a step, R; 1 is the SISO block")
     rope_fraction: float = Field(0.5, ge=0, le=1, description="part of the states that turns, in pairs")
     A_floor: float = Field(1e-4, gt=0, description="smallest -A at any time")
-    dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
-    dt_max: float = Field(0.1, gt=0, description="largest initial step size")
-    dt_init_floor: float = Field(1e-4, gt=0, description="floor of the initial step sizes")
     out_norm: bool = Field(False, description="an RMS norm of each head before the gate")
     norm_eps: float = Field(1e-5, gt=0, description="epsilon of the norms")
-
-    @model_validator(mode="after")
-    def _divides(self) -> Mamba3Config:
-        if self.d_inner % self.head_dim:
-            raise ValueError(f"head_dim must divide expand * d_model = {self.d_inner}")
-        if self.n_heads % self.n_groups:
-            raise ValueError(f"n_groups must divide the number of heads, {self.n_heads}")
-        return self
-
-    @property
-    def d_inner(self) -> int:
-        return self.expand * self.d_model
-
-    @property
-    def n_heads(self) -> int:
-        return self.d_inner // self.head_dim
 
     @property
     def n_angles(self) -> int:
@@ -149,7 +129,6 @@ class Mamba3(Layer[Mamba3Config]):
             real = valid_steps(xp, length, lengths)[:, :, None]
             later = xp.where(real, later, xp.zeros_like(later))
             turns = xp.where(real[..., None], turns, xp.zeros_like(turns))
-        first = later[:, 0]
         if reset is not None:
             later = xp.where(reset[:, :, None], xp.zeros_like(later), later)
         # What each step's B xᵀ weighs from the next step on.
@@ -169,7 +148,7 @@ class Mamba3(Layer[Mamba3Config]):
         before = None
         if state is not None:
             pending = xp.matmul(xp.matrix_transpose(state["key"]), state["value"])
-            before = state["ssm"] + first[:, :, None, None] * pending
+            before = state["ssm"] + later[:, 0, :, None, None] * pending
         y, ssm = self._attend(F, q, onward[..., None, None] * k, v, log_decay, before, reset, lengths)
         # Of its own step, output r sees every input, now; the attention has shown it those up to r, onward.
         shown = F.asarray(np.tril(np.ones((R, R))))
@@ -256,9 +235,5 @@ class Mamba3(Layer[Mamba3Config]):
 
 def _last(xp: Any, a: Array, before: Array, lengths: Array | None) -> Array:
     """The last real step of a (B, L, ...), or `before` where there is none."""
-    if lengths is None:
-        return a[:, -1]
-    steps = xp.arange(a.shape[1], dtype=lengths.dtype, device=device_of(lengths))
-    is_last = (steps[None, :] == lengths[:, None] - 1)[:, :, None, None, None]
-    last = xp.sum(xp.where(is_last, a, xp.zeros_like(a)), axis=1)
-    return xp.where((lengths > 0)[:, None, None, None], last, before)
+    last = xp.reshape(last_real(xp, xp.reshape(a, (*a.shape[:2], -1)), lengths), before.shape)
+    return last if lengths is None else xp.where((lengths > 0)[:, None, None, None], last, before)
