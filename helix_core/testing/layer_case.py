@@ -25,7 +25,9 @@ class Case:
         self.layer: Layer[Any] = create("layer", layer, **config)
         self.backend: Backend = create("backend", backend)
         self.dtype = "float64" if backend.endswith("/reference") else "float32"
-        self.tolerance = 1e-9 if self.dtype == "float64" else 1e-5
+        # Products of random vectors may nearly cancel before a norm, which enlarges their rounding until its epsilon
+        # of 1e-5 stops it: 300 times. float64 shows that the two sides are one function, float32 that a kernel is.
+        self.tolerance = 1e-9 if self.dtype == "float64" else 1e-4
         self.F = self.backend.bind(dtype=self.dtype, mode="train")
         self.values = init_params(self.layer.params(), seed=0)
         self.params = self.to_backend(self.values)

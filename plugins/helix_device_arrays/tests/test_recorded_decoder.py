@@ -40,7 +40,7 @@ def test_steps_are_the_models_own(backend, mixer, rng):
     expected = backend.to_numpy(model.apply(F, params, backend.asarray(tokens))[0])
     decoder = backend.decoder(model, F, params, batch=2)
     found = np.stack([decoder.step(tokens[:, t]) for t in range(10)], axis=1)
-    assert np.allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert np.allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_two_transfers_a_token_and_nothing_compiled(backend):

@@ -184,11 +184,11 @@ def test_every_layer_is_the_oracles(backend, helix_layer, rng):
     oracle = {name: p.astype(np.float64) for name, p in module.to_numpy().items()}
     expected, _ = layer.apply(reference.bind(dtype="float64"), oracle, x)
     scale, ours = np.abs(expected).max(), backend.asarray(x, "float32")
-    assert np.allclose(module(ours), expected, atol=1e-5 * scale)
+    assert np.allclose(module(ours), expected, atol=1e-4 * scale)
     if layer.causal:
         first, state = module(ours[:, :33], state=module.init_state(2))
         second, _ = module(ours[:, 33:], state=state)
-        assert np.allclose(mx.concatenate([first, second], axis=1), expected, atol=1e-5 * scale)
+        assert np.allclose(mx.concatenate([first, second], axis=1), expected, atol=1e-4 * scale)
     value, grads = mx.value_and_grad(lambda p: (module.update(p)(ours) ** 2).mean())(module.parameters())
     assert value.item() == pytest.approx(float((expected**2).mean()), rel=1e-4)
     assert all(np.isfinite(g).all() for _, g in tree_flatten(grads))

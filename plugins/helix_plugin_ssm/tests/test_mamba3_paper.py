@@ -97,7 +97,7 @@ def test_angles_between_steps_are_as_exact_late_in_a_long_sequence(rng):
     exact, found = np.cumsum(turns, axis=1, dtype=np.float64), total_turns(F.xp, turns).astype(np.float64)
     for apart in (1, 70, 1000):
         off = (found[:, apart:] - found[:, :-apart]) - (exact[:, apart:] - exact[:, :-apart])
-        assert np.abs(off - np.round(off)).max() < 2e-7 * max(apart, 64)
+        assert np.abs(off - np.round(off)).max() < 1e-4, "one float32 sum over all steps is off by 4e-3"
 
 
 def test_it_starts_as_the_authors_code_does():
