@@ -13,7 +13,7 @@ from helix_core.layers import Layer, Params, ParamSpec, State
 from helix_core.layers.init import constant, fan_in
 from helix_core.models.padding import last_real
 from helix_core.ops import OpTable
-from helix_core.ops._array import valid_steps
+from helix_core.ops._array import valid_steps, zeros
 from helix_plugin_ssm._heads import HeadsConfig
 from helix_plugin_ssm._rotary import rotate, total_turns
 from helix_plugin_ssm._step_size import step_size_bias
@@ -117,26 +117,10 @@ class Mamba3(Layer[Mamba3Config]):
         cut = np.cumsum((0, E, E, 2 * N * G * R, 3 * H + c.n_angles)).tolist()
         z, u, bc, rest = (F.linear(x, p["in_proj.weight"][start:end]) for start, end in itertools.pairwise(cut))
         b, q = bc[..., : N * G * R], bc[..., N * G * R :]
-        dt, a, trapezoid, theta = rest[..., :H], rest[..., H : 2 * H], rest[..., 2 * H : 3 * H], rest[..., 3 * H :]
-        delta = F.softplus(dt + p["dt_bias"])
-        heavy = xp.clip(a, 0.0, None) + 1 / (1 - xp.clip(a, None, 0.0))
-        log_decay = -delta * xp.clip(heavy, c.A_floor, None)
-        weight = F.sigmoid(trapezoid)
-        now, later = weight * delta, (1 - weight) * delta
-
-        turns = 0.5 * delta[..., None] * xp.tanh(theta)[:, :, None, :]
-        if lengths is not None:
-            real = valid_steps(xp, length, lengths)[:, :, None]
-            later = xp.where(real, later, xp.zeros_like(later))
-            turns = xp.where(real[..., None], turns, xp.zeros_like(turns))
-        if reset is not None:
-            later = xp.where(reset[:, :, None], xp.zeros_like(later), later)
+        log_decay, now, later, turns = self._steps(F, p, rest, reset, lengths)
         # What each step's B xᵀ weighs from the next step on.
         onward = now + xp.concat([later[:, 1:], xp.zeros_like(later[:, :1])], axis=1)
-        angle = 2 * math.pi * total_turns(xp, turns)
-        still = xp.broadcast_to(xp.zeros_like(delta)[..., None], (batch, length, H, N // 2 - c.n_angles))
-        cos = xp.concat([xp.cos(angle), still + 1], axis=-1)[:, :, :, None, :]
-        sin = xp.concat([xp.sin(angle), still], axis=-1)[:, :, :, None, :]
+        cos, sin = self._rotation(xp, turns)
 
         key = self._states(F, b, p["B_norm.weight"], p["B_bias"])
         k = rotate(xp, key, cos, sin)
@@ -168,6 +152,37 @@ class Mamba3(Layer[Mamba3Config]):
             "value": _last(xp, v, state["value"], lengths),
         }
         return y, after
+
+    def _steps(
+        self, F: OpTable, p: Params, rest: Array, reset: Array | None, lengths: Array | None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Of every step: its log decay, what its B xᵀ and that of the step before weigh in it, and how far it turns.
+
+        rest (B, L, 3H + n_angles) -> (B, L, H) three times, and turns (B, L, H, n_angles), 1 a full circle.
+        """
+        c, xp, H = self.config, F.xp, self.config.n_heads
+        dt, a, trapezoid, theta = rest[..., :H], rest[..., H : 2 * H], rest[..., 2 * H : 3 * H], rest[..., 3 * H :]
+        delta = F.softplus(dt + p["dt_bias"])
+        heavy = xp.clip(a, 0.0, None) + 1 / (1 - xp.clip(a, None, 0.0))
+        log_decay = -delta * xp.clip(heavy, c.A_floor, None)
+        weight = F.sigmoid(trapezoid)
+        now, later = weight * delta, (1 - weight) * delta
+        turns = 0.5 * delta[..., None] * xp.tanh(theta)[:, :, None, :]
+        if lengths is not None:
+            real = valid_steps(xp, rest.shape[1], lengths)[:, :, None]
+            later = xp.where(real, later, xp.zeros_like(later))
+            turns = xp.where(real[..., None], turns, xp.zeros_like(turns))
+        if reset is not None:
+            later = xp.where(reset[:, :, None], xp.zeros_like(later), later)
+        return log_decay, now, later, turns
+
+    def _rotation(self, xp: Any, turns: Array) -> tuple[Array, Array]:
+        """cos and sin (B, L, H, 1, N/2) of all turns so far; pairs beyond the angles stand still."""
+        angle = 2 * math.pi * total_turns(xp, turns)
+        rest = self.config.d_state // 2 - self.config.n_angles
+        still = zeros(xp, (*turns.shape[:3], rest), turns)
+        cos, sin = xp.concat([xp.cos(angle), still + 1], axis=-1), xp.concat([xp.sin(angle), still], axis=-1)
+        return cos[:, :, :, None, :], sin[:, :, :, None, :]
 
     def _states(self, F: OpTable, a: Array, weight: Array, bias: Array) -> Array:
         """B or C (B, L, RGN) normed and given its bias: (B, L, H, R, N), the first states of all pairs before the
