@@ -43,9 +43,16 @@ class FileStream(TokenStream):
         piece = text[self._given : max(certain, self._given)]
         self._given = max(self._given, certain)
         if len(self._ids) > (WINDOW if whole else 2 * WINDOW):
-            self._ids = self._ids[-KEPT:]
-            self._given = max(0, len(self._text(KEPT)) - (len(text) - self._given))
+            self._forget(text)
         return piece.encode()
+
+    def _forget(self, text: str) -> None:
+        """Drop tokens from the front, where those that stay give the end of the text."""
+        # Not anywhere: some decoders make characters of single bytes only if the whole run of them is UTF-8.
+        good = (n for n in range(KEPT, WINDOW) if text.endswith(self._library.decode(self._ids[-n:])))
+        kept = next(good, KEPT if len(self._ids) > 2 * WINDOW else len(self._ids))
+        self._ids = self._ids[-kept:]
+        self._given = max(0, len(self._text(kept)) - (len(text) - self._given))
 
     def _text(self, count: int) -> str:
         text: str = self._library.decode(self._ids[:count])

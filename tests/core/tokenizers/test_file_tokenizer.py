@@ -77,6 +77,16 @@ def test_bytes_of_unknown_characters_are_put_together(fallback, text):
     assert b"".join(pieces).decode() == text
 
 
+@pytest.mark.parametrize("first", range(4))
+def test_a_long_run_of_single_bytes_is_text_wherever_it_began(fallback, first):
+    text = "a" + "ß" * first + "😀数ß" * 40
+    stream = fallback.stream()
+    for token in fallback.encode(text.encode()):
+        text = text.removeprefix(stream.feed(int(token)).decode())
+        assert len(stream.state()[0]) < 50
+    assert text == ""
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 299), max_size=120), st.integers(0, 120))
 def test_any_tokens_give_text_and_a_stream_goes_on_from_its_state(made, tokens, cut):
