@@ -58,7 +58,7 @@ def _samples(rng: Any) -> Iterator[Sample]:
         ragged = {"reset": rng.random((batch, length)) < 0.2, "lengths": rng.integers(length + 1, size=batch)}
         limits = {"dt_softplus": True, "dt_min": 0.2, "dt_max": 1.5}
         # A finite difference across a limit is no derivative: no step size lies near one.
-        step = np.log1p(np.exp(full["dt"] + full["dt_bias"]))
+        step = softplus(np, full["dt"] + full["dt_bias"])
         near = (abs(step - limits["dt_min"]) < 1e-3) | (abs(step - limits["dt_max"]) < 1e-3)
         clear = {"dt": np.where(near, full["dt"] + 0.1, full["dt"])}
         yield Sample(full | clear | ragged, limits, "reset, padding and limits")

@@ -67,7 +67,8 @@ def _difference(op: Op, sample: Sample, name: str, direction: np.ndarray, weight
     # A step in proportion to the values: an absolute one would leap over small inputs. All zeros have no size, and a
     # few values that happen to be small say nothing about it.
     size = float(np.sqrt(np.mean(np.square(sample.arrays[name])))) if direction.size else 0.0
-    epsilon = EPSILON * (max(size, 1e-8 if direction.size > 8 else 0.1) if size else 1.0)
+    least = 1e-8 if direction.size > 8 else 0.1
+    epsilon = EPSILON * (max(size, least) if size else 1.0)
 
     def value(step: float) -> float:
         moved = Sample({**sample.arrays, name: sample.arrays[name] + step * direction}, sample.attrs)
