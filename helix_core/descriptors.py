@@ -28,9 +28,15 @@ class Descriptor:
     replaces    names of components (`plugin/name`) that this one supersedes under `auto`
     api         the PLUGIN_API version it was written for
     stability   "stable" or "experimental"
+
+    Each kind says what its components must be: instances of `contract`, with a `config` of `config_contract` where that
+    is given. Where `built` is False, the component is what `target` names and not what calling it makes.
     """
 
     kind: ClassVar[str] = ""
+    contract: ClassVar[str | None] = None
+    config_contract: ClassVar[str | None] = None
+    built: ClassVar[bool] = True
 
     name: str
     target: str
@@ -65,6 +71,7 @@ class BackendDescriptor(Descriptor):
     """A backend: array namespace x device x kernel table (`helix_core.backends.Backend`)."""
 
     kind: ClassVar[str] = "backend"
+    contract: ClassVar[str | None] = "helix_core.backends:Backend"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +88,7 @@ class KernelDescriptor(Descriptor):
     """
 
     kind: ClassVar[str] = "kernel"
+    built: ClassVar[bool] = False
 
     op: str
     namespace: str
@@ -95,6 +103,8 @@ class LayerDescriptor(Descriptor):
     """A sequence-mixing (or channel-mixing) layer (`helix_core.layers.Layer`)."""
 
     kind: ClassVar[str] = "layer"
+    contract: ClassVar[str | None] = "helix_core.layers:Layer"
+    config_contract: ClassVar[str | None] = "helix_core.layers:LayerConfig"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +112,8 @@ class OptimizerDescriptor(Descriptor):
     """An optimizer (`helix_core.optimizers.Optimizer`)."""
 
     kind: ClassVar[str] = "optimizer"
+    contract: ClassVar[str | None] = "helix_core.optimizers:Optimizer"
+    config_contract: ClassVar[str | None] = "helix_core.optimizers:OptimizerConfig"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +121,8 @@ class LRScheduleDescriptor(Descriptor):
     """A learning-rate schedule (`helix_core.schedules.Schedule`)."""
 
     kind: ClassVar[str] = "lr_schedule"
+    contract: ClassVar[str | None] = "helix_core.schedules:Schedule"
+    config_contract: ClassVar[str | None] = "helix_core.schedules:ScheduleConfig"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +130,8 @@ class MemoryDescriptor(Descriptor):
     """A memory system that a model or a pipeline can write to and query."""
 
     kind: ClassVar[str] = "memory"
+    contract: ClassVar[str | None] = "helix_core.memory:Memory"
+    config_contract: ClassVar[str | None] = "helix_core.memory:MemoryConfig"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +146,8 @@ class GeneratorDescriptor(Descriptor):
     """A generator of synthetic data (`helix_core.generators.Generator`); `TokenGenerator`s provide "tokens"."""
 
     kind: ClassVar[str] = "generator"
+    contract: ClassVar[str | None] = "helix_core.generators:Generator"
+    config_contract: ClassVar[str | None] = "helix_core.generators:GeneratorConfig"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +162,8 @@ class CommandDescriptor(Descriptor):
     """A subcommand of the `helix` command line; `target` is a click command."""
 
     kind: ClassVar[str] = "command"
+    contract: ClassVar[str | None] = "click:Command"
+    built: ClassVar[bool] = False
 
 
 DESCRIPTORS: tuple[type[Descriptor], ...] = (

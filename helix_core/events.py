@@ -12,8 +12,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from helix_core.isolation import contained, isolated
 
 if TYPE_CHECKING:
     from helix_core.plugin_system.registry import Registry
@@ -44,7 +47,7 @@ def emit(name: str, /, **data: Any) -> None:
     event = Event(name, MappingProxyType(data))
     for observer in list(_subscribers):
         try:
-            observer(event)
+            contained(partial(observer, event))
         except Exception as error:
             if observer in _subscribers:
                 _subscribers.remove(observer)
@@ -52,7 +55,7 @@ def emit(name: str, /, **data: Any) -> None:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
     for plugin, hook in plugin_observers.items():
         try:
-            hook(event=event)
+            isolated(partial(hook, event=event))
         except Exception as error:
             assert registry is not None
             registry.silence(plugin)

@@ -16,7 +16,7 @@ from typing import Any
 
 from helix_core.descriptors import KINDS
 from helix_core.errors import ConfigError
-from helix_core.suggest import did_you_mean
+from helix_core.suggest import did_you_mean, nearest
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
@@ -119,6 +119,26 @@ def _merge(settings: Settings, data: Mapping[str, Any], origin: str) -> Settings
     )
 
 
+def _check_variables(environ: Mapping[str, str], kernel: str) -> None:
+    """Raise ConfigError for a variable that is much like one of ours: a pin that is not heard must not pass unnoticed.
+
+    Others that begin with HELIX_ may be a plugin's own.
+    """
+    ours = {"HELIX_CONFIG", "HELIX_DEBUG", "HELIX_STRICT", "HELIX_PLUGINS_ALLOW", "HELIX_PLUGINS_DENY"}
+    ours |= {f"HELIX_{kind.upper()}" for kind in KINDS}
+    for variable in environ:
+        if not variable.startswith("HELIX_") or variable in ours:
+            continue
+        if variable.startswith("HELIX_KERN"):
+            from helix_core.ops import OPS
+
+            known = [kernel + op.upper() for op in OPS]
+            if variable not in known and (variable.startswith(kernel) or nearest(variable, known, cutoff=0.85)):
+                raise ConfigError(f"{variable} pins the kernel of no op that there is{did_you_mean(variable, known)}")
+        elif (match := nearest(variable, ours, cutoff=0.85)) is not None:
+            raise ConfigError(f"{variable} is no variable of Helix; did you mean {match!r}?")
+
+
 def _from_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
     data: dict[str, Any] = {"plugins": {}, "pin": {}, "kernels": {}}
     names: dict[str, str] = {}
@@ -141,6 +161,7 @@ def _from_environment(settings: Settings, environ: Mapping[str, str]) -> Setting
         if environ.get(variable):
             take(variable, "pin", kind, environ[variable])
     prefix = "HELIX_KERNEL_"
+    _check_variables(environ, prefix)
     for variable, value in environ.items():
         if variable.startswith(prefix) and value:
             take(variable, "kernels", variable.removeprefix(prefix).lower(), value)

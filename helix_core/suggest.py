@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The known name most like `name`, if one is close."""
-    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name most like `name`, if one is close: at a ratio of matching letters above `cutoff`."""
+    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
 

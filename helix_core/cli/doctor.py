@@ -34,6 +34,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Everything `helix doctor` reports, as plain data."""
+    from helix_core.cli.targets import broken_components, wrong_pins
     from helix_core.plugin_system import components, get_registry, plugins
 
     found = plugins()
@@ -56,12 +57,15 @@ def examine() -> dict[str, Any]:
         "problems": [
             *(f"plugin {p.name} of {p.distribution} {p.verdict}" for p in bad),
             *(f"backend {b['name']} is broken: {b['reason']}" for b in backends if b["broken"]),
+            *broken_components(usable_backends=[b["name"] for b in backends if b["available"]]),
+            *wrong_pins(get_registry().settings),
         ],
         "notes": [*_slow_probes(backends), *_hidden_commands()],
     }
 
 
 def _examine_backend(component: Any) -> dict[str, Any]:
+    from helix_core.isolation import isolated
     from helix_core.plugin_system import create, probe
     from helix_core.plugin_system.requirements import unmet_requirement
 
@@ -72,7 +76,8 @@ def _examine_backend(component: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if available:
         try:
-            facts = create("backend", component.full_name).describe()
+            backend = create("backend", component.full_name)
+            facts = isolated(backend.describe)
         except Exception as error:
             available, reason, broken = False, f"{type(error).__name__}: {error}", True
     return {

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
+from helix_core.isolation import isolated
 from helix_core.ops.half import HALF, between_casts, narrowed
 from helix_core.ops.op import OPS, Op
+from helix_core.suggest import did_you_mean
 from helix_core.tree import tree_map
 
 if TYPE_CHECKING:
@@ -129,7 +131,8 @@ def bind_ops(
     wrap     turns a loaded kernel into a callable of the namespace (autodiff registration and the like)
     pins     kernel by op name, exact and never falling back; "core/reference" pins the reference
 
-    Raises ComponentNotFound for a pin that names no kernel, ComponentUnavailable for a pinned kernel that refuses.
+    Raises ComponentNotFound for a pin that names no kernel or no op, ComponentUnavailable for a pinned kernel that
+    refuses. Warns of kernels for ops that there are not.
     """
     if facts.mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, not {facts.mode!r}")
@@ -137,6 +140,7 @@ def bind_ops(
     if not reference_only:
         for plugin, descriptor in kernels:
             by_op.setdefault(descriptor.op, []).append((f"{plugin}/{descriptor.name}", descriptor))
+    _check_op_names(by_op, pins or {})
     bound: dict[str, Callable[..., Any]] = {}
     trail: dict[str, Choice] = {}
     for op in OPS.values():
@@ -144,6 +148,20 @@ def bind_ops(
         pin = (pins or {}).get(op.name)
         bound[op.name], trail[op.name] = _bind_at(op, xp, facts, ranked, wrap, pin)
     return OpTable(xp, facts, bound, trail, asarray)
+
+
+def _check_op_names(by_op: Mapping[str, list[tuple[str, KernelDescriptor]]], pins: Mapping[str, str]) -> None:
+    for op in pins:
+        if op not in OPS:
+            raise ComponentNotFound(
+                f"kernel {pins[op]!r} is pinned for an op {op!r}, which there is not{did_you_mean(op, OPS)}",
+                hint="`helix explain op` lists the ops",
+            )
+    for op in by_op:
+        if op not in OPS:
+            names = ", ".join(name for name, _ in by_op[op])
+            text = f"kernel {names} is for an op {op!r}, which there is not{did_you_mean(op, OPS)}"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
 def _bind_at(
@@ -172,10 +190,12 @@ def _bind(
     if pin == REFERENCE:
         return reference, Choice(op.name, REFERENCE, "pinned")
     if pin is not None:
+        names = [REFERENCE, *(name for full, descriptor in ranked for name in (full, descriptor.name))]
         ranked = [pair for pair in ranked if pin in (pair[0], pair[1].name)]
         if not ranked:
             raise ComponentNotFound(
-                f"op {op.name!r} is pinned to kernel {pin!r}, and no installed plugin provides it",
+                f"op {op.name!r} is pinned to kernel {pin!r}, and no installed plugin provides it"
+                f"{did_you_mean(pin, names)}",
                 hint=f"`helix explain op {op.name}` lists its kernels",
             )
     refused: list[Refusal] = []
@@ -185,7 +205,8 @@ def _bind(
             try:
                 from helix_core.plugin_system.refs import load_ref
 
-                function = wrap(op, descriptor, load_ref(descriptor.target))
+                target = isolated(functools.partial(load_ref, descriptor.target))
+                function = wrap(op, descriptor, target)
             except Exception as error:
                 reason = f"broken: {type(error).__name__}: {error}"
                 if pin is None:
@@ -219,11 +240,12 @@ def _refusal(descriptor: KernelDescriptor, facts: Facts) -> str | None:
     for requirement in descriptor.requires:
         if reason := unmet_requirement(requirement):
             return reason
-    if descriptor.supports is not None:
+    supports = descriptor.supports
+    if supports is not None:
         from helix_core.plugin_system.refs import load_ref
 
         try:
-            verdict: str | None = load_ref(descriptor.supports)(facts)
+            verdict: str | None = isolated(lambda: load_ref(supports)(facts))
         except Exception as error:
             return f"its supports() failed: {type(error).__name__}: {error}"
         return verdict

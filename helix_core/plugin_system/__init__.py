@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from helix_core.plugin_system.creation import config_model, create, create_target, validate_config
+from helix_core.plugin_system.creation import check, config_model, create, create_target, validate_config
 from helix_core.plugin_system.probing import SLOW_PROBE_SECONDS, probe
 from helix_core.plugin_system.registry import (
     Component,
@@ -52,6 +52,7 @@ __all__ = [
     "PluginInfo",
     "Registry",
     "Selection",
+    "check",
     "components",
     "config_model",
     "create",

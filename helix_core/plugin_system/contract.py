@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helix_core.descriptors import DESCRIPTORS, PLUGIN_API
 from helix_core.plugin_system.refs import is_ref
+from helix_core.suggest import nearest
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import pluggy
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _CLASSES = {cls.kind: cls for cls in DESCRIPTORS}
@@ -23,6 +29,33 @@ class BrokenContract(ValueError):
 def is_name(name: object) -> bool:
     """Whether `name` can name a plugin or a component."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def check_hook_names(manager: pluggy.PluginManager, module: ModuleType) -> None:
+    """Raise BrokenContract for a function that was meant as a hook and is none: misspelt, or not marked.
+
+    Marked functions must have a hook's name. Of the others, those defined here under a name much like `helix_layers`
+    are mistakes; pluggy would pass over either in silence.
+    """
+    hooks = [name for name in vars(manager.hook) if getattr(manager.hook, name).has_spec()]
+    for caller in manager.get_hookcallers(module) or ():
+        if not caller.has_spec() and any(i.plugin is module and not i.optionalhook for i in caller.get_hookimpls()):
+            raise BrokenContract(f"there is no hook {caller.name!r}{_meant(caller.name, hooks)}")
+    home = getattr(module, "__name__", None)
+    for name, value in list(getattr(module, "__dict__", {}).items()):
+        if not callable(value) or getattr(value, "__module__", "") != home:
+            continue
+        marked = manager.parse_hookimpl_opts(module, name) is not None
+        if name in hooks and not marked:
+            raise BrokenContract(f"{name} is not marked: write @helix_core.hookimpl above it")
+        if name.startswith("helix_") and not marked and (meant := _meant(name, hooks)):
+            raise BrokenContract(f"there is no hook {name!r}{meant}, and it must be marked with @helix_core.hookimpl")
+
+
+def _meant(name: str, hooks: list[str]) -> str:
+    """The end of a message that names the nearest hook; the prefix that all share says nothing about nearness."""
+    match = nearest(name.removeprefix("helix_"), [hook.removeprefix("helix_") for hook in hooks])
+    return f"; did you mean 'helix_{match}'?" if match else ""
 
 
 def check_descriptor(descriptor: Any, kind: str, hook: str) -> None:

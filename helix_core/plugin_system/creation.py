@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from helix_core.errors import ComponentUnavailable, ConfigError, HelixError
-from helix_core.plugin_system.loading import describe_failure, without_exit
+from helix_core.isolation import isolated
+from helix_core.plugin_system.kind_contract import class_misfit, misfit
+from helix_core.plugin_system.loading import describe_failure
 from helix_core.plugin_system.refs import load_ref
 from helix_core.plugin_system.registry import Component
 from helix_core.plugin_system.selection import select
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 def create(kind: str, name: str = "auto", **config: Any) -> Any:
     """Build a component: `create("layer", "mamba", d_model=64)`.
 
-    Raises what `select` raises, ComponentUnavailable if its code cannot be imported, and ConfigError listing
-    every wrong option.
+    Raises what `select` raises, ComponentUnavailable if its code cannot be imported or makes something that is none of
+    its kind, and ConfigError listing every wrong option.
     """
     from helix_core.events import emit
 
@@ -29,14 +31,32 @@ def create(kind: str, name: str = "auto", **config: Any) -> Any:
     target = create_target(component)
     validated = validate_config(component, config)
     emit("selected", kind=kind, component=component.full_name, how=selection.how)
+    if not component.descriptor.built:
+        return _fitting(component, target)
     try:
-        return without_exit(target if validated is None else lambda: target(validated))
-    except HelixError:
+        made = isolated(target if validated is None else lambda: target(validated))
+    except (HelixError, MemoryError):  # what it was asked for may be too large for this machine: no fault of the plugin
         raise
     except Exception as error:
         raise ComponentUnavailable(
             f"{kind} {component.full_name!r} cannot be created: {describe_failure(error)}"
         ) from error
+    return _fitting(component, made)
+
+
+def check(component: Component) -> None:
+    """Import all that a descriptor names, and build nothing. Raises ComponentUnavailable if any is wrong or absent."""
+    descriptor = component.descriptor
+    target = create_target(component)
+    if problem := class_misfit(descriptor, target):
+        raise _broken(component, f"{descriptor.target}: {problem}")
+    if (model := config_model(component)) is not None and descriptor.config_contract is not None:
+        wanted = load_ref(descriptor.config_contract)
+        if not issubclass(model, wanted):
+            raise _broken(component, f"its config {descriptor.config} is no {wanted.__module__}.{wanted.__qualname__}")
+    for field in ("probe", "supports"):
+        if ref := getattr(descriptor, field, None):
+            _load(component, ref)
 
 
 def config_model(component: Component) -> type[BaseModel] | None:
@@ -56,9 +76,7 @@ def config_model(component: Component) -> type[BaseModel] | None:
         problem = 'must have model_config = ConfigDict(extra="forbid"), so that a mistyped option is an error'
     else:
         return model
-    raise ComponentUnavailable(
-        f"{component.kind} {component.full_name!r} is installed but broken: its config {ref} {problem}"
-    )
+    raise _broken(component, f"its config {ref} {problem}")
 
 
 def validate_config(component: Component, options: dict[str, Any]) -> BaseModel | None:
@@ -72,7 +90,7 @@ def validate_config(component: Component, options: dict[str, Any]) -> BaseModel 
     from pydantic import ValidationError
 
     try:
-        return model.model_validate(options)
+        return isolated(lambda: model.model_validate(options))
     except ValidationError as error:
         problems = []
         for item in error.errors():
@@ -86,6 +104,10 @@ def validate_config(component: Component, options: dict[str, Any]) -> BaseModel 
                 problems.append(f"{path}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})")
         hint = f"`helix describe {component.kind} {component.name}` shows its options"
         raise ConfigError(f"{label} has wrong options:\n  " + "\n  ".join(problems), hint=hint) from None
+    except (HelixError, MemoryError):
+        raise
+    except Exception as error:
+        raise ComponentUnavailable(f"{label} cannot check its options: {describe_failure(error)}") from error
 
 
 def create_target(component: Component) -> Any:
@@ -108,9 +130,21 @@ def _options_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
 
 def _load(component: Component, ref: str) -> Any:
     try:
-        return without_exit(lambda: load_ref(ref))
+        return isolated(lambda: load_ref(ref))
     except Exception as error:
-        raise ComponentUnavailable(
-            f"{component.kind} {component.full_name!r} is installed but broken: {ref} cannot be imported: "
-            f"{describe_failure(error)}"
-        ) from error
+        raise _broken(component, f"{ref} cannot be imported: {describe_failure(error)}") from error
+
+
+def _fitting(component: Component, made: Any) -> Any:
+    """What was made, if it is of its kind. Raises ComponentUnavailable if not."""
+    find = misfit if component.descriptor.built else class_misfit
+    if problem := find(component.descriptor, made):
+        raise _broken(component, f"what {component.descriptor.target} gives is wrong: {problem}")
+    return made
+
+
+def _broken(component: Component, what: str) -> ComponentUnavailable:
+    return ComponentUnavailable(
+        f"{component.kind} {component.full_name!r} is installed but broken: {what}",
+        hint=f"this is a fault of plugin {component.plugin!r}: tell its author, or deny it",
+    )

@@ -70,18 +70,29 @@ def _distributions(path: Sequence[str] | None) -> Iterator[Any]:
         seen.add(name)
         # The copy that Python imports is the first on the path, even if that one announces no plugin.
         copies = importlib_metadata.Distribution.discover(name=name, **where)
-        yield next((c for c in copies if c.read_text("METADATA") or c.read_text("PKG-INFO")), distribution)
+        yield next((c for c in copies if _text(c, "METADATA") or _text(c, "PKG-INFO")), distribution)
 
 
 def _entry_points(distribution: Any) -> list[Any]:
-    """The plugins a distribution announces; warns if a malformed entry_points.txt mentions the group."""
+    """The plugins a distribution announces; warns if an unreadable entry_points.txt mentions the group."""
     try:
         return [e for e in distribution.entry_points if e.group == GROUP]
     except Exception as error:
-        if GROUP in (distribution.read_text("entry_points.txt") or ""):
-            text = f"a plugin is left out, its entry_points.txt cannot be read ({error}): {distribution}"
+        if GROUP in _text(distribution, "entry_points.txt"):
+            where = getattr(distribution, "_path", distribution)
+            text = f"a plugin is left out, its entry_points.txt cannot be read ({error}): {where}; reinstall it"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         return []
+
+
+def _text(distribution: Any, file: str) -> str:
+    """A file of a distribution's metadata, or what can be made out of it where it is not UTF-8; "" if there is none."""
+    try:
+        return distribution.read_text(file) or ""
+    except UnicodeDecodeError as error:
+        return error.object.replace(b"\0", b"").decode("latin-1")  # other encodings: without the zeros of UTF-16
+    except OSError:
+        return ""
 
 
 def _announced(distribution: Any, core_version: str) -> list[Found]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from helix_core import isolation
+from helix_core.isolation import isolated, text_of
+
 if TYPE_CHECKING:
     from helix_core.plugin_system.discovery import Found
 
-_HERE = str(Path(__file__).parent)
+_OURS = (str(Path(__file__).parent), isolation.__file__)
 
 
 def load_modules(found: list[Found]) -> dict[str, ModuleType | str]:
     """Import the modules of `found`: by plugin name, the module or why it could not be imported.
 
-    A plugin that raises or calls sys.exit() on import fails alone; Ctrl-C is passed on.
+    A plugin that raises anything on import, SystemExit and the like included, fails alone; Ctrl-C is passed on.
     """
     from stevedore.extension import ExtensionManager
 
@@ -57,34 +59,28 @@ class _Guarded:
 
     def load(self) -> Any:
         try:
-            return without_exit(self._entry_point.load)
+            return isolated(self._entry_point.load)
         except Exception as error:
             raise _LoadFailed(describe_failure(error)) from error
 
 
-def without_exit(function: Callable[[], Any]) -> Any:
-    """Call `function`; SystemExit becomes a RuntimeError."""
-    try:
-        return function()
-    except SystemExit as error:
-        raise RuntimeError(f"it called sys.exit({error.code!r})") from error
-
-
 def describe_failure(error: BaseException) -> str:
     """An exception in one line, with the place of its cause."""
-    cause: BaseException = error.__cause__ if isinstance(error.__cause__, SystemExit) else error
+    cause = error.__cause__
+    if cause is None or isinstance(cause, Exception):  # else `isolated` stands between
+        cause = error
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}:{error.lineno})"
     else:
         frames = [f for f in traceback.extract_tb(cause.__traceback__) if not _is_machinery(f.filename)]
         where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else text_of(error)).split())
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
 def _is_machinery(filename: str) -> bool:
     """Whether a frame belongs to importing itself rather than to what was imported."""
-    return filename.startswith(("<frozen importlib", _HERE)) or Path(filename).parent.name in (
+    return filename.startswith(("<frozen importlib", *_OURS)) or Path(filename).parent.name in (
         "importlib",
         "importlib_metadata",
     )

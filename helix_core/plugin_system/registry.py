@@ -14,10 +14,12 @@ import pluggy
 from helix_core import hookspecs
 from helix_core.descriptors import PLUGIN_API, Descriptor
 from helix_core.errors import PluginError
-from helix_core.plugin_system.contract import BrokenContract, api_refusal, check_descriptor, is_name
+from helix_core.isolation import isolated
+from helix_core.plugin_system.contract import BrokenContract, api_refusal, check_descriptor, check_hook_names, is_name
 from helix_core.plugin_system.discovery import Found, discover
-from helix_core.plugin_system.loading import describe_failure, load_modules, without_exit
+from helix_core.plugin_system.loading import describe_failure, load_modules
 from helix_core.plugin_system.policy import denial
+from helix_core.plugin_system.probing import forget_late_probes
 from helix_core.plugin_system.requirements import unmet_requirement
 from helix_core.settings import Settings, load_settings
 
@@ -83,6 +85,7 @@ class Registry:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         unmet_requirement.cache_clear()
+        forget_late_probes()
         self._load()
 
     def plugins(self) -> tuple[PluginInfo, ...]:
@@ -138,8 +141,6 @@ class Registry:
         for name, loaded in sorted(load_modules(allowed).items()):
             if isinstance(loaded, str):
                 self._fail(name, f"cannot be imported: {loaded}")
-            elif refusal := api_refusal(getattr(loaded, "PLUGIN_API", PLUGIN_API)):
-                self._fail(name, refusal, status="incompatible")
             else:
                 self._ask(name, loaded)
 
@@ -157,24 +158,32 @@ class Registry:
     def _ask(self, name: str, module: ModuleType) -> None:
         """Register a module and collect its components; any fault marks the whole plugin as failed."""
         try:
-            self.manager.register(module, name)
-            components = [
-                Component(name, descriptor)
-                for kind, hook_name in hookspecs.KIND_HOOKS.items()
-                for descriptor in self._call(name, hook_name, kind)
-            ]
+            components = isolated(lambda: self._collect(name, module))
+        except _Incompatible as refusal:
+            self._fail(name, str(refusal), status="incompatible")
         except Exception as error:
             broken = isinstance(error, BrokenContract | pluggy.PluginValidationError)
             self._fail(name, " ".join(str(error).split()) if broken else describe_failure(error))
         else:
             self._components += components
 
+    def _collect(self, name: str, module: ModuleType) -> list[Component]:
+        if refusal := api_refusal(getattr(module, "PLUGIN_API", PLUGIN_API)):
+            raise _Incompatible(refusal)
+        self.manager.register(module, name)
+        check_hook_names(self.manager, module)
+        return [
+            Component(name, descriptor)
+            for kind, hook_name in hookspecs.KIND_HOOKS.items()
+            for descriptor in self._call(name, hook_name, kind)
+        ]
+
     def _call(self, plugin: str, hook_name: str, kind: str) -> list[Descriptor]:
         found: list[Descriptor] = []
         for caller_name, hook in self.hooks(hook_name):
             if caller_name != plugin:
                 continue
-            returned = without_exit(hook)
+            returned = hook()
             if returned is None:
                 continue
             if not isinstance(returned, list | tuple):
@@ -190,6 +199,10 @@ class Registry:
         self._plugins[name] = replace(self._plugins[name], status=status, reason=reason)
         if self.manager.has_plugin(name):
             self.manager.unregister(name=name)
+
+
+class _Incompatible(Exception):
+    """A plugin is written for another plugin API."""
 
 
 def _only(hook: Callable[..., list[Any]]) -> Callable[..., Any]:

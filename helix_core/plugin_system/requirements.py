@@ -16,13 +16,22 @@ def unmet_requirement(text: str) -> str | None:
     Extras are followed: `helix-core[plot]` also needs what helix-core asks for under `plot`. An installed
     pre-release satisfies a specifier that its number satisfies.
     """
-    import importlib_metadata
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
         requirement = Requirement(text)
     except InvalidRequirement:
         return f"its requirement {text!r} is not valid PEP 508"
+    try:
+        return _unmet(requirement)
+    except Exception as error:  # a version or a file that no tool of today would write
+        return f"needs {text}, whose metadata cannot be read ({type(error).__name__}: {error}); reinstall it"
+
+
+def _unmet(requirement: Requirement) -> str | None:
+    import importlib_metadata
+    from packaging.requirements import Requirement
+
     if not applies(requirement):
         return None
     wanted = f"{requirement.name}{requirement.specifier}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from helix_core.descriptors import KINDS, Descriptor
 from helix_core.errors import AmbiguousComponent, ComponentUnavailable, HelixError, UsageError
+from helix_core.isolation import isolated
 from helix_core.plugin_system.loading import describe_failure
 from helix_core.plugin_system.missing import not_found
 from helix_core.plugin_system.probing import probe
@@ -200,7 +202,9 @@ def _ask_policy(registry: Registry, kind: str, descriptors: list[Descriptor]) ->
     failures: list[str] = []
     for plugin, hook in registry.hooks("helix_choose"):
         try:
-            answer = hook(kind=kind, candidates=descriptors)
+            answer = isolated(partial(hook, kind=kind, candidates=descriptors))
+            if answer is not None and not isinstance(answer, str):
+                raise TypeError(f"it returned {type(answer).__name__}, not the name of a component")
         except Exception as error:
             failures.append(f"helix_choose of plugin {plugin} failed ({describe_failure(error)})")
             continue

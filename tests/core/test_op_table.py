@@ -1,5 +1,7 @@
 """Binding: who is chosen, who is refused and why, pins, broken kernels."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -104,3 +106,29 @@ def test_one_of_two_branches_and_both_where_a_compiler_traces():
     for holds, expected in ((True, 1), (False, 2)):
         assert F.when(np.array(holds).view(Traced), branch("then", 1), branch("otherwise", 2))["x"] == [expected]
     assert len(calls) == 6
+
+
+def test_a_kernel_for_an_op_that_there_is_not_warns_and_names_the_near_miss():
+    plugin, descriptor = kernel("k")
+    with pytest.warns(
+        RuntimeWarning, match=r"p/k is for an op 'slu', which there is not; did you mean 'silu'\?"
+    ):
+        F = bind((plugin, dataclasses.replace(descriptor, op="slu")))
+    assert F.trail["silu"].chosen == REFERENCE
+
+
+def test_pins_of_what_is_not_there_name_the_near_miss():
+    with pytest.raises(ComponentNotFound, match=r"pinned for an op 'slu', which there is not; did you mean 'silu'\?"):
+        bind(pins={"slu": "p/k"})
+    with pytest.raises(ComponentNotFound, match=r"pinned to kernel 'p/kk'.*did you mean 'p/k'\?"):
+        bind(kernel("k"), pins={"silu": "p/kk"})
+
+
+@pytest.mark.parametrize("target", ["test_op_table:exits", "test_op_table:no_such"])
+def test_a_supports_that_exits_is_a_refusal(target):
+    (refusal,) = bind(kernel("k", supports=target)).trail["silu"].refused
+    assert refusal.reason.startswith("its supports() failed")
+
+
+def exits(facts):
+    raise SystemExit(3)

@@ -181,7 +181,7 @@ def test_a_reader_that_leaves_is_no_error(site):
 def test_ctrl_c(site):
     site.plugin("acme", "import fake_slow\nfake_slow.wait()", fake_slow=SLOW)
     process = helix(site, "plugins")
-    assert process.stdout.readline() == "waiting\n"
+    assert process.stderr.readline() == "waiting\n"  # where what a plugin prints goes
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

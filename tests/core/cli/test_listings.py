@@ -8,7 +8,10 @@ from helix_core.cli.main import main
 from helix_core.plugin_system import use_registry
 
 TARGET = '''
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+
+import helix_core
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -23,11 +26,15 @@ class build:
     def __init__(self, config):
         pass
 
-class Backend:
+class Backend(helix_core.Backend):
+    name = namespace = "numpy"
+    xp = np
+    asarray = to_numpy = staticmethod(np.asarray)
+
     def describe(self):
         return {"device": "abacus"}
 
-class Refuses:
+class Refuses(Backend):
     def describe(self):
         raise OSError("beads missing")
 '''
@@ -220,3 +227,83 @@ def test_doctor_names_a_slow_probe_without_calling_it_broken(site, helix):
 def test_a_denied_plugin_is_not_a_problem(site, helix):
     site.plugin("out", "raise RuntimeError")
     assert helix("doctor", "--json", deny=("out",))[0] == 0
+
+
+DESCRIPTORS = {
+    "target": "Layer: name='l', target='no_such_module:X', summary=''",
+    "attribute": "Layer: name='l', target='fake_there:X', summary=''",
+    "class": "Layer: name='l', target='fake_there:Odd', summary=''",
+    "config": "Layer: name='l', target='fake_there:Fine', config='fake_there:Gone', summary=''",
+    "lax": "Layer: name='l', target='fake_there:Fine', config='fake_there:Odd', summary=''",
+    "probe": "Layer: name='l', target='fake_there:Fine', probe='fake_there:Gone', summary=''",
+    "command": "Command: name='l', target='fake_there:Odd', summary=''",
+    "kernel": "Kernel: name='l', target='fake_there:X', summary='', op='silu', namespace='numpy'",
+    "supports": "Kernel: name='l', target='fake_there:Odd', summary='', op='silu', namespace='numpy', supports='x:y'",
+    "op": "Kernel: name='l', target='fake_there:Odd', summary='', op='slu', namespace='numpy'",
+}
+PROBLEMS = {
+    "target": "no_such_module:X cannot be imported: ModuleNotFoundError",
+    "attribute": "fake_there:X cannot be imported: AttributeError",
+    "class": "fake_there:Odd: class Odd is no helix_core.layers.base.Layer",
+    "config": "fake_there:Gone cannot be imported",
+    "lax": "its config fake_there:Odd is not a pydantic model",
+    "probe": "layer bad/l is broken: probe failed: AttributeError",
+    "command": "which is no click.core.Command",
+    "kernel": "fake_there:X cannot be imported: AttributeError",
+    "supports": "x:y cannot be imported: ModuleNotFoundError",
+    "op": "kernel bad/l is for an op 'slu', which there is not; did you mean 'silu'?",
+}
+THERE = """
+import helix_core
+
+class Odd:
+    pass
+
+class Fine(helix_core.Layer):
+    pass
+"""
+
+
+@pytest.mark.parametrize("case", DESCRIPTORS)
+def test_doctor_resolves_what_descriptors_name(site, helix, case):
+    site.backends("cpu", "name='cpu'", fake_target=TARGET + "build = Backend\n")
+    kind, _, fields = DESCRIPTORS[case].partition(": ")
+    source = f"@hookimpl\ndef helix_{kind.lower()}s():\n    return [{kind}Descriptor({fields})]\n"
+    site.plugin("bad", source, fake_there=THERE)
+    code, report = helix("doctor", "--json")
+    assert code == 1
+    (problem,) = report["problems"]
+    assert PROBLEMS[case] in problem
+    assert "bad/l" in problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("Layer", "target='no_such_module:X', requires=('absent',)"),
+        ("Layer", "target='no_such_module:X', probe='fake_there:no'"),
+        ("Kernel", "target='no_such_module:X', op='silu', namespace='abacus'"),
+        ("Layer", "target='fake_there:Fine', config='helix_core.layers:LayerConfig'"),
+        ("Codec", "target='fake_there:no'"),
+    ],
+)
+def test_doctor_leaves_alone_what_cannot_be_used_here_anyway(site, helix, kind, fields):
+    site.backends("cpu", "name='cpu'", fake_target=TARGET + "build = Backend\n")
+    source = f"@hookimpl\ndef helix_{kind.lower()}s():\n    return [{kind}Descriptor(name='l', summary='', {fields})]\n"
+    no = "def no():\n    return helix_core.Availability(False, 'no')\n"
+    site.plugin("fine", source, fake_there=THERE + no)
+    code, report = helix("doctor", "--json")
+    assert (code, report["problems"]) == (0, [])
+
+
+def test_doctor_names_pins_of_what_is_not_there(site, helix):
+    site.backends("cpu", "name='cpu'", fake_target=TARGET + "build = Backend\n")
+    kernel = "KernelDescriptor(name='k', target='fake_target:np', summary='', op='silu', namespace='abacus')"
+    site.plugin("one", f"@hookimpl\ndef helix_kernels():\n    return [{kernel}]\n")
+    code, report = helix(
+        "doctor", "--json", pins={"layer": "mamba9"}, kernels={"silu": "one/q", "gelu": "core/reference"}
+    )
+    assert code == 1
+    first, second = report["problems"]
+    assert "no layer named 'mamba9' is installed" in first
+    assert "op 'silu' is pinned to kernel 'one/q', which is not installed; did you mean 'one/k'?" in second

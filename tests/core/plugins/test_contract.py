@@ -61,3 +61,49 @@ def test_kinds_have_names_of_their_own(site):
         "layer": "one/same",
         "codec": "one/same",
     }
+
+
+MARKED = "@hookimpl\ndef {}(*arguments):\n    return []\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (MARKED.format("helix_layer"), "there is no hook 'helix_layer'; did you mean 'helix_layers'?"),
+        (MARKED.format("helix_backend"), "there is no hook 'helix_backend'; did you mean 'helix_backends'?"),
+        (MARKED.format("layers"), "there is no hook 'layers'; did you mean 'helix_layers'?"),
+        (MARKED.format("helix_memory"), "there is no hook 'helix_memory'; did you mean 'helix_memories'?"),
+        (MARKED.format("helix_evnt"), "there is no hook 'helix_evnt'; did you mean 'helix_event'?"),
+        (MARKED.format("register"), "there is no hook 'register'"),
+        ("@hookimpl(specname='helix_kernel')\ndef mine(): pass", "'helix_kernel'; did you mean 'helix_kernels'?"),
+        ("def helix_layers():\n    return []", "helix_layers is not marked: write @helix_core.hookimpl above it"),
+        ("helix_layers = lambda: []", "helix_layers is not marked"),
+        (
+            "def helix_layer():\n    return []",
+            "no hook 'helix_layer'; did you mean 'helix_layers'?, and it must be marked",
+        ),
+        ("async def helix_optimisers(): pass", "did you mean 'helix_optimizers'?"),
+    ],
+)
+def test_a_function_that_was_meant_as_a_hook_is_not_passed_over(site, status, source, reason):
+    site.plugin("bad", source)
+    site.layers("good", "name='g'")
+    kind, found = status(site.registry())["bad"]
+    assert kind == "failed"
+    assert reason in found
+    assert status(site.registry())["good"] == ("ok", "")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def helix_version(): return 1",
+        "import helix_core\nhelix_table = {}",
+        "from other import helix_layers",
+        "@hookimpl(optionalhook=True)\ndef helix_of_tomorrow(): pass",
+        "@hookimpl(specname='helix_layers')\ndef mine(): return []",
+    ],
+)
+def test_other_functions_of_a_plugin_are_its_own(site, status, source):
+    site.plugin("fine", source, other="def helix_layers(): pass")
+    assert status(site.registry())["fine"] == ("ok", "")

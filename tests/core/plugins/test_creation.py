@@ -4,28 +4,33 @@ import pytest
 
 import helix_core
 from helix_core import ComponentUnavailable, ConfigError
-from helix_core.plugin_system import use_registry
+from helix_core.descriptors import DESCRIPTORS
+from helix_core.plugin_system import check, use_registry
+from helix_core.plugin_system.refs import load_ref
 
 TARGET = """
 import sys
+
+import helix_core
 from pydantic import BaseModel, ConfigDict
 
 class Inner(BaseModel):
     model_config = ConfigDict(extra="forbid")
     dropout: float = 0.0
 
-class Config(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    d_model: int
+class Config(helix_core.LayerConfig):
     d_state: int = 16
     inner: Inner = Inner()
 
 class Lax(BaseModel):
     d_model: int = 1
 
-class Layer:
-    def __init__(self, config):
-        self.config = config
+class Layer(helix_core.Layer):
+    def params(self):
+        return {}
+
+    def apply(self, F, p, x, *, state=None, reset=None, lengths=None):
+        return x, state
 
 def plain():
     return "built"
@@ -35,8 +40,6 @@ def exits():
 
 def refuses():
     raise helix_core.DataError("no data here")
-
-import helix_core
 """
 
 
@@ -125,3 +128,99 @@ def test_nothing_is_imported_before_it_is_created(layers):
     assert not layers.imported("target")
     helix_core.create("layer", "l", d_model=1)
     assert layers.imported("target")
+
+
+# What is created is what its kind says.
+
+BY_KIND = {cls.kind: cls for cls in DESCRIPTORS if cls.contract is not None}
+STRANGE = """
+import click
+from pydantic import BaseModel, ConfigDict
+from helix_core.backends import Backend
+from helix_core.generators import GeneratorConfig
+from helix_core.layers import LayerConfig
+from helix_core.memory import MemoryConfig
+from helix_core.optimizers import OptimizerConfig
+from helix_core.schedules import ScheduleConfig
+
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+class Strange:
+    def __init__(self, *config):
+        pass
+
+def make(*config):
+    return Strange()
+
+def nothing(*config):
+    return None
+
+class Nameless(Backend):
+    xp = None
+    asarray = to_numpy = staticmethod(lambda array: array)
+"""
+
+
+@pytest.fixture
+def strange(site):
+    """Install a plugin with one component of a kind, in its registry."""
+
+    def install(kind, **fields):
+        cls = BY_KIND[kind]
+        hook = {"memory": "memories"}.get(kind, f"{kind}s")
+        options = "".join(f", {key}={value!r}" for key, value in fields.items())
+        source = f"@hookimpl\ndef helix_{hook}():\n    return [{cls.__name__}(name='odd', summary=''{options})]\n"
+        site.plugin("strange", source, fake_strange_parts=STRANGE)
+        return use_registry(site.registry())
+
+    return install
+
+
+@pytest.mark.parametrize("target", ["Strange", "make", "nothing"])
+@pytest.mark.parametrize("kind", BY_KIND)
+def test_what_is_none_of_its_kind_is_refused(strange, kind, target):
+    with strange(kind, target=f"fake_strange_parts:{target}") as registry:
+        with pytest.raises(ComponentUnavailable) as error:
+            helix_core.create(kind, "odd")
+        contract = load_ref(BY_KIND[kind].contract)
+        assert f"no {contract.__module__}.{contract.__qualname__}" in str(error.value)
+        assert "a fault of plugin 'strange'" in str(error.value)
+        if target == "Strange":
+            with pytest.raises(ComponentUnavailable, match="is no "):
+                check(registry.components(kind)[0])
+
+
+@pytest.mark.parametrize("kind", [kind for kind, cls in BY_KIND.items() if cls.config_contract])
+def test_a_config_that_lacks_what_its_kind_needs_is_refused(strange, kind):
+    base = BY_KIND[kind].contract
+    wanted = BY_KIND[kind].config_contract.partition(":")[2]
+    with (
+        strange(kind, target=base, config="fake_strange_parts:Config") as registry,
+        pytest.raises(ComponentUnavailable, match=rf"is no .*{wanted}"),
+    ):
+        check(registry.components(kind)[0])
+
+
+def test_a_backend_without_a_namespace_is_refused(strange):
+    with (
+        strange("backend", target="fake_strange_parts:Nameless"),
+        pytest.raises(ComponentUnavailable, match=r"has no 'name' and no 'namespace', which every .*Backend has"),
+    ):
+        helix_core.create("backend", "odd")
+
+
+def test_kernels_and_commands_are_what_their_targets_name(site):
+    command = "CommandDescriptor(name='c', target='fake_parts:command', summary='')"
+    kernels = [
+        f"KernelDescriptor(name={n!r}, target='fake_parts:{n}', summary='', op='silu', namespace='numpy')" for n in "kn"
+    ]
+    source = f"@hookimpl\ndef helix_kernels():\n    return [{', '.join(kernels)}]\n"
+    source += f"@hookimpl\ndef helix_commands():\n    return [{command}]\n"
+    parts = "import click\ncommand = click.Command('c')\ndef k(x):\n    return x\nn = 7\n"
+    site.plugin("one", source, fake_parts=parts)
+    with use_registry(site.registry()):
+        assert helix_core.create("command", "c").name == "c"
+        assert helix_core.create("kernel", "k")(3) == 3
+        with pytest.raises(ComponentUnavailable, match=r"it is a builtins\.int, which cannot be called"):
+            helix_core.create("kernel", "n")

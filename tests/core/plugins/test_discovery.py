@@ -117,6 +117,41 @@ def test_a_malformed_entry_point_file_warns_and_hides_no_other_plugin(site):
     assert not any("stranger" in str(w.message) for w in caught)
 
 
+LATIN, WIDE = f"[{GROUP}]\nété = mod\n".encode("latin-1"), f"[{GROUP}]\nx = mod\n".encode("utf-16")
+
+
+@pytest.mark.parametrize("data", [LATIN, WIDE], ids=["latin-1", "utf-16"])
+def test_an_entry_point_file_that_is_not_utf_8_warns_and_hides_no_other_plugin(site, data):
+    site.plugin("good")
+    (site.plugin("torn") / "entry_points.txt").write_bytes(data)
+    (write_dist(site.folder, "stranger") / "entry_points.txt").write_bytes("[other.group]\né = x\n".encode("latin-1"))
+    with pytest.warns(RuntimeWarning, match=r"cannot be read.*helix_plugin_torn.*reinstall") as caught:
+        assert [f.name for f in find(site)] == ["good"]
+    assert not any("stranger" in str(w.message) for w in caught)
+
+
+def test_metadata_that_is_not_utf_8_refuses_its_plugin_alone(site):
+    site.plugin("good")
+    (site.plugin("torn") / "METADATA").write_bytes("Name: helix-plugin-torn\nVersion: 1\nAuthor: é\n".encode("latin-1"))
+    by_name = {p.name: (p.status, p.reason) for p in site.registry().plugins()}
+    assert by_name["good"] == ("ok", "")
+    assert by_name["torn"][0] == "incompatible"
+    assert "reinstall" in by_name["torn"][1]
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [("not a version", "needs odd>=2, found not a version"), ("é", "needs odd>=2, whose metadata cannot be read")],
+)
+def test_a_requirement_whose_metadata_cannot_be_read_is_a_reason(site, status, version, words):
+    site.plugin("needy", requires=["odd>=2"])
+    info = write_dist(site.folder, "odd", "1.0")
+    (info / "METADATA").write_bytes(f"Metadata-Version: 2.1\nName: odd\nVersion: {version}\n".encode("latin-1"))
+    kind, reason = status(site.registry())["needy"]
+    assert kind == "incompatible"
+    assert words in reason
+
+
 def test_a_reinstall_is_seen_at_once(site):
     site.plugin("one", version="1.0")
     assert site.registry().plugins()[1].version == "1.0"

@@ -104,3 +104,25 @@ def test_wrong_variables(load):
         load(HELIX_STRICT="perhaps")
     with pytest.raises(ConfigError, match=r"nowhere\.toml, which is not a file"):
         load_settings({"HELIX_CONFIG": "nowhere.toml"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("HELIX_KERNEL_RMS_NROM", "HELIX_KERNEL_RMS_NORM"),
+        ("HELIX_KERNELS_RMS_NORM", "HELIX_KERNEL_RMS_NORM"),
+        ("HELIX_KERNEL_SELECTIVE_SCN", "HELIX_KERNEL_SELECTIVE_SCAN"),
+        ("HELIX_BACKED", "HELIX_BACKEND"),
+        ("HELIX_PLUGIN_DENY", "HELIX_PLUGINS_DENY"),
+        ("HELIX_STRICKT", "HELIX_STRICT"),
+    ],
+)
+def test_a_misspelt_variable_is_an_error_that_names_the_near_miss(load, variable, meant):
+    with pytest.raises(ConfigError, match=f"{variable} .*did you mean '{meant}'"):
+        load(**{variable: "core/reference"})
+
+
+def test_a_kernel_for_no_op_at_all_is_an_error_and_variables_of_plugins_are_their_own(load):
+    with pytest.raises(ConfigError, match="HELIX_KERNEL_XYZZY pins the kernel of no op that there is"):
+        load(HELIX_KERNEL_XYZZY="a")
+    assert load(HELIX_OPENCL_DEVICE="1", HELIX_TUNE="2", HELIX_WEBGPU_ADAPTER="x").pins == {}
