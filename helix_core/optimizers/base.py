@@ -29,7 +29,7 @@ ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
 
 
 class Optimizer(ABC, Generic[ConfigT]):
-    """An update rule. `slots` names the moments it keeps for every parameter; they start at zero.
+    """An update rule. `slots` names the arrays that it may keep beside a parameter.
 
     The state is `{slot: {parameter: array}}`, saved and restored bit by bit with the model.
     """
@@ -41,17 +41,44 @@ class Optimizer(ABC, Generic[ConfigT]):
 
     def init(self, F: OpTable, params: Mapping[str, Array]) -> OptimizerState:
         """The state before the first step."""
-        return {slot: {name: F.xp.zeros_like(p) for name, p in params.items()} for slot in self.slots}
+        state: OptimizerState = {slot: {} for slot in self.slots}
+        for name, p in params.items():
+            for slot, array in self.init_slots(F, name, p).items():
+                state[slot][name] = array
+        return state
+
+    def init_slots(self, F: OpTable, name: str, p: Array) -> dict[str, Array]:
+        """What is kept beside parameter `name` at first, by slot. Default: every slot, zeros like the parameter.
+
+        Arrays of any shape and dtype; a parameter need not have every slot. Adafactor keeps a row and a column beside a
+        matrix, Muon one moment beside a hidden matrix and two beside an embedding.
+        """
+        return {slot: F.xp.zeros_like(p) for slot in self.slots}
 
     @abstractmethod
     def step(
         self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
-        """One parameter's new value and moments; `step` counts from 1.
+        """One parameter's new value, and that of its slots in the order of `slots`; `step` counts from 1.
 
         `decay` is the coefficient λ of decoupled decay, 0 where the parameter has none: p <- (1 - lr λ) p comes on top
         of the rule (Loshchilov and Hutter, 2019).
         """
+
+    def step_named(
+        self,
+        F: OpTable,
+        name: str,
+        p: Array,
+        g: Array,
+        moments: tuple[Array, ...],
+        *,
+        lr: float,
+        decay: float,
+        step: int,
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """`step` for parameter `name`; override it where the rule depends on which one it is, as Muon's does."""
+        return self.step(F, p, g, moments, lr=lr, decay=decay, step=step)
 
     def update(
         self,
@@ -71,8 +98,11 @@ class Optimizer(ABC, Generic[ConfigT]):
         for name, p in params.items():
             rate = lr * (lr_scale or {}).get(name, 1.0)
             weight_decay = self.config.weight_decay if decay is None or name in decay else 0.0
-            moments = tuple(state[slot][name] for slot in self.slots)
-            new_params[name], moments = self.step(F, p, grads[name], moments, lr=rate, decay=weight_decay, step=step)
-            for slot, moment in zip(self.slots, moments, strict=True):
+            held = [slot for slot in self.slots if name in state[slot]]
+            moments = tuple(state[slot][name] for slot in held)
+            new_params[name], moments = self.step_named(
+                F, name, p, grads[name], moments, lr=rate, decay=weight_decay, step=step
+            )
+            for slot, moment in zip(held, moments, strict=True):
                 new_state[slot][name] = moment
         return new_params, new_state

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 
+from helix_core.errors import ConfigError
 from helix_core.ops import OpTable
 from helix_core.optimizers import Optimizer
 from helix_core.plugin_system import create
@@ -17,8 +19,9 @@ Arrays = dict[str, np.ndarray]
 
 
 @functools.cache
-def reference_table() -> OpTable:
-    table: OpTable = create("backend", "core/reference").bind(dtype="float64", mode="infer")
+def reference_table(dtype: str = "float64") -> OpTable:
+    """The references, on NumPy arrays."""
+    table: OpTable = create("backend", "core/reference").bind(dtype=dtype, mode="infer")
     return table
 
 
@@ -43,17 +46,32 @@ class BaseOptimizerTests:
         return made
 
     def start(self, rng: np.random.Generator) -> tuple[Arrays, Arrays]:
-        """Parameters and gradients of two shapes."""
-        shapes = {"w": (3, 4), "b": (4,)}
+        """Parameters and gradients of several shapes, under names that models give them."""
+        shapes = {"w": (3, 4), "b": (4,), "experts": (2, 3, 4), "embedding.weight": (5, 4)}
         return tuple({k: rng.normal(size=s) for k, s in shapes.items()} for _ in range(2))  # type: ignore[return-value]
 
-    def test_its_state_has_the_shape_of_the_parameters(self, rng: np.random.Generator) -> None:
-        params, _ = self.start(rng)
+    def test_unknown_options_are_refused(self) -> None:
+        with pytest.raises(ConfigError, match="no_such_option"):
+            self.make(no_such_option=1)
+
+    def test_its_state_stays_one_of_its_slots(self, rng: np.random.Generator) -> None:
+        """`{slot: {parameter: array}}` in any shapes, which a step keeps: checkpoints are read into them."""
+        params, grads = self.start(rng)
         optimizer = self.make()
         state = optimizer.init(self.F, params)
         assert set(state) == set(optimizer.slots)
-        for slot in state.values():
-            assert {k: v.shape for k, v in slot.items()} == {k: v.shape for k, v in params.items()}
+        assert not any("/" in slot for slot in state), "checkpoints write slot/parameter"
+        _, after = optimizer.update(self.F, params, grads, state, lr=0.1, step=1)
+        assert _forms(after) == _forms(state)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_dtypes_stay_as_they_are(self, rng: np.random.Generator, dtype: str) -> None:
+        F, optimizer = reference_table(dtype), self.make()
+        params, grads = ({k: v.astype(dtype) for k, v in arrays.items()} for arrays in self.start(rng))
+        state = optimizer.init(F, params)
+        after, moments = optimizer.update(F, params, grads, state, lr=0.1, step=1)
+        assert {v.dtype for v in after.values()} == {np.dtype(dtype)}
+        assert _forms(moments) == _forms(state)
 
     def test_a_step_leaves_its_inputs_untouched(self, rng: np.random.Generator) -> None:
         params, grads = self.start(rng)
@@ -64,6 +82,33 @@ class BaseOptimizerTests:
         for (_, before), (_, after) in zip(tree_items(copies), tree_items((params, grads, state)), strict=True):
             assert np.array_equal(before, after)
 
+    def test_what_it_keeps_is_its_own(self, rng: np.random.Generator) -> None:
+        """A gradient's memory is the backend's to use again."""
+        params, grads = self.start(rng)
+        optimizer = self.make(weight_decay=0.0)
+        found = optimizer.update(self.F, params, grads, optimizer.init(self.F, params), lr=0.1, step=1)
+        for name, array in tree_items(found):
+            assert not any(np.shares_memory(array, g) for g in grads.values()), f"{name} is a gradient's own memory"
+
+    def test_a_rate_of_zero_moves_nothing(self, rng: np.random.Generator) -> None:
+        params, grads = self.start(rng)
+        optimizer = self.make(weight_decay=0.5)
+        after, _ = optimizer.update(self.F, params, grads, optimizer.init(self.F, params), lr=0.0, step=1)
+        assert all(np.array_equal(after[k], params[k]) for k in params)
+
+    def test_the_order_of_parameters_does_not_matter(self, rng: np.random.Generator) -> None:
+        params, grads = self.start(rng)
+
+        def go(names: list[str]) -> Any:
+            optimizer, p = self.make(), {k: params[k] for k in names}
+            state = optimizer.init(self.F, p)
+            for step in (1, 2):
+                p, state = optimizer.update(self.F, p, {k: grads[k] for k in names}, state, lr=0.1, step=step)
+            return dict(tree_items((p, state)))
+
+        one, other = go(list(params)), go(list(reversed(params)))
+        assert all(np.array_equal(one[k], other[k]) for k in one)
+
     def test_decay_is_decoupled_and_goes_where_it_should(self, rng: np.random.Generator) -> None:
         params, _ = self.start(rng)
         nothing = {k: np.zeros_like(v) for k, v in params.items()}
@@ -72,7 +117,7 @@ class BaseOptimizerTests:
             self.F, params, nothing, optimizer.init(self.F, params), lr=0.1, step=1, decay=frozenset({"w"})
         )
         assert np.allclose(after["w"], params["w"] * (1 - 0.1 * 0.5), rtol=1e-12)
-        assert np.array_equal(after["b"], params["b"])
+        assert all(np.array_equal(after[k], params[k]) for k in params if k != "w")
 
     def test_decay_does_not_pass_through_the_moments(self, rng: np.random.Generator) -> None:
         params, grads = self.start(rng)
@@ -91,16 +136,17 @@ class BaseOptimizerTests:
 
     def test_it_converges_on_a_quadratic(self, rng: np.random.Generator) -> None:
         optimizer = self.make(weight_decay=0.0)
-        curvature = np.geomspace(0.1, 1.0, 8)
-        params = {"x": rng.normal(size=8) + np.sign(rng.normal(size=8))}
+        curvature = {"x": np.geomspace(0.1, 1.0, 8), "w": np.geomspace(0.1, 1.0, 12).reshape(3, 4)}
+        params = {k: rng.normal(size=c.shape) + np.sign(rng.normal(size=c.shape)) for k, c in curvature.items()}
         state = optimizer.init(self.F, params)
-        first = float(np.sum(curvature * params["x"] ** 2))
+        first = {k: float(np.sum(c * params[k] ** 2)) for k, c in curvature.items()}
         for step in range(1, self.steps + 1):
             # The rate falls to zero, as sign-based rules need.
             rate = optimizer.config.lr * (1 - (step - 1) / self.steps)
-            grads = {"x": 2 * curvature * params["x"]}
+            grads = {k: 2 * c * params[k] for k, c in curvature.items()}
             params, state = optimizer.update(self.F, params, grads, state, lr=rate, step=step)
-        assert float(np.sum(curvature * params["x"] ** 2)) < 0.01 * first
+        for k, c in curvature.items():
+            assert float(np.sum(c * params[k] ** 2)) < 0.01 * first[k], f"a quadratic of shape {c.shape}"
 
     def test_lr_scale_scales_the_rate_of_its_parameter(self, rng: np.random.Generator) -> None:
         params, grads = self.start(rng)
@@ -129,3 +175,8 @@ class BaseOptimizerTests:
         resumed = go(copied_params, copied_state, range(3, 6))
         for (_, a), (_, b) in zip(tree_items(whole), tree_items(resumed), strict=True):
             assert np.array_equal(a, b)
+
+
+def _forms(state: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every array of a state."""
+    return {name: (np.shape(a), str(np.asarray(a).dtype)) for name, a in tree_items(state)}

@@ -143,18 +143,20 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def check_params(found: Mapping[str, Tensor | np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: Path) -> None:
-    """Raise CheckpointError unless `found` has exactly the parameters of the model, in their shapes."""
+def check_params(
+    found: Mapping[str, Tensor | np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: Path, *, of: str = "model"
+) -> None:
+    """Raise CheckpointError unless `found` has exactly the arrays of the model (or optimizer), in their shapes."""
     problems = [f"missing {name}" for name in shapes if name not in found]
     problems += [f"unexpected {name}" for name in found if name not in shapes]
     problems += [
-        f"{name} is {tuple(found[name].shape)}, the model has {shape}"
+        f"{name} is {tuple(found[name].shape)}, the {of} has {tuple(shape)}"
         for name, shape in shapes.items()
         if name in found and tuple(found[name].shape) != tuple(shape)
     ]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise CheckpointError(f"{origin} does not fit the model: {shown}")
+        raise CheckpointError(f"{origin} does not fit the {of}: {shown}")
 
 
 def _write_synced(path: Path, data: bytes) -> None:

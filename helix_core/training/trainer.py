@@ -24,7 +24,6 @@ from helix_core.tokenizers import BYTES, Tokenizer
 from helix_core.training.checkpoint import Checkpoint, StoredCheckpoint, check_params, save_checkpoint
 from helix_core.training.chunked import chunked_value_and_grad
 from helix_core.training.reversible import reversible_value_and_grad
-from helix_core.tree import tree_items
 
 if TYPE_CHECKING:
     from helix_core.backends.base import Backend
@@ -201,7 +200,7 @@ class Trainer:
         """Write a checkpoint of this state. Raises CheckpointError if that fails."""
         to_numpy = self.backend.to_numpy
         params = {name: to_numpy(p) for name, p in self.params.items()}
-        moments = {name.replace(".", "/", 1): to_numpy(m) for name, m in tree_items(self.moments)}
+        moments = {f"{slot}/{name}": to_numpy(m) for slot, held in self.moments.items() for name, m in held.items()}
         facts = {"data": self.data.fingerprint, "backend": self.backend.name, **facts}
         return save_checkpoint(folder, self.step, params, moments, facts)
 
@@ -215,8 +214,8 @@ class Trainer:
         """Continue from a checkpoint. Raises CheckpointError if it is of another model, optimizer or data."""
         specs = self.model.params()
         check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
-        expected = {f"{slot}/{name}": spec.shape for slot in self.optimizer.slots for name, spec in specs.items()}
-        check_params(checkpoint.moments, expected, origin)
+        slots = {f"{slot}/{name}": m.shape for slot, held in self.moments.items() for name, m in held.items()}
+        check_params(checkpoint.moments, slots, origin, of="optimizer")
         if checkpoint.facts.get("data") != self.data.fingerprint:
             raise CheckpointError(
                 "the data source has changed since this run began, so it cannot continue the same curve",
@@ -226,9 +225,14 @@ class Trainer:
         # In the model's own order, not the file's: the order in which the global norm is summed counts in the last bit.
         self.params = self._to_backend({name: checkpoint.params[name] for name in specs})
         self.moments = {
-            slot: self._to_backend({name: checkpoint.moments[f"{slot}/{name}"] for name in specs})
-            for slot in self.optimizer.slots
+            slot: {name: self._like(m, checkpoint.moments[f"{slot}/{name}"]) for name, m in held.items()}
+            for slot, held in self.moments.items()
         }
+
+    def _like(self, array: Any, values: np.ndarray) -> Any:
+        """Values of the optimizer's state, in the dtype that it keeps them in."""
+        found = self.backend.asarray(values)
+        return found if found.dtype == array.dtype else self.backend.xp.astype(found, array.dtype)
 
     def _to_backend(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         return {name: self.backend.asarray(a, storage(self.recipe.backend.dtype)) for name, a in arrays.items()}
