@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ from helix_core.backends import Backend
 from helix_core.ops import OPS, Op, Sample
 from helix_core.ops.table import OpTable
 from helix_core.plugin_system import kernel_descriptors
+from helix_core.testing.levels.apart import check_apart, check_nan
 from helix_core.testing.levels.base import require
-from helix_core.testing.levels.grad import TOLERANCE, check_gradient
-from helix_core.testing.levels.ops import call, check_values, to_backend
+from helix_core.testing.levels.grad import TOLERANCE, check_gradient, check_gradients_apart, check_nan_gradient
+from helix_core.testing.levels.ops import check_values
 
 
 class BaseKernelTests:
@@ -38,6 +39,11 @@ class BaseKernelTests:
     def _samples(self, rng: np.random.Generator) -> list[Sample]:
         return [*OPS[self.op].samples(rng), *self.samples(rng)]
 
+    def _few(self, rng: np.random.Generator) -> list[Sample]:
+        """The first and the last, for what compiles much."""
+        samples = self._samples(rng)
+        return [samples[0], samples[-1]]
+
     def _dtypes(self, backend: Backend) -> list[str]:
         (descriptor,) = [d for plugin, d in kernel_descriptors() if f"{plugin}/{d.name}" == self.kernel]
         return [dtype for dtype in backend.dtypes() if dtype in descriptor.dtypes]
@@ -60,13 +66,29 @@ class BaseKernelTests:
                 for sample in self._samples(rng):
                     check_gradient(backend_instance, F, self._op, sample, dtype, rng)
 
-    def test_it_repeats_bit_by_bit(self, backend_instance: Backend, rng: np.random.Generator) -> None:
+    def test_two_calls_do_not_disturb_each_other(self, backend_instance: Backend, rng: np.random.Generator) -> None:
+        """Nor do their backward passes, which may get one gradient, none, or one whose elements are all one."""
+        require(backend_instance, "grad")
+        dtype = self._dtypes(backend_instance)[0]
+        if dtype in TOLERANCE:
+            F = self._bind(backend_instance, dtype, "train")
+            for sample in self._few(rng):
+                check_gradients_apart(backend_instance, F, self._op, sample, dtype, rng)
+                check_nan_gradient(backend_instance, F, self._op, sample, dtype, rng)
+
+    def test_it_repeats_bit_by_bit_and_keeps_to_itself(
+        self, backend_instance: Backend, rng: np.random.Generator
+    ) -> None:
         dtype = self._dtypes(backend_instance)[0]
         F = self._bind(backend_instance, dtype, "infer")
         for sample in self._samples(rng):
-            arrays: dict[str, Any] = to_backend(backend_instance, sample, dtype)
-            first, second = (call(backend_instance, F, self._op, arrays, sample) for _ in range(2))
-            assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
+            check_apart(backend_instance, F, self._op, sample, dtype)
+
+    def test_nan_comes_out_where_it_counts(self, backend_instance: Backend, rng: np.random.Generator) -> None:
+        dtype = self._dtypes(backend_instance)[0]
+        F = self._bind(backend_instance, dtype, "infer")
+        for sample in self._few(rng):
+            check_nan(backend_instance, F, self._op, sample, dtype, rng)
 
     @property
     def _op(self) -> Op:
