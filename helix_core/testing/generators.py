@@ -98,6 +98,17 @@ class BaseGeneratorTests:
             with pytest.raises(UsageError, match="not in"):
                 made.sample(seed, index)
 
+    def test_a_batch_is_its_samples(self, config: Mapping[str, Any]) -> None:
+        """In the order asked for, repeated ones too, for generators that have a faster way to draw many."""
+        made, indices = self.make(config), [3, 0, 2**64 - 1, 3]
+        fixed = [n for n, spec in made.schema().items() if spec.dtype != "str" and None not in spec.shape]
+        batch = made.batch(7, indices, fixed)
+        assert list(batch) == fixed
+        for name in fixed:
+            rows = np.stack([made.sample(7, i)[name] for i in indices])
+            assert batch[name].dtype == rows.dtype, f"{name} of a batch is {batch[name].dtype}"
+            assert np.array_equal(batch[name], rows, equal_nan=rows.dtype.kind == "f"), f"{name} of a batch"
+
     # A pure function of seed and index.
 
     def test_order_and_instance_do_not_matter(self, config: Mapping[str, Any], rng: np.random.Generator) -> None:

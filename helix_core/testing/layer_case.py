@@ -63,6 +63,10 @@ class Case:
         y, _ = self.layer.apply(self._oracle_F, self._float64(self.values), x)
         return np.asarray(y)
 
+    def copies(self, tree: Any) -> dict[str, np.ndarray]:
+        """The arrays of a tree by path, as they are now."""
+        return {name: self.numpy(a).copy() for name, a in tree_items(tree)}
+
     def row(self, state: Any, index: int) -> Any:
         """One row of a state."""
         return tree_map(lambda a: a[index : index + 1], state)

@@ -17,6 +17,7 @@ from helix_core.errors import ConfigError
 from helix_core.plugin_system import components, create, explain
 from helix_core.testing.counting import count
 from helix_core.testing.layer_case import Case, ModelCase
+from helix_core.testing.levels.apart import share_memory
 from helix_core.testing.levels.base import assert_close
 from helix_core.tree import tree_items
 
@@ -105,7 +106,56 @@ class BaseLayerTests:
             real = sum(a.nbytes if a.dtype.kind == "f" else a.size * itemsize for a in arrays)
             assert layer_case.layer.cost(length, itemsize=itemsize).state_bytes == real
 
+    # What it leaves alone.
+
+    def test_it_writes_to_nothing_and_remembers_nothing(self, layer_case: Case, x: np.ndarray) -> None:
+        case = layer_case
+        given, state = case.backend.asarray(x, case.dtype), case.init_state(3)
+        before = case.copies({"x": given, "state": state, "params": case.params})
+        with case.backend.inference():
+            y, after = case.layer.apply(case.F, case.params, given, state=state)
+            first = case.copies({"y": y, "state": after})
+            case.layer.apply(case.F, case.params, case.backend.asarray(x[::-1] * 0.5, case.dtype), state=after)
+            again = case.copies(
+                dict(zip(("y", "state"), case.layer.apply(case.F, case.params, given, state=state), strict=True))
+            )
+        now = case.copies({"x": given, "state": state, "params": case.params})
+        for name, value in before.items():
+            assert np.array_equal(now[name], value), f"it wrote to {name}"
+        for name, value in first.items():
+            assert np.array_equal(again[name], value), f"{name} depends on calls in between"
+        for name, value in case.copies({"y": y, "state": after}).items():
+            assert np.array_equal(value, first[name]), f"a later call wrote to {name}"
+        assert not share_memory(y, given), "y is the memory of x"
+
+    def test_dtypes_stay_as_they_are(self, layer_case: Case, x: np.ndarray) -> None:
+        case, state = layer_case, layer_case.init_state(3)
+        with case.backend.inference():
+            for inputs in (x, x[:, :1]):
+                before = {name: str(a.dtype) for name, a in tree_items(state)}
+                given = case.backend.asarray(inputs, case.dtype)
+                y, state = case.layer.apply(case.F, case.params, given, state=state)
+                assert y.dtype == given.dtype, f"x is {given.dtype}, y is {y.dtype}"
+                assert {name: str(a.dtype) for name, a in tree_items(state)} == before
+
+    def test_nan_comes_out_where_it_counts(self, layer_case: Case, x: np.ndarray, rng: np.random.Generator) -> None:
+        """In its own row, wherever the value that it stands for makes a difference; in no other row."""
+        at = (1, int(rng.integers(LENGTH // 2)), int(rng.integers(layer_case.d_model)))
+        moved, poisoned = x.copy(), x.copy()
+        moved[at] += 0.5
+        poisoned[at] = np.nan
+        with np.errstate(invalid="ignore"):
+            found = layer_case.parallel(poisoned)
+        before = layer_case.exact(x)
+        depends = np.abs(layer_case.exact(moved) - before) > 1e-6 * np.abs(before).max()
+        assert depends.any()
+        assert np.isnan(found[depends]).all(), "a NaN in x does not come out"
+        assert np.isfinite(found[[0, 2]]).all(), "a NaN reaches other rows"
+
     # Two faces of one function.
+
+    def test_it_computes_what_the_references_do(self, layer_case: Case, x: np.ndarray) -> None:
+        assert_close(layer_case.parallel(x), layer_case.exact(x), 10 * layer_case.tolerance, "beside the oracle, y")
 
     def test_step_by_step_equals_all_at_once(self, layer_case: Case, x: np.ndarray) -> None:
         state, steps = layer_case.init_state(3), []

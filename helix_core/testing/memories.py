@@ -95,6 +95,45 @@ class BaseMemoryTests:
         assert np.array_equal(first.ids, again.ids)
         assert np.array_equal(first.scores, again.scores)
 
+    def test_answers_have_the_types_that_they_should(self, rng: np.random.Generator) -> None:
+        memory, keys, ids = self.filled(rng)
+        hits = memory.query(keys, 3)
+        found = [str(a.dtype) for a in (ids, hits.ids, hits.scores, hits.values)]
+        assert found == ["int64", "int64", "float32", "int64"]
+
+    def test_values_are_kept_to_the_last_bit(self, rng: np.random.Generator, tmp_path: Path) -> None:
+        memory, keys = self.make(), rng.normal(size=(4, self.dim))
+        values = np.array([2**62 + 1, -(2**63), 2**31 + 1, -7])
+        memory.add(keys, values)
+        assert memory.query(keys, 1).values[:, 0].tolist() == values.tolist()
+        memory.save(tmp_path)
+        again = self.make()
+        again.load(tmp_path)
+        assert again.query(keys, 1).values[:, 0].tolist() == values.tolist()
+
+    def test_what_it_holds_is_its_own(self, rng: np.random.Generator) -> None:
+        """Neither the keys and values that it was given nor its answers are its own memory."""
+        keys = rng.normal(size=(6, self.dim)).astype(np.float32)
+        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+        values, asked = np.arange(6) + 100, keys.copy()
+        memory = self.make()
+        ids = memory.add(keys, values)
+        before = memory.query(asked, 3)
+        expected: list[Any] = [a.copy() for a in (before.ids, before.scores, before.values)]
+        for array in (keys, values, ids, before.ids, before.scores, before.values):
+            if array.flags.writeable:
+                array[...] = 0
+        after = memory.query(asked, 3)
+        for old, new in ((expected[0], after.ids), (expected[1], after.scores), (expected[2], after.values)):
+            assert np.array_equal(old, new), "writing to what it was given or gave changed what it holds"
+
+    def test_keys_may_lie_anyhow_in_memory(self, rng: np.random.Generator) -> None:
+        keys = rng.normal(size=(10, 2 * self.dim)).astype(np.float32)[::-1, ::2]
+        memory, packed = self.make(), self.make()
+        memory.add(keys)
+        packed.add(np.ascontiguousarray(keys))
+        assert np.array_equal(memory.query(keys, 3).ids, packed.query(np.ascontiguousarray(keys), 3).ids)
+
     # What it gives up.
 
     def test_what_is_forgotten_is_gone(self, rng: np.random.Generator) -> None:
@@ -112,6 +151,21 @@ class BaseMemoryTests:
         memory.forget(ids)
         assert len(memory) == 0
         assert not np.isin(memory.add(keys), ids).any()
+
+    def test_ids_are_never_given_twice_after_a_reload_either(self, rng: np.random.Generator, tmp_path: Path) -> None:
+        """A value may point at an item that is gone: its id must not come to mean another."""
+        for gone in (slice(None), slice(-10, None)):
+            memory, keys, ids = self.filled(rng)
+            memory.forget(ids[gone])
+            memory.save(tmp_path / f"store {gone.start}")
+            for again in (self.make(), memory):
+                again.load(tmp_path / f"store {gone.start}")
+                assert not np.isin(again.add(keys), ids).any(), "an id of before the save was given again"
+
+    def test_an_id_named_twice_is_one_item(self, rng: np.random.Generator) -> None:
+        memory, _, ids = self.filled(rng)
+        assert memory.forget([ids[0], ids[0], -5, ids[1]]) == 2
+        assert len(memory) == 48
 
     def test_it_still_answers_after_a_sleep(self, rng: np.random.Generator) -> None:
         memory, keys, _ = self.filled(rng)
@@ -159,6 +213,12 @@ class BaseMemoryTests:
         assert np.allclose(first.scores, second.scores, atol=1e-6)
         assert memory.stats()["items"] == again.stats()["items"]
         assert not np.isin(again.add(keys), ids).any()
+
+    def test_saving_changes_nothing(self, rng: np.random.Generator, tmp_path: Path) -> None:
+        memory, keys, ids = self.filled(rng)
+        memory.save(tmp_path)
+        assert np.array_equal(memory.query(keys, 1).ids[:, 0], ids)
+        assert not np.isin(memory.add(keys), ids).any()
 
     def test_a_second_save_replaces_the_first(self, rng: np.random.Generator, tmp_path: Path) -> None:
         memory, keys, _ = self.filled(rng)

@@ -110,9 +110,7 @@ def test_one_of_two_branches_and_both_where_a_compiler_traces():
 
 def test_a_kernel_for_an_op_that_there_is_not_warns_and_names_the_near_miss():
     plugin, descriptor = kernel("k")
-    with pytest.warns(
-        RuntimeWarning, match=r"p/k is for an op 'slu', which there is not; did you mean 'silu'\?"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"p/k is for an op 'slu', which there is not; did you mean 'silu'\?"):
         F = bind((plugin, dataclasses.replace(descriptor, op="slu")))
     assert F.trail["silu"].chosen == REFERENCE
 

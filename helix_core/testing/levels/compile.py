@@ -32,6 +32,9 @@ class CompileLevel:
                 tokens = backend_instance.asarray(rng.integers(16, size=shape))
                 eager = backend_instance.to_numpy(apply(params, tokens)).astype(np.float64)
                 assert_close(backend_instance.to_numpy(compiled(params, tokens)), eager, 1e-5, f"compiled {shape}")
+            params = {k: p * 1.5 for k, p in params.items()}
+            eager = backend_instance.to_numpy(apply(params, tokens)).astype(np.float64)
+            assert_close(backend_instance.to_numpy(compiled(params, tokens)), eager, 1e-5, "compiled, other parameters")
 
     def test_gradients_flow_through_compiled_code(self, backend_instance: Backend, rng: np.random.Generator) -> None:
         require(backend_instance, "compile")

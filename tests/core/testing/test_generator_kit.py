@@ -20,6 +20,8 @@ WRONG = {
     "Outside": "test_tokens_are_what_a_model_can_learn_from",
     "Unmasked": "test_tokens_are_what_a_model_can_learn_from",
     "Infinite": "test_its_schema_is_kept",
+    "BatchInOrder": "test_a_batch_is_its_samples",
+    "BatchWidens": "test_a_batch_is_its_samples",
 }
 
 
@@ -42,6 +44,7 @@ def failures(name, rng):
     checks = {
         "test_its_schema_is_kept": ({}, rng),
         "test_tokens_are_what_a_model_can_learn_from": ({},),
+        "test_a_batch_is_its_samples": ({},),
         "test_unknown_options_are_refused": ({},),
         "test_seeds_and_indices_out_of_range_are_refused": ({},),
         "test_order_and_instance_do_not_matter": ({}, rng),

@@ -1,5 +1,6 @@
 """The kit finds what is wrong, and passes what is right; and its pytest plugin works from anywhere."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from helix_core.plugin_system import Registry, create, use_registry
 from helix_core.settings import Settings
 from helix_core.testing import BaseLayerTests, BaseOptimizerTests
 from helix_core.testing.layer_case import Case
-from helix_core.testing.levels.grad import check_gradient
+from helix_core.testing.levels.compile import CompileLevel
+from helix_core.testing.levels.grad import GradLevel, check_gradient
 from helix_core.testing.levels.ops import OpsLevel, check_values
 
 LAYERS = (
@@ -24,8 +26,19 @@ LAYERS = (
     "DoesNotMixTime",
     "MixesRows",
 )
-LAYERS += ("DeadParameter",)
-BACKENDS = ("SiluOff", "WritesInputs", "Boastful", "WrongGradient")
+LAYERS += ("DeadParameter", "WritesState", "Remembers", "HandsOnInput", "SwallowsNaN", "SpreadsNaN", "Widens")
+LAYERS += ("WidensState", "OtherOnTorch")
+OPTIMIZERS = {
+    "Coupled": "test_decay_is_decoupled_and_goes_where_it_should",
+    "IgnoresRate": "test_a_rate_of_zero_moves_nothing",
+    "WidensOptimizer": "test_dtypes_stay_as_they_are",
+    "KeepsGradient": "test_what_it_keeps_is_its_own",
+    "ByPlace": "test_the_order_of_parameters_does_not_matter",
+    "ChangesShape": "test_its_state_stays_one_of_its_slots",
+    "Counts": "test_it_resumes_bit_by_bit",
+    "MatricesStandStill": "test_it_converges_on_a_quadratic",
+}
+BACKENDS = ("SiluOff", "WritesInputs", "Boastful", "WrongGradient", "Bakes", "AddsUp")
 
 
 @pytest.fixture
@@ -53,7 +66,7 @@ def wrong(site):
 
         @hookimpl
         def helix_optimizers():
-            return {names(["Coupled"], "OptimizerDescriptor", optimizer_config)}
+            return {names(["Plain", *OPTIMIZERS], "OptimizerDescriptor", optimizer_config)}
 
         @hookimpl
         def helix_backends():
@@ -86,6 +99,10 @@ def layer_checks(name, rng):
             "packing": lambda case=case, x=x: Layers().test_packed_documents_do_not_leak(case, x, True),
             "together": lambda case=case, x=x: Layers().test_packing_padding_and_chunks_together(case, x),
             "masks": lambda case=case: Layers().test_masked_tokens_are_as_if_not_there(case, rng, "left"),
+            "apart": lambda case=case, x=x: Layers().test_it_writes_to_nothing_and_remembers_nothing(case, x),
+            "dtypes": lambda case=case, x=x: Layers().test_dtypes_stay_as_they_are(case, x),
+            "nan": lambda case=case, x=x: Layers().test_nan_comes_out_where_it_counts(case, x, rng),
+            "oracle": lambda case=case, x=x: Layers().test_it_computes_what_the_references_do(case, x),
         }
         if backend == "cpu/cpu":
             checks["gradient"] = lambda case=case, x=x: Layers().test_every_parameter_has_the_gradient_of_the_function(
@@ -94,7 +111,7 @@ def layer_checks(name, rng):
         for label, check in checks.items():
             try:
                 check()
-            except AssertionError:
+            except (AssertionError, RuntimeError, TypeError):  # kernels refuse what is of another dtype
                 failed.add(label)
     return failed
 
@@ -110,6 +127,14 @@ def layer_checks(name, rng):
         ("doesnotmixtime", {"mixing"}),
         ("mixesrows", {"rows"}),
         ("deadparameter", {"gradient"}),
+        ("writesstate", {"apart"}),
+        ("remembers", {"apart"}),
+        ("handsoninput", {"apart"}),
+        ("swallowsnan", {"nan"}),
+        ("spreadsnan", {"nan"}),
+        ("widens", {"dtypes"}),
+        ("widensstate", {"dtypes"}),
+        ("otherontorch", {"oracle"}),
     ],
 )
 def test_each_fault_of_a_layer_is_found(wrong, rng, name, found_by):
@@ -131,6 +156,31 @@ def test_coupled_decay_is_found(wrong, rng):
     Kit().test_it_converges_on_a_quadratic(rng)
 
 
+def optimizer_failures(name, rng):
+    """Which of the optimizer kit's tests fail."""
+    kit = type("Kit", (BaseOptimizerTests,), {"optimizer": f"wrong/{name.lower()}"})()
+    failed = set()
+    for label in (label for label in dir(kit) if label.startswith("test_")):
+        test = getattr(kit, label)
+        wanted = inspect.signature(test).parameters
+        for dtype in ("float32", "float64") if "dtype" in wanted else (None,):
+            given = {"rng": rng} if "rng" in wanted else {}
+            try:
+                test(**given, **({"dtype": dtype} if dtype else {}))
+            except AssertionError:
+                failed.add(label)
+    return failed
+
+
+def test_a_right_optimizer_passes(wrong, rng):
+    assert optimizer_failures("Plain", rng) == set()
+
+
+@pytest.mark.parametrize(("name", "found_by"), OPTIMIZERS.items())
+def test_each_fault_of_an_optimizer_is_found(wrong, rng, name, found_by):
+    assert found_by in optimizer_failures(name, rng)
+
+
 def test_a_wrong_value_is_found(wrong, rng):
     backend = create("backend", "silu-off")
     sample = next(iter(OPS["silu"].samples(rng)))
@@ -139,7 +189,7 @@ def test_a_wrong_value_is_found(wrong, rng):
 
 
 def test_writing_to_an_input_is_found(wrong, rng):
-    with pytest.raises(AssertionError, match="softmax wrote to x"):
+    with pytest.raises(AssertionError, match=r"softmax .*: it wrote to x"):
         OpsLevel().test_op_repeats_bit_by_bit_and_leaves_its_inputs(create("backend", "writes-inputs"), "softmax", rng)
 
 
@@ -148,6 +198,16 @@ def test_a_wrong_gradient_is_found(wrong, rng):
     sample = next(iter(OPS["rms_norm"].samples(rng)))
     with pytest.raises(AssertionError, match="d/dx is off by"):
         check_gradient(backend, backend.bind(dtype="float64"), OPS["rms_norm"], sample, "float64", rng)
+
+
+def test_parameters_baked_into_compiled_code_are_found(wrong, rng):
+    with pytest.raises(AssertionError, match="compiled, other parameters"):
+        CompileLevel().test_compiled_equals_eager(create("backend", "bakes"), rng)
+
+
+def test_gradients_that_are_added_up_are_found(wrong):
+    with pytest.raises(AssertionError):
+        GradLevel().test_a_gradient_asked_for_twice_is_the_same(create("backend", "adds-up"))
 
 
 def test_a_capability_that_is_not_there_is_found(wrong, rng):
