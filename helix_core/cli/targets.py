@@ -10,7 +10,7 @@ from helix_core.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from helix_core.plugin_system import Component
-    from helix_core.settings import Settings
+    from helix_core.plugin_system.settings import Settings
 
 
 def broken_components(usable_backends: Iterable[str]) -> Iterator[str]:
@@ -19,8 +19,8 @@ def broken_components(usable_backends: Iterable[str]) -> Iterator[str]:
     Passed over are those whose requirements or probe rule them out, backends (they have been created already), and
     kernels for arrays that no usable backend has.
     """
-    from helix_core.descriptors import KernelDescriptor
     from helix_core.plugin_system import check, components, create_target, probe
+    from helix_core.plugin_system.descriptors import KernelDescriptor
     from helix_core.plugin_system.requirements import unmet_requirement
 
     usable = set(usable_backends)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from helix_core.descriptors import DESCRIPTORS, PLUGIN_API
+from helix_core.plugin_system.descriptors import DESCRIPTORS, PLUGIN_API
 from helix_core.plugin_system.refs import is_ref
 from helix_core.suggest import nearest
 

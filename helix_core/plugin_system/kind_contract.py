@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helix_core.descriptors import Descriptor
+from helix_core.plugin_system.descriptors import Descriptor
 from helix_core.plugin_system.refs import load_ref
 
 

@@ -6,8 +6,8 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from helix_core.descriptors import Availability, Descriptor
 from helix_core.isolation import contained, output_to_stderr
+from helix_core.plugin_system.descriptors import Availability, Descriptor
 from helix_core.plugin_system.loading import describe_failure
 from helix_core.plugin_system.refs import load_ref
 

@@ -244,7 +244,7 @@ DESCRIPTORS = {
 PROBLEMS = {
     "target": "no_such_module:X cannot be imported: ModuleNotFoundError",
     "attribute": "fake_there:X cannot be imported: AttributeError",
-    "class": "fake_there:Odd: class Odd is no helix_core.layers.base.Layer",
+    "class": "fake_there:Odd: class Odd is no helix_core.kinds.layer.Layer",
     "config": "fake_there:Gone cannot be imported",
     "lax": "its config fake_there:Odd is not a pydantic model",
     "probe": "layer bad/l is broken: probe failed: AttributeError",
@@ -283,7 +283,7 @@ def test_doctor_resolves_what_descriptors_name(site, helix, case):
         ("Layer", "target='no_such_module:X', requires=('absent',)"),
         ("Layer", "target='no_such_module:X', probe='fake_there:no'"),
         ("Kernel", "target='no_such_module:X', op='silu', namespace='abacus'"),
-        ("Layer", "target='fake_there:Fine', config='helix_core.layers:LayerConfig'"),
+        ("Layer", "target='fake_there:Fine', config='helix_core.kinds.layer:LayerConfig'"),
         ("Codec", "target='fake_there:no'"),
     ],
 )

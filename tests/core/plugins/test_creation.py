@@ -4,8 +4,8 @@ import pytest
 
 import helix_core
 from helix_core import ComponentUnavailable, ConfigError
-from helix_core.descriptors import DESCRIPTORS
 from helix_core.plugin_system import check, use_registry
+from helix_core.plugin_system.descriptors import DESCRIPTORS
 from helix_core.plugin_system.refs import load_ref
 
 TARGET = """
@@ -136,12 +136,12 @@ BY_KIND = {cls.kind: cls for cls in DESCRIPTORS if cls.contract is not None}
 STRANGE = """
 import click
 from pydantic import BaseModel, ConfigDict
-from helix_core.backends import Backend
-from helix_core.generators import GeneratorConfig
-from helix_core.layers import LayerConfig
-from helix_core.memory import MemoryConfig
-from helix_core.optimizers import OptimizerConfig
-from helix_core.schedules import ScheduleConfig
+from helix_core.kinds.backend import Backend
+from helix_core.kinds.generator import GeneratorConfig
+from helix_core.kinds.layer import LayerConfig
+from helix_core.kinds.memory import MemoryConfig
+from helix_core.kinds.optimizer import OptimizerConfig
+from helix_core.kinds.lr_schedule import ScheduleConfig
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
