@@ -7,9 +7,9 @@ import shutil
 import hf_models
 import numpy as np
 import pytest
+from helix_plugin_lm.runs.load import load_run
 
 from helix_core.errors import HelixError
-from helix_core.inference import load_run
 from helix_plugin_huggingface.reading import import_checkpoint
 
 torch = pytest.importorskip("torch")

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from helix_core.errors import ConfigError
-from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families._backbone import Backbone
 from helix_plugin_huggingface.families.base import Config, flag, number, only
 from helix_plugin_huggingface.families.fields import Fields
 from helix_plugin_huggingface.families.mamba2 import limits
+from helix_plugin_lm.models import ModelConfig
 
 # Of layers: initial values, and how they are computed.
 _NEUTRAL = frozenset(["dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"])
