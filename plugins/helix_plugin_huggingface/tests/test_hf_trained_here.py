@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-
 from helix_plugin_lm.runs.load import load_run
 
 torch = pytest.importorskip("torch")
@@ -53,6 +52,9 @@ def test_a_run_trained_here_says_the_same_there(model, tmp_path, helix):
     assert code == 0, err
     (run,) = (tmp_path / "runs").iterdir()
     assert helix("export", run, "--out", tmp_path / "out")[0] == 0
+    # transformers would halve the stream every six blocks, and with it what the epsilons of norms mean.
+    assert json.loads((tmp_path / "out" / "config.json").read_text()).get("rescale_every", 0) == 0
+    assert ("rescale_every" in (tmp_path / "out" / "config.json").read_text()) == (model is RWKV)
     theirs, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report.values()), report
     tokens = np.random.default_rng(0).integers(256, size=(2, 30))

@@ -9,23 +9,26 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from helix_plugin_lm.runs import RunFolder
+from helix_plugin_lm.runs.checkpoint import save_checkpoint
+
 from helix_core.errors import ConfigError
 from helix_core.suggest import did_you_mean
 from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import imported
-from helix_plugin_huggingface.families import FAMILIES, STATE_SPACES, Family
+from helix_plugin_huggingface.families import FAMILIES, NEUTRAL, STATE_SPACES, Family, Fields
 from helix_plugin_huggingface.source import CONFIG, find
 from helix_plugin_huggingface.watched import watched
-from helix_plugin_lm.models import LanguageModel
-from helix_plugin_lm.runs import RunFolder
-from helix_plugin_lm.runs.checkpoint import save_checkpoint
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 from helix_plugin_training.recipes import Recipe, dump_recipe
 
 # What a run keeps of the checkpoint that it came from, for export.
 KEPT = "huggingface"
 DTYPES = "dtypes.json"
 TOKENIZER = "tokenizer.json"
-BESIDE = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+BESIDE = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+BESIDE += ("chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
+TEMPLATES = "additional_chat_templates"
 
 _HYBRIDS = ("qwen3_5", "qwen3_5_moe", "olmo_hybrid", "kimi_linear")
 
@@ -49,6 +52,14 @@ def family_of(config: dict[str, Any]) -> Family:
     raise ConfigError(f"model_type {kind!r} is not supported{did_you_mean(str(kind), FAMILIES)}", hint=supported)
 
 
+def model_of(family: Family, config: dict[str, Any]) -> ModelConfig:
+    """The model that a config.json describes. Raises ConfigError for a field that Helix cannot do or does not know."""
+    fields = Fields(config)
+    model = family.read(fields)
+    fields.check(NEUTRAL | family.neutral)
+    return model
+
+
 def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
     """Make a run folder `out` of the checkpoint at `path`, by default `runs/` and its name; returns facts about it.
 
@@ -63,7 +74,7 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
     recipe = Recipe.model_validate(
         {
             "name": name,
-            "model": family.read(source.config),
+            "model": model_of(family, source.config),
             # For a fine-tuning that starts from here; `--set` changes any of it.
             "training": {"steps": 1000, "batch_size": 8},
             "optimizer": {"name": "adamw", "lr": 1e-4},
@@ -82,9 +93,7 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
         kept.mkdir()
         shutil.copyfile(source.folder / CONFIG, kept / CONFIG)
         (kept / DTYPES).write_text(json.dumps(codes, indent=1))
-        for file in BESIDE:
-            if (source.folder / file).is_file():
-                shutil.copyfile(source.folder / file, kept / file)
+        copy_beside(source.folder, kept)
         if (source.folder / TOKENIZER).is_file():
             shutil.copyfile(source.folder / TOKENIZER, aside / TOKENIZER)
         progress.check()
@@ -97,6 +106,16 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
         "tokenizer": (out / TOKENIZER).is_file(),
         "vocab_size": recipe.model.vocab_size,
     }
+
+
+def copy_beside(source: Path, target: Path) -> None:
+    """Copy what belongs to a tokenizer and is none of Helix's to read, as far as it is there."""
+    templates = sorted((source / TEMPLATES).glob("*.jinja"))
+    if templates:
+        (target / TEMPLATES).mkdir()
+    for file in [*(source / name for name in BESIDE), *templates]:
+        if file.is_file():
+            shutil.copyfile(file, target / file.relative_to(source))
 
 
 def _present(family: Family, name: str, found: Any) -> str:

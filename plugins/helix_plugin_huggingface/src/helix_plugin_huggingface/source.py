@@ -16,6 +16,7 @@ from helix_core.errors import CheckpointError, ComponentUnavailable, ConfigError
 from helix_plugin_lm.storage.tensor_file import Tensor, open_tensors
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -41,7 +42,7 @@ class Source:
 def find(path: Path) -> Source:
     """The checkpoint in a folder, or of a weight file with its config.json beside it.
 
-    Raises UsageError if there is none, ConfigError if its config.json is no table.
+    Raises UsageError if there is none, or one with an adapter, ConfigError if its config.json is no table.
     """
     if path.is_dir():
         weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
@@ -56,6 +57,11 @@ def find(path: Path) -> Source:
     folder = weights.parent
     if not (folder / CONFIG).is_file():
         raise UsageError(f"{folder} has no {CONFIG}", hint="it says what the tensors mean; copy it beside them")
+    if (folder / ADAPTER).is_file():
+        raise UsageError(
+            f"{folder} has an adapter, which changes what its weights mean, and Helix reads none",
+            hint=f"merge it into the weights with peft, or remove {ADAPTER} to take them without it",
+        )
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict):
         raise ConfigError(f"{folder / CONFIG} must be a JSON object, it is a {type(config).__name__}")

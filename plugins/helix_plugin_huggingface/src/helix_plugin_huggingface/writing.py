@@ -8,16 +8,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from helix_plugin_lm.runs import RunFolder
+from helix_plugin_lm.runs.checkpoint import check_params, open_checkpoint
+
 from helix_core.errors import UsageError
 from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import exported
 from helix_plugin_huggingface.families import FAMILIES, Family
-from helix_plugin_huggingface.reading import BESIDE, DTYPES, KEPT, TOKENIZER
+from helix_plugin_huggingface.reading import BESIDE, DTYPES, KEPT, TOKENIZER, copy_beside
 from helix_plugin_huggingface.source import CONFIG, read_json
 from helix_plugin_huggingface.watched import watched
 from helix_plugin_lm.models import LanguageModel, ModelConfig
-from helix_plugin_lm.runs import RunFolder
-from helix_plugin_lm.runs.checkpoint import check_params, open_checkpoint
 from helix_plugin_lm.storage.tensor_file import write_tensors
 
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -57,7 +58,7 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
         config.pop("torch_dtype", None)
     else:
         # Bytes have no special tokens; without these, transformers' defaults would name some.
-        config |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+        config |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **family.fresh}
     tensors = exported(family, model, stored.params, codes, CODES[dtype or "float32"])
     used = {tensor.code for tensor in tensors.values()}
     most = max(CODES, key=lambda name: sum(math.prod(t.shape) for t in tensors.values() if t.code == CODES[name]))
@@ -65,9 +66,11 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
     with written_aside(out) as aside, watched(tensors, "exporting") as (stopping, watch):
         (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         size, _ = write_tensors(aside / "model.safetensors", stopping, {"format": "pt"})
+        copy_beside(kept, aside)
+        # A run that was trained here has its own word on the tokens that end texts.
         for file in BESIDE:
-            if (kept / file).is_file():
-                shutil.copyfile(kept / file, aside / file)
+            if (run.path / file).is_file() and not (aside / file).exists():
+                shutil.copyfile(run.path / file, aside / file)
         if (run.path / TOKENIZER).is_file():
             shutil.copyfile(run.path / TOKENIZER, aside / TOKENIZER)
         watch.check()

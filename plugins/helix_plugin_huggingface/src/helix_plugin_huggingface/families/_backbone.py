@@ -6,6 +6,29 @@ from collections.abc import Mapping
 
 from helix_plugin_huggingface.families.base import Family, Name
 
+# How a model is initialised or computed; and names of its authors' layout, which transformers does not read.
+NEUTRAL = frozenset(
+    [
+        "time_step_min",
+        "time_step_max",
+        "time_step_floor",
+        "time_step_scale",
+        "time_step_init_scheme",
+        "rescale_prenorm_residual",
+        "residual_in_fp32",
+        "fused_add_norm",
+        "use_mambapy",
+        "use_falcon_mambapy",
+        "use_associative_scan",
+        "d_model",
+        "d_inner",
+        "n_layer",
+        "ssm_cfg",
+        "rms_norm",
+        "pad_vocab_size_multiple",
+    ]
+)
+
 
 class Backbone(Family):
     """`backbone.layers.0.mixer.in_proj.weight` and so on; convolutions have an axis more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ class Family(ABC):
 
     model_type: str
     architecture: str
+    # Fields of its config.json that `read` does not ask for, and that change no logits.
+    neutral: frozenset[str] = frozenset()
+    # Fields of the config.json of a run that never had one, beside those of its model.
+    fresh: Mapping[str, Any] = {}
 
     @abstractmethod
     def read(self, config: Config) -> ModelConfig:
@@ -54,17 +59,26 @@ class Family(ABC):
 def number(config: Config, key: str, default: int | None = None, *, least: int = 1) -> int:
     """A whole number of a config. Raises ConfigError if it is absent or none."""
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < least:
-        raise ConfigError(f"config.json: {key} must be a whole number, at least {least}; it is {value!r}")
+    if not _is_number(value) or value != int(value) or value < least:
+        raise ConfigError(f"config.json: {key} must be a whole number, at least {least}; it is {str(value)[:200]}")
     return int(value)
 
 
-def real(config: Config, key: str, default: float) -> float:
-    """A positive number of a config."""
+def real(config: Config, key: str, default: float, *, zero: bool = False) -> float:
+    """A positive number of a config, or 0 with `zero`."""
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"config.json: {key} must be a number above 0; it is {value!r}")
+    if not _is_number(value) or not (value > 0 or (zero and value == 0)):
+        least = "at least 0" if zero else "above 0"
+        raise ConfigError(f"config.json: {key} must be a number {least}; it is {str(value)[:200]}")
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a double holds."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def flag(config: Config, key: str, default: bool) -> bool:
@@ -79,14 +93,14 @@ def only(config: Config, key: str, allowed: Iterable[Any], why: str) -> None:
     """Raise ConfigError if a config has another value than Helix's layers can have."""
     allowed = list(allowed)
     if key in config and config[key] not in allowed:
-        raise ConfigError(f"config.json: {key} = {config[key]!r} cannot be imported: {why}")
+        raise ConfigError(f"config.json: {key} = {str(config[key])[:200]!r} cannot be imported: {why}")
 
 
 def inner_over_width(config: Config, hidden: int) -> int:
     """`expand` as a whole number; an explicit `intermediate_size` counts more, as it does in transformers."""
-    inner = config.get("intermediate_size")
-    if inner is None:
-        return number(config, "expand", 2)
+    expand = number(config, "expand", 2)
+    if config.get("intermediate_size") is None:
+        return expand
     inner = number(config, "intermediate_size")
     if inner % hidden:
         raise ConfigError(f"config.json: intermediate_size = {inner} is no multiple of hidden_size = {hidden}")

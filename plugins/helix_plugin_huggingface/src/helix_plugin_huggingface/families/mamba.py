@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helix_plugin_huggingface.families._backbone import Backbone
+from helix_plugin_huggingface.families._backbone import NEUTRAL, Backbone
 from helix_plugin_huggingface.families.base import (
     Config,
     flag,
@@ -20,6 +20,8 @@ from helix_plugin_lm.models import ModelConfig
 
 class Mamba(Backbone):
     """MambaForCausalLM; FalconMambaForCausalLM if B, C and the step sizes are normalised."""
+
+    neutral = NEUTRAL
 
     def __init__(self, model_type: str, architecture: str, normed: bool) -> None:
         self.model_type, self.architecture, self.normed = model_type, architecture, normed

@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_plugin_huggingface.families._backbone import Backbone
+from helix_plugin_huggingface.families._backbone import NEUTRAL, Backbone
 from helix_plugin_huggingface.families.base import (
     Config,
     flag,
-    inner_over_width,
     number,
     only,
     plain,
@@ -25,11 +24,13 @@ class Mamba2(Backbone):
 
     model_type = "mamba2"
     architecture = "Mamba2ForCausalLM"
+    neutral = NEUTRAL | {"chunk_size", "time_step_rank", "norm_before_gate"}
 
     def read(self, config: Config) -> ModelConfig:
         only(config, "hidden_act", ("silu", "swish"), "the layer's activation is silu")
         hidden, head_dim = number(config, "hidden_size", 4096), number(config, "head_dim", 64)
-        heads, expand = number(config, "num_heads", 128), inner_over_width(config, hidden)
+        heads, expand = number(config, "num_heads", 128), number(config, "expand", 2)
+        only(config, "intermediate_size", (None, expand * hidden), "transformers reads expand instead")
         if heads * head_dim != expand * hidden:
             raise ConfigError(
                 f"config.json: num_heads * head_dim = {heads * head_dim} must be expand * hidden_size = "
@@ -94,8 +95,8 @@ def limits(value: Any) -> tuple[float, float]:
     """Bounds of the step size; infinity may be written as `{"__float__": "Infinity"}`, as transformers does."""
     try:
         low, high = (float(v["__float__"] if isinstance(v, dict) else v) for v in value)
-    except (TypeError, ValueError, KeyError) as error:
-        raise ConfigError(f"config.json: time_step_limit must be two numbers; it is {value!r}") from error
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise ConfigError(f"config.json: time_step_limit must be two numbers; it is {str(value)[:200]}") from error
     return low, high
 
 

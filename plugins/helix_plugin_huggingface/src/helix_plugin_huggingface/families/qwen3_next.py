@@ -16,6 +16,7 @@ from helix_plugin_huggingface.families.base import (
     repeated,
     the_layers,
 )
+from helix_plugin_huggingface.families.fields import Fields
 from helix_plugin_lm.models import ModelConfig
 
 LINEAR, FULL = "linear_attention", "full_attention"
@@ -30,6 +31,7 @@ class Qwen3Next(Family):
     model_type = "qwen3_next"
     architecture = "Qwen3NextForCausalLM"
     ignored = ("mtp.",)
+    neutral = frozenset({"attention_dropout", "output_router_logits", "sliding_window", "max_window_layers"})
 
     def read(self, config: Config) -> ModelConfig:
         only(config, "hidden_act", ("silu", "swish"), "the layers' activation is silu")
@@ -37,7 +39,7 @@ class Qwen3Next(Family):
         mixer = {LINEAR: self._delta_net(config, eps), FULL: self._attention(config, eps)}
         dense = {"name": "swiglu", "d_ff": number(config, "intermediate_size", 5632)}
         sparse = _sparse(config, layers)
-        experts = self._experts(config) if any(sparse) else {}
+        experts = self._experts(config)
         return ModelConfig.model_validate(
             {
                 "vocab_size": number(config, "vocab_size", 151936),
@@ -63,21 +65,22 @@ class Qwen3Next(Family):
         }
 
     def _attention(self, config: Config, eps: float) -> dict[str, Any]:
-        rope = config.get("rope_parameters") or {}
-        if not isinstance(rope, dict):
-            raise ConfigError(f"config.json: rope_parameters must be a table; it is {rope!r}")
-        only(config, "rope_scaling", (None,), "rotary positions are not rescaled")
-        only(rope, "rope_type", ("default",), "rotary positions are not rescaled")
-        rope = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if key in config} | rope
+        head_dim, rope = number(config, "head_dim", 256), self._rope(config)
+        fraction = real(rope, "partial_rotary_factor", 0.25)
+        if (turned := int(head_dim * fraction)) % 2:
+            raise ConfigError(
+                f"config.json: head_dim * partial_rotary_factor = {turned} cannot be imported: Helix turns an even "
+                "number of channels"
+            )
         biased = flag(config, "attention_bias", False)
         return {
             "name": "attention",
             "n_heads": number(config, "num_attention_heads", 16),
             "n_kv_heads": number(config, "num_key_value_heads", 2),
-            "head_dim": number(config, "head_dim", 256),
+            "head_dim": head_dim,
             "max_length": number(config, "max_position_embeddings", 32768),
             "rope_theta": real(rope, "rope_theta", 10000.0),
-            "rope_fraction": real(rope, "partial_rotary_factor", 0.25),
+            "rope_fraction": fraction,
             "qk_norm": "zero_centered",
             "gate": True,
             "qkv_bias": biased,
@@ -85,13 +88,27 @@ class Qwen3Next(Family):
             "norm_eps": eps,
         }
 
+    def _rope(self, config: Config) -> Config:
+        """What rotary positions are made of: fields of a table of their own count more than those outside of it."""
+        table = config.get("rope_parameters") or {}
+        if not isinstance(table, dict):
+            raise ConfigError(f"config.json: rope_parameters must be a table; it is {table!r}")
+        only(config, "rope_scaling", (None,), "rotary positions are not rescaled")
+        rope = Fields(table, "rope_parameters: ")
+        for key in ("rope_type", "type"):
+            only(rope, key, ("default",), "rotary positions are not rescaled")
+        outside = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if key in config}
+        found = outside | {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
+        rope.check()
+        return found
+
     def _experts(self, config: Config) -> dict[str, Any]:
         return {
             "name": "moe",
-            "n_experts": number(config, "num_experts", 512),
+            "n_experts": number(config, "num_experts", 512, least=0),
             "top_k": number(config, "num_experts_per_tok", 10),
             "normalize": flag(config, "norm_topk_prob", True),
-            "balance": float(config.get("router_aux_loss_coef", 0.001)),
+            "balance": real(config, "router_aux_loss_coef", 0.001, zero=True),
             "expert": {"name": "swiglu", "d_ff": number(config, "moe_intermediate_size", 512)},
             "shared_expert": {"name": "swiglu", "d_ff": number(config, "shared_expert_intermediate_size", 512)},
         }
@@ -204,9 +221,8 @@ class Qwen3Next(Family):
 
 def _kinds(config: Config, layers: int) -> list[str]:
     """What each block mixes with."""
-    kinds = config.get("layer_types")
+    kinds, interval = config.get("layer_types"), number(config, "full_attention_interval", 4)
     if kinds is None:
-        interval = number(config, "full_attention_interval", 4)
         return [FULL if (i + 1) % interval == 0 else LINEAR for i in range(layers)]
     if not isinstance(kinds, list) or len(kinds) != layers or not set(map(str, kinds)) <= {LINEAR, FULL}:
         raise ConfigError(

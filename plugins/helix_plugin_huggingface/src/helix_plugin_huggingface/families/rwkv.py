@@ -19,21 +19,22 @@ class Rwkv(Family):
 
     `rescale_every` keeps float16 from overflowing: at inference transformers halves weights and streams every so many
     blocks. The result is the same but for rounding and for the epsilon of norms, which it does not scale; Helix, like
-    transformers in training, does without.
+    transformers in training, does without, and so does transformers in models that Helix has trained.
     """
 
     model_type = "rwkv"
     architecture = "RwkvForCausalLM"
     head = "head.weight"
+    neutral = frozenset({"rescale_every", "context_length", "max_position_embeddings"})
+    fresh = {"rescale_every": 0}  # noqa: RUF012 (a constant)
 
     def read(self, config: Config) -> ModelConfig:
         hidden = number(config, "hidden_size", 4096)
         eps = real(config, "layer_norm_epsilon", EPS)
         if eps != EPS:
             raise ConfigError(f"config.json: layer_norm_epsilon = {eps} cannot be imported: the last norm has {EPS}")
-        given = {key: value for key, value in config.items() if value is not None}
-        inner = number(given, "intermediate_size", 4 * hidden)
-        attention = number(given, "attention_hidden_size", hidden)
+        inner = _or_default(config, "intermediate_size", 4 * hidden)
+        attention = _or_default(config, "attention_hidden_size", hidden)
         # A width that is no multiple: the half more is cut off again.
         expand = inner / hidden if inner % hidden == 0 else (inner + 0.5) / hidden
         return ModelConfig.model_validate(
@@ -89,6 +90,11 @@ class Rwkv(Family):
         if rest.startswith("time_mix"):
             shape = (1, 1, *shape)
         return Name(f"rwkv.blocks.{index}.{_PARTS[part]}.{rest}", shape)
+
+
+def _or_default(config: Config, key: str, default: int) -> int:
+    """A whole number of a config in which null is another word for the default."""
+    return default if config.get(key) is None else number(config, key)
 
 
 RWKV = Rwkv()

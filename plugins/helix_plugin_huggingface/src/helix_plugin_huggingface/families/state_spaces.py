@@ -8,16 +8,13 @@ from typing import Any
 from helix_core.errors import ConfigError
 from helix_plugin_huggingface.families._backbone import Backbone
 from helix_plugin_huggingface.families.base import Config, flag, number, only
+from helix_plugin_huggingface.families.fields import Fields
 from helix_plugin_huggingface.families.mamba2 import limits
 from helix_plugin_lm.models import ModelConfig
 
-_IGNORED = {"dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}  # initial values
-_IGNORED |= {"use_fast_path", "use_mem_eff_path", "chunk_size"}  # how it is computed
-_SHARED = {"layer", "d_state", "d_conv", "expand", "bias", "conv_bias"}
-_KNOWN = {
-    "mamba": _SHARED | {"dt_rank"},
-    "mamba2": _SHARED | {"headdim", "ngroups", "dt_limit", "D_has_hdim", "rmsnorm", "norm_before_gate", "d_ssm"},
-}
+# Of layers: initial values, and how they are computed.
+_NEUTRAL = frozenset(["dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"])
+_NEUTRAL |= {"use_fast_path", "use_mem_eff_path", "chunk_size"}
 
 
 class StateSpaces(Backbone):
@@ -25,16 +22,16 @@ class StateSpaces(Backbone):
 
     model_type = "state-spaces/mamba"
     architecture = "MambaLMHeadModel"
+    neutral = frozenset({"residual_in_fp32", "fused_add_norm", "attn_cfg"})
 
     def read(self, config: Config) -> ModelConfig:
-        ssm = config.get("ssm_cfg", {})
-        if not isinstance(ssm, dict):
-            raise ConfigError(f"config.json: ssm_cfg must be a table; it is {ssm!r}")
+        table = config.get("ssm_cfg", {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"config.json: ssm_cfg must be a table; it is {table!r}")
+        ssm = Fields(table, "ssm_cfg: ")
         layer = {"Mamba1": "mamba", "Mamba2": "mamba2"}.get(ssm.get("layer", "Mamba1"))
         if layer is None:
             raise ConfigError(f"config.json: ssm_cfg.layer must be Mamba1 or Mamba2; it is {ssm['layer']!r}")
-        if unknown := sorted(set(ssm) - _KNOWN[layer] - _IGNORED):
-            raise ConfigError(f"config.json: ssm_cfg has keys that Helix does not know: {', '.join(unknown)}")
         only(config, "d_intermediate", (0,), "there is no MLP in these families")
         only(config, "attn_layer_idx", ([], None), "hybrids with attention are not of these families")
         multiple = number(config, "pad_vocab_size_multiple", 8)
@@ -57,6 +54,7 @@ class StateSpaces(Backbone):
             mixer["head_dim"] = number(ssm, "headdim", 64)
             mixer["n_groups"] = number(ssm, "ngroups", 1)
             mixer["time_step_limit"] = limits(ssm.get("dt_limit", (0.0, math.inf)))
+        ssm.check(_NEUTRAL)
         return ModelConfig.model_validate(
             {
                 "vocab_size": -(-number(config, "vocab_size") // multiple) * multiple,

@@ -117,7 +117,8 @@ def _write(
             fed = prompts[index]
             # The token in front of a text is no part of it.
             counts = count(fed[1:] if fed[0] == tokenizer.start else fed, tokenizer.vocab_size)
-            place = _Place(index, Row(tokenizer, sampling, stopping, np.random.default_rng(seeds[index]), counts))
+            rng = np.random.default_rng(seeds[index])
+            place = _Place(index, Row(tokenizer, sampling, stopping, rng, counts, prompt=fed))
             if place.row.finish is None:
                 logits, state = read(model, backend, F, params, fed)
                 place.position = len(fed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +70,19 @@ def beam_search(
         return [Beam(b"", (), 0.0, 0.0, LENGTH)]
 
     logits, state = read(model, backend, F, params, fed)
+    stream = tokenizer.stream()
+    stream.read(fed)
+
+    def text_of(tokens: tuple[int, ...]) -> bytes:
+        return tokenizer.decode(tokens, stream.state())
+
     decoder = backend.decoder(model, F, params, batch=num_beams, weights=weights)
     decoder.load(take(backend, state, [0] * num_beams))
     live = [_Path((), 0.0)]
     ended: list[Beam] = []
     rows = logits[None]
     for length in range(1, steps + 1):
-        live, origins = _extend(live, rows, num_beams, ended, stopping, length_penalty, tokenizer)
+        live, origins = _extend(live, rows, num_beams, ended, stopping, length_penalty, text_of, tokenizer.vocab_size)
         ended = sorted(ended, key=lambda beam: -beam.score)[:num_beams]
         if length == steps or not live or _settled(live, ended, num_beams, length, steps, length_penalty):
             break
@@ -86,7 +92,7 @@ def beam_search(
         rows = decoder.step(np.array([*(path.tokens[-1] for path in live), *[0] * idle]))
     if length == steps:
         finish = LENGTH if steps == stopping.max_tokens else CONTEXT
-        ended += [_beam(tokenizer.decode(path.tokens), path, length_penalty, finish) for path in live]
+        ended += [_beam(text_of(path.tokens), path, length_penalty, finish) for path in live]
     return sorted(ended, key=lambda beam: -beam.score)[:num_beams]
 
 
@@ -103,10 +109,11 @@ def _extend(
     ended: list[Beam],
     stopping: Stopping,
     penalty: float,
-    tokenizer: Tokenizer,
+    text_of: Callable[[tuple[int, ...]], bytes],
+    vocab_size: int,
 ) -> tuple[list[_Path], list[int]]:
     """The best paths that go on, and which row each came from; those that end here go to `ended`."""
-    scores = np.stack([_log_softmax(row[: tokenizer.vocab_size]) for row in logits[: len(live)]])
+    scores = np.stack([_log_softmax(row[:vocab_size]) for row in logits[: len(live)]])
     scores += np.array([path.log_probability for path in live])[:, None]
     following: list[_Path] = []
     origins: list[int] = []
@@ -120,8 +127,8 @@ def _extend(
             break
         path = _Path((*live[origin].tokens, token), log_probability)
         if token in stopping.tokens:
-            ended.append(_beam(tokenizer.decode(path.tokens[:-1]), path, penalty, STOP_TOKEN))
-        elif stopping.strings and (before := _before_stop(tokenizer.decode(path.tokens), stopping)) is not None:
+            ended.append(_beam(text_of(path.tokens[:-1]), path, penalty, STOP_TOKEN))
+        elif stopping.strings and (before := _before_stop(text_of(path.tokens), stopping)) is not None:
             ended.append(_beam(before, path, penalty, STOP_STRING))
         else:
             following.append(path)

@@ -63,8 +63,8 @@ class Generation(Iterator[bytes]):
         rng = np.random.default_rng(0 if seed is None else seed)
         if resume is not None and seed is None:
             rng.bit_generator.state = resume.rng
-        held = resume.stream if resume is not None and not prompt else ((), 0)
-        self._row = Row(tokenizer, sampling, stopping, rng, counts, held)
+        held = resume.stream if resume is not None else ((), 0)
+        self._row = Row(tokenizer, sampling, stopping, rng, counts, held, fed)
         self._pending = False
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from helix_plugin_lm.tokenizers.bytes import unfinished
 
 class Row:
     """Draws tokens of one text with a generator of random numbers of its own.
+
+    `stream` and `prompt` are what its tokens go on from: the state of a decoder, and tokens after that.
 
     token     the last one drawn; meaningless before the first
     written   how many were drawn
@@ -30,12 +32,15 @@ class Row:
         rng: np.random.Generator,
         counts: np.ndarray,
         stream: StreamState = ((), 0),
+        prompt: Sequence[int] | np.ndarray = (),
     ) -> None:
         self._sampling, self._stopping = sampling, stopping
         self._scanner = StopScanner(stopping.strings)
         self._bytes = 0
         self.rng, self.counts = rng, counts
         self.stream = tokenizer.stream(stream)
+        if len(prompt):
+            self.stream.read(prompt)
         self.token, self.written = 0, 0
         self.finish = LENGTH if 0 in (stopping.max_tokens, stopping.max_bytes) else None
 
@@ -46,21 +51,31 @@ class Row:
         self.token = self._sampling.pick(logits[:size], self.rng, self.counts[:size])
         self.written += 1
         if self.token in self._stopping.tokens:
-            self.finish = STOP_TOKEN
-            return self._scanner.flush()
+            return self.end(STOP_TOKEN)
         self.counts[self.token] += 1
-        piece, full = self._cut(self.stream.feed(self.token))
-        text, stopped = self._scanner.feed(piece)
-        if stopped:
-            self.finish = STOP_STRING
-        elif full or self.written == self._stopping.max_tokens:
-            return text + self.end(LENGTH)
+        text = self._take(self.stream.feed(self.token))
+        if self.finish is None and self.written == self._stopping.max_tokens:
+            text += self.end(LENGTH)
         return text
 
     def end(self, reason: str) -> bytes:
         """End the text here; what was held back for a stop string that did not come."""
-        self.finish = reason
-        return self._scanner.flush()
+        text = self._take(self.stream.end())
+        if self.finish is None:
+            self.finish = reason
+            text += self._scanner.flush()
+        return text
+
+    def _take(self, piece: bytes) -> bytes:
+        """The part of a piece that belongs to the text for certain; ends the text where that is complete."""
+        piece, full = self._cut(piece)
+        text, stopped = self._scanner.feed(piece)
+        if stopped:
+            self.finish = STOP_STRING
+        elif full:
+            self.finish = LENGTH
+            text += self._scanner.flush()
+        return text
 
     def _cut(self, piece: bytes) -> tuple[bytes, bool]:
         """The part of a piece that there is room for, whole characters only, and whether no room is left."""

@@ -20,6 +20,15 @@ class TokenStream(ABC):
     def feed(self, token: int) -> bytes:
         """The text that is certain now and was not before; UTF-8, or the model's own bytes where they are none."""
 
+    def read(self, tokens: Sequence[int] | np.ndarray) -> None:
+        """Take in tokens whose text is known, such as a prompt's: what follows is decoded as their continuation."""
+        for token in tokens:
+            self.feed(int(token))
+
+    def end(self) -> bytes:
+        """The text that was not certain because tokens might have followed, up to the last whole character."""
+        return b""
+
     @abstractmethod
     def state(self) -> StreamState:
         """What `Tokenizer.stream` continues from."""
@@ -51,10 +60,10 @@ class Tokenizer(ABC):
     def stream(self, state: StreamState = ((), 0)) -> TokenStream:
         """A decoder of tokens as they come. Raises ValueError for a state that is none of its own."""
 
-    def decode(self, tokens: Sequence[int]) -> bytes:
-        """The text of tokens, up to the last whole character."""
-        stream = self.stream()
-        return b"".join(map(stream.feed, tokens))
+    def decode(self, tokens: Sequence[int], state: StreamState = ((), 0)) -> bytes:
+        """The text of tokens, after those of a state if there is one, up to the last whole character."""
+        stream = self.stream(state)
+        return b"".join(map(stream.feed, tokens)) + stream.end()
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from helix_plugin_lm.tokenizers.base import StreamState, Tokenizer, TokenStream
@@ -13,17 +15,23 @@ SEPARATOR = 0
 class ByteStream(TokenStream):
     """Holds back the beginning of a character in UTF-8; bytes that are none pass as they are."""
 
-    def __init__(self, held: bytes = b"") -> None:
-        self._held = held
+    def __init__(self, held: bytes = b"", given: int = 0) -> None:
+        self._held, self._given = held, given
+
+    def read(self, tokens: Sequence[int] | np.ndarray) -> None:
+        text = self._held + bytes(map(int, tokens[-3:]))
+        self._given = unfinished(text)
+        self._held = text[len(text) - self._given :]
 
     def feed(self, token: int) -> bytes:
         text = self._held + bytes([token])
-        keep = unfinished(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        certain = len(text) - unfinished(text)
+        piece = text[self._given : certain]
+        self._held, self._given = text[certain:], max(0, self._given - certain)
+        return piece
 
     def state(self) -> StreamState:
-        return list(self._held), 0
+        return list(self._held), self._given
 
 
 class ByteTokenizer(Tokenizer):
@@ -41,10 +49,10 @@ class ByteTokenizer(Tokenizer):
         return self.encode(bytes([SEPARATOR]) + text)
 
     def stream(self, state: StreamState = ((), 0)) -> ByteStream:
-        held = bytes(state[0])
-        if len(held) > 3 or state[1] != 0:
+        held, given = bytes(state[0]), state[1]
+        if len(held) > 3 or not 0 <= given <= len(held):
             raise ValueError("no beginning of a character")
-        return ByteStream(held)
+        return ByteStream(held, given)
 
 
 BYTES = ByteTokenizer()

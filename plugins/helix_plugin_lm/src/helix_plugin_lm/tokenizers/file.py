@@ -4,62 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from helix_core.errors import ComponentUnavailable, TokenizerError
-from helix_plugin_lm.tokenizers.base import StreamState, Tokenizer, TokenStream
+from helix_core.errors import TokenizerError
+from helix_plugin_lm.tokenizers.base import StreamState, Tokenizer
+from helix_plugin_lm.tokenizers.decoding import Decoding
+from helix_plugin_lm.tokenizers.library import guarded, library
+from helix_plugin_lm.tokenizers.stream import FileStream
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILES = ("generation_config.json", "tokenizer_config.json", "config.json")
+CONFIG_FILES = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 """Files beside it in which models of Hugging Face's hub say which tokens begin and end a text."""
+ORIGIN = "huggingface"
+"""The folder of an imported run with such files."""
 STARTS = ("<|endoftext|>", "<s>", "<bos>", "<|begin_of_text|>", "[BOS]")
 ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "[EOS]")
 """Special tokens that begin and end a text where no file says so."""
-
-WINDOW, KEPT = 32, 8
-UNKNOWN = "\ufffd"
-
-
-class FileStream(TokenStream):
-    """Decodes a window of the last tokens, so that each takes the same time wherever it stands in a text."""
-
-    def __init__(self, library: Any, ids: list[int], given: int) -> None:
-        self._library, self._ids, self._given = library, ids, given
-        # Tokens since the text last ended in a whole character.
-        ends = (n for n in range(len(ids)) if not self._text(len(ids) - n).endswith(UNKNOWN))
-        self._pending = next(ends, len(ids))
-
-    def feed(self, token: int) -> bytes:
-        self._ids.append(token)
-        text = self._text(len(self._ids))
-        whole = not text.endswith(UNKNOWN)
-        self._pending = 0 if whole else self._pending + 1
-        # A character may lack bytes for three tokens; what is unknown after more of them is no character, and only what
-        # the last three gave may still change.
-        certain = len(text) if whole else 0 if self._pending <= 3 else len(text) - 3
-        piece = text[self._given : max(certain, self._given)]
-        self._given = max(self._given, certain)
-        if len(self._ids) > (WINDOW if whole else 2 * WINDOW):
-            self._forget(text)
-        return piece.encode()
-
-    def _forget(self, text: str) -> None:
-        """Drop tokens from the front, where those that stay give the end of the text."""
-        # Not anywhere: some decoders make characters of single bytes only if the whole run of them is UTF-8.
-        good = (n for n in range(KEPT, WINDOW) if text.endswith(self._library.decode(self._ids[-n:])))
-        kept = next(good, KEPT if len(self._ids) > 2 * WINDOW else len(self._ids))
-        self._ids = self._ids[-kept:]
-        self._given = max(0, len(self._text(kept)) - (len(text) - self._given))
-
-    def _text(self, count: int) -> str:
-        text: str = self._library.decode(self._ids[:count])
-        return text
-
-    def state(self) -> StreamState:
-        return list(self._ids), self._given
 
 
 class FileTokenizer(Tokenizer):
@@ -73,25 +37,25 @@ class FileTokenizer(Tokenizer):
 
     def __init__(self, path: str | Path, *, separated: bool = False) -> None:
         self.path, self.separated = Path(path), separated
-        library = _library()
+        tokenizers = library()
         try:
             data = self.path.read_bytes()
         except OSError as error:
             raise TokenizerError(f"cannot read tokenizer {path}: {error.strerror or error}") from error
-        try:
-            self._tokenizer = library.Tokenizer.from_buffer(data)
-        except Exception as error:  # the library raises Exception itself
-            raise TokenizerError(f"{path} is not a tokenizer of the library `tokenizers`: {error}") from error
-        # A file may say to cut or pad texts, which would lose or invent some.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        _check_merges(data, path)
+        with guarded(f"{path} is not a tokenizer of the library `tokenizers`"):
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
+            # A file may say to cut or pad texts, which would lose or invent some.
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+            self._decoding = Decoding(self._tokenizer, str(path))
         if not vocabulary:
             raise TokenizerError(f"{path} has no tokens")
         self.vocab_size = max(vocabulary.values()) + 1
         self._data = data
         self.fingerprint = hashlib.blake2b(data, digest_size=16).hexdigest()
-        said = _said(self.path.parent, vocabulary)
+        said = _said((self.path.parent, self.path.parent / ORIGIN), vocabulary)
         special = {t.content: i for i, t in self._tokenizer.get_added_tokens_decoder().items() if t.special}
         ends = said["eos"] or [special[name] for name in ENDS if name in special][:1]
         starts = said["bos"] or [special[name] for name in STARTS if name in special]
@@ -128,39 +92,43 @@ class FileTokenizer(Tokenizer):
         ids, given = list(state[0]), state[1]
         if not all(0 <= i < self.vocab_size for i in ids) or given < 0:
             raise ValueError("no tokens of this tokenizer")
-        return FileStream(self._tokenizer, ids, given)
+        return FileStream(self._decoding, list(filter(self._decoding.shown, ids)), given)
 
     def _encode(self, text: bytes, *, special: bool) -> list[int]:
         try:
-            ids: list[int] = self._tokenizer.encode(text.decode(), add_special_tokens=special).ids
+            characters = text.decode()
         except UnicodeDecodeError as error:
             raise TokenizerError(
                 f"the text is not UTF-8, which this model's tokenizer needs: {error.reason} at byte {error.start}"
             ) from error
+        with guarded(f"the tokenizer {self.path} cannot encode the text"):
+            ids: list[int] = self._tokenizer.encode(characters, add_special_tokens=special).ids
         return ids
 
 
-def _library() -> Any:
+def _check_merges(data: bytes, path: str | Path) -> None:
+    """Raise TokenizerError for merges that end the process in the library: those of parts without their prefix."""
     try:
-        import tokenizers
-    except ImportError as error:
-        raise ComponentUnavailable(
-            "this model's text goes through a tokenizer.json, and the library `tokenizers` is not installed",
-            hint="pip install 'helix-plugin-lm[tokenizers]'",
-        ) from error
-    return tokenizers
+        model = json.loads(data)["model"]
+        prefix, merges = model["continuing_subword_prefix"], model["merges"]
+        seconds = [str((merge.split(" ") if isinstance(merge, str) else merge)[1]) for merge in merges]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return  # the library says what is wrong with it
+    if not isinstance(prefix, str) or all(part.startswith(prefix) for part in seconds):
+        return
+    raise TokenizerError(f"{path} merges parts that lack its continuing_subword_prefix {prefix[:50]!r}")
 
 
-def _said(folder: Path, vocabulary: dict[str, int]) -> dict[str, list[int]]:
-    """The tokens that files beside the tokenizer name as the first and the last of a text."""
+def _said(folders: Iterable[Path], vocabulary: dict[str, int]) -> dict[str, list[int]]:
+    """The tokens that files in these folders name as the first and the last of a text."""
     found: dict[str, list[int]] = {"bos": [], "eos": []}
-    for name in CONFIG_FILES:
+    for path in (folder / name for folder in folders for name in CONFIG_FILES):
         try:
-            config = json.loads((folder / name).read_bytes())
+            config = json.loads(path.read_bytes())
         except OSError:
             continue
-        except ValueError as error:
-            raise TokenizerError(f"{folder / name} is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise TokenizerError(f"{path} is not JSON: {error}") from error
         if not isinstance(config, dict):
             continue
         for kind, ids in found.items():
