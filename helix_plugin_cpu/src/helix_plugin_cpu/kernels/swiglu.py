@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, empty, zeros
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import sigmoid, silu_slope
 from helix_plugin_cpu.kernels._memory import take_job
@@ -55,7 +54,7 @@ def residuals(gate: Shape, x: Shape, **attrs: Any) -> tuple[Shape, ...]:
 def forward(*arrays: Tensor | None) -> tuple[Tensor]:
     """gate, x (...), both float32 or both bfloat16 -> (...). Raises TypeError for other dtypes."""
     gate, x = _checked(arrays)
-    y = torch.empty(x.shape, dtype=x.dtype)
+    y = empty(x.shape, dtype=x.dtype)
     size = x.numel()
     launch(forward_jobs, -(-size // PIECE), 2 * size, 0, kind(gate, x), address(gate), address(x), address(y), size)
     return (y,)
@@ -71,9 +70,9 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of y -> gradients of gate and x."""
     gate, x = _checked(arrays)
-    dy = dense(torch.zeros(x.shape, dtype=x.dtype) if grads[0] is None else grads[0])
+    dy = dense(zeros(x.shape, dtype=x.dtype) if grads[0] is None else grads[0])
     check("swiglu's backward", {"y": (dy, tuple(x.shape))}, dtypes=STORED)
-    dgate, dx = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=x.dtype)
+    dgate, dx = empty(x.shape, dtype=x.dtype), empty(x.shape, dtype=x.dtype)
     size = x.numel()
     launch(
         backward_jobs,
