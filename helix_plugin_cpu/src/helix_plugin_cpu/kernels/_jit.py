@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ctypes import CFUNCTYPE, addressof, c_void_p, create_string_buffer
 from functools import wraps
 from pathlib import Path
@@ -250,24 +250,21 @@ _INSIDE: dict[str, Any] = {
 }
 
 
-@contextmanager
-def _compiling() -> Iterator[None]:
-    """Numba compiles here also under NUMBA_DISABLE_JIT: instructions have no meaning in Python."""
-    with global_compiler_lock:
-        disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
-        try:
-            yield
-        finally:
-            config.DISABLE_JIT = disabled
+class _Dispatcher(CPUDispatcher):
+    """Numba's, which compiles also under NUMBA_DISABLE_JIT: instructions have no meaning in Python."""
+
+    def compile(self, sig: Any) -> Any:
+        with global_compiler_lock:
+            disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
+            try:
+                return super().compile(sig)
+            finally:
+                config.DISABLE_JIT = disabled
 
 
-def _dispatcher(function: Callable[..., Any], *, pipeline_class: type[CompilerBase], **options: Any) -> Any:
-    """What `numba.njit` makes; that one leaves functions as they are under NUMBA_DISABLE_JIT."""
-    return CPUDispatcher(
-        function,
-        targetoptions={"nopython": True, "nogil": True, "error_model": "numpy", **options},
-        pipeline_class=pipeline_class,
-    )
+def _dispatcher(function: Callable[..., Any], *, pipeline_class: type[CompilerBase], **options: Any) -> _Dispatcher:
+    options = {"nopython": True, "nogil": True, "error_model": "numpy", **options}
+    return _Dispatcher(function, targetoptions=options, pipeline_class=pipeline_class)
 
 
 def inline(function: F) -> F:
@@ -309,8 +306,7 @@ class Kernel:
         if found is None:
             floats = [isinstance(a, float) for a in args]
             signature = tuple(types.float64 if a else types.int64 for a in floats)
-            with _compiling():
-                self.dispatcher.compile(signature)
+            self.dispatcher.compile(signature)
             compiled = self.dispatcher.overloads[signature]
             address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
             found = Entry(address), Struct("=" + "".join("d" if a else "q" for a in floats))
