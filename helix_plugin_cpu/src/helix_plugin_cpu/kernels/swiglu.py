@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, empty, zeros
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    cast_back,
+    check,
+    dense,
+    empty,
+    stored_like,
+    zeros,
+)
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import sigmoid, silu_slope
 from helix_plugin_cpu.kernels._memory import take_job
@@ -52,7 +63,7 @@ def residuals(gate: Shape, x: Shape, **attrs: Any) -> tuple[Shape, ...]:
 
 
 def forward(*arrays: Tensor | None) -> tuple[Tensor]:
-    """gate, x (...), both float32 or both bfloat16 -> (...). Raises TypeError for other dtypes."""
+    """gate, x (...), float32 or bfloat16 -> (...), in bfloat16 if one of them is. Raises TypeError for other dtypes."""
     gate, x = _checked(arrays)
     y = empty(x.shape, dtype=x.dtype)
     size = x.numel()
@@ -70,7 +81,7 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of y -> gradients of gate and x."""
     gate, x = _checked(arrays)
-    dy = dense(zeros(x.shape, dtype=x.dtype) if grads[0] is None else grads[0])
+    dy = dense(zeros(x.shape, dtype=x.dtype) if grads[0] is None else stored_like(grads[0], x))
     check("swiglu's backward", {"y": (dy, tuple(x.shape))}, dtypes=STORED)
     dgate, dx = empty(x.shape, dtype=x.dtype), empty(x.shape, dtype=x.dtype)
     size = x.numel()
@@ -83,7 +94,7 @@ def backward(
         *map(address, (gate, x, dy, dgate, dx)),
         size,
     )
-    return dgate, dx
+    return cast_back((dgate, dx), arrays)
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
@@ -91,4 +102,6 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
     if gate is None or x is None:
         raise ValueError("swiglu: gate and x are needed")
     check("swiglu", {"gate": (gate, tuple(x.shape)), "x": (x, tuple(x.shape))}, dtypes=STORED)
-    return gate, x
+    if gate.dtype == x.dtype:
+        return gate, x
+    return gate.detach().to(torch.bfloat16), x.detach().to(torch.bfloat16)
