@@ -46,8 +46,8 @@ def of_ops(backend, dtypes=("float32", "bfloat16")):
 def of_layers(backend):
     """Gradients of a small model of every layer, and its logits step by step with weights of every format."""
     from helix_core.errors import ComponentUnavailable
-    from helix_core.models import LanguageModel, ModelConfig, loss
     from helix_core.plugin_system import components
+    from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
 
     found = {}
     for layer in sorted({c.descriptor.name for c in components("layer") if not c.full_name.startswith("example/")}):

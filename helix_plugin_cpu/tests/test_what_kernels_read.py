@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from helix_core import LanguageModel, ModelConfig, create
-from helix_core.backends.decoder import PlainDecoder
+from helix_core import create
+from helix_core.kinds.decoder import PlainDecoder
 from helix_core.ops import OPS, Kernel
 from helix_plugin_cpu.kernels import table
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 KERNELS = {name: getattr(table, name) for name in OPS if isinstance(getattr(table, name, None), Kernel)}
 

@@ -7,7 +7,8 @@ import pickle
 import pytest
 import torch
 
-from helix_core import LanguageModel, ModelConfig, create
+from helix_core import create
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 
 @pytest.fixture(scope="module")

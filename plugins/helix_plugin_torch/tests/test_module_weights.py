@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from helix_core import LanguageModel, ModelConfig, create
+from helix_core import create
 from helix_core.errors import ComponentUnavailable
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 TARGET = "blocks.0.mixer.in_proj"
 

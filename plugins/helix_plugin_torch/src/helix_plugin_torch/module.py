@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from helix_core.layers import init_params
+from helix_core.kinds.params import init_params
 from helix_core.ops.half import HALF
 
 if TYPE_CHECKING:
+    from helix_core.kinds.backend import Backend
     from helix_core.ops import OpTable
-    from helix_plugin_torch.backend import TorchBackend
 
 
 _HALF = tuple(getattr(torch, name) for name in HALF)
@@ -69,7 +69,7 @@ class HelixModule(Weights):
     def __init__(
         self,
         model: Any,
-        backend: TorchBackend,
+        backend: Backend,
         params: Mapping[str, Any] | None = None,
         *,
         seed: int | None = None,
@@ -97,7 +97,7 @@ class HelixModule(Weights):
     @property
     def F(self) -> OpTable:
         """The ops, bound for the dtype that activations have now."""
-        return self._bound(next(self.parameters()).dtype)
+        return self._bound(next(self.parameters()))
 
     def _weights(self) -> dict[str, Tensor]:
         """The parameters by their Helix names, as a call uses them: tied, pruned and parametrised ones too."""
@@ -113,7 +113,7 @@ class HelixModule(Weights):
         Further keyword arguments (`mask`, `reset`, `lengths`) are those of the model's or layer's `apply`.
         """
         stored = self._weights()
-        F = self._bound(next(iter(stored.values())).dtype)
+        F = self._bound(next(iter(stored.values())))
         params = _Widened(stored) if F.facts.dtype in HALF else stored
         y, after = self.model.apply(F, params, x, state=state, **rows)
         return y if state is None else (y, after)
@@ -123,9 +123,9 @@ class HelixModule(Weights):
         with torch.no_grad():
             return self.model.init_state(self.F, batch)
 
-    def _bound(self, dtype: torch.dtype) -> OpTable:
-        """The ops for parameters of a dtype, or for that of autocast."""
-        device = self._backend.home.type
+    def _bound(self, parameter: Tensor) -> OpTable:
+        """The ops for parameters like this one: of their dtype, or of that of autocast."""
+        dtype, device = parameter.dtype, parameter.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
         if dtype not in self._tables:
@@ -135,7 +135,7 @@ class HelixModule(Weights):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HelixModule:
         # Before anything changes: a dtype that the backend does not have is refused, and compilers find a bound table.
         for parameter in self.parameters():
-            self._bound(fn(torch.empty(0, dtype=parameter.dtype, device=parameter.device)).dtype)
+            self._bound(fn(torch.empty(0, dtype=parameter.dtype, device=parameter.device)))
             break
         super()._apply(fn, recurse)
         return self
