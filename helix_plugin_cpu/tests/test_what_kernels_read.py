@@ -6,7 +6,8 @@ import torch
 
 from helix_core import create
 from helix_core.kinds.decoder import PlainDecoder
-from helix_core.ops import OPS, Kernel
+from helix_core.kinds.kernel import Kernel
+from helix_core.ops import OPS
 from helix_plugin_cpu.kernels import table
 from helix_plugin_lm.models import LanguageModel, ModelConfig
 

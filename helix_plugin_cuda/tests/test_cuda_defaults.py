@@ -24,26 +24,33 @@ def both_ways(backend, F, name):
     return [a.detach() for a in (*outputs, *grads)]
 
 
-@pytest.fixture(params=["float64", "bfloat16", "meta"])
-def other_default(request):
-    def set_default(on):
-        if request.param == "meta":
-            torch.set_default_device("meta" if on else None)
+@pytest.fixture
+def set_default():
+    """Set a default of torch by name; the ordinary ones come back."""
+
+    def ordinary():
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+    def change(name):
+        ordinary()
+        if name == "meta":
+            torch.set_default_device(name)
         else:
-            torch.set_default_dtype(getattr(torch, request.param) if on else torch.float32)
+            torch.set_default_dtype(getattr(torch, name))
 
-    yield set_default
-    set_default(False)
+    yield change
+    ordinary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPS)
-def test_results_do_not_depend_on_defaults(name, other_default):
+def test_results_do_not_depend_on_defaults(name, set_default):
     backend = create("backend", "cuda")
     F = backend.bind()
     expected = both_ways(backend, F, name)
-    other_default(True)
-    found = both_ways(backend, F, name)
-    other_default(False)
-    for a, b in zip(found, expected, strict=True):
-        assert (a.dtype, a.device) == (b.dtype, b.device)
-        assert torch.equal(a, b)
+    for default in ("float64", "bfloat16", "meta"):
+        set_default(default)
+        for a, b in zip(both_ways(backend, F, name), expected, strict=True):
+            assert (a.dtype, a.device) == (b.dtype, b.device), default
+            assert torch.equal(a, b), default
