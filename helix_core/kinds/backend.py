@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -112,6 +113,7 @@ class Backend(ABC):
             kernel_descriptors() if self.use_kernels else (),
             wrap=self.wrap,
             asarray=lambda array: self.asarray(array, storage(dtype)),
+            bound_by=functools.partial(self.bind, dtype=dtype, mode=mode, pins=pins),
             pins={**kernel_pins(), **(pins or {})} if self.use_kernels else None,
         )
         from helix_core.events import emit

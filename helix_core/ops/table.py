@@ -65,7 +65,9 @@ class OpTable:
         bound: Mapping[str, Callable[..., Any]],
         trail: Mapping[str, Choice],
         asarray: Callable[[Any], Any],
+        bound_by: Callable[[], OpTable] | None = None,
     ) -> None:
+        self.bound_by = bound_by
         self.xp = xp
         self.facts = facts
         self.trail = dict(trail)
@@ -105,6 +107,12 @@ class OpTable:
         # Reached only for unknown names: bound ops live in the instance's own dictionary.
         raise AttributeError(f"no op {name!r} in the table; the ops are {', '.join(OPS)}")
 
+    def __reduce__(self) -> tuple[Callable[[], OpTable], tuple[()]]:
+        # Compiled functions cannot go to another process; the call that bound them can.
+        if self.bound_by is None:
+            raise TypeError("an op table is pickled as the call of Backend.bind that made it, and this one has none")
+        return self.bound_by, ()
+
     def __deepcopy__(self, memo: dict[int, Any]) -> OpTable:
         # A table is bound functions and nothing else, so copies of a module may share it.
         return self
@@ -121,6 +129,7 @@ def bind_ops(
     *,
     wrap: Wrap,
     asarray: Callable[[Any], Any],
+    bound_by: Callable[[], OpTable] | None = None,
     pins: Mapping[str, str] | None = None,
     reference_only: bool = False,
 ) -> OpTable:
@@ -128,6 +137,7 @@ def bind_ops(
 
     kernels  pairs of plugin name and descriptor; the highest priority that fits wins, ties go by name
     asarray  turns a NumPy array into one of the namespace, in the dtype of `facts` (float32 beside half precision)
+    bound_by makes an equal table, in another process too: what the table is pickled as
     wrap     turns a loaded kernel into a callable of the namespace (autodiff registration and the like)
     pins     kernel by op name, exact and never falling back; "core/reference" pins the reference
 
@@ -147,7 +157,7 @@ def bind_ops(
         ranked = sorted(by_op.get(op.name, ()), key=lambda pair: (-pair[1].priority, pair[0]))
         pin = (pins or {}).get(op.name)
         bound[op.name], trail[op.name] = _bind_at(op, xp, facts, ranked, wrap, pin)
-    return OpTable(xp, facts, bound, trail, asarray)
+    return OpTable(xp, facts, bound, trail, asarray, bound_by)
 
 
 def _check_op_names(by_op: Mapping[str, list[tuple[str, KernelDescriptor]]], pins: Mapping[str, str]) -> None:

@@ -88,3 +88,17 @@ def test_a_single_layer_is_a_module_too(backend):
     module = backend.module(layer)
     assert module(mx.zeros((2, 5, 8))).shape == (2, 5, 8)
     assert {name for name, _ in tree_flatten(module.parameters())} == set(layer.params())
+
+
+def test_fresh_weights_are_mlxs_to_draw(backend):
+    layer = create("layer", "mingru", d_model=8)
+
+    def drawn(**options):
+        return np.concatenate([value.ravel() for value in backend.module(layer, **options).to_numpy().values()])
+
+    mx.random.seed(3)
+    first, second = drawn(), drawn()
+    mx.random.seed(3)
+    assert np.array_equal(drawn(), first)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(drawn(seed=5), drawn(seed=5))

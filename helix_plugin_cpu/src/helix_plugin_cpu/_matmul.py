@@ -29,6 +29,6 @@ def prefer_onednn() -> bool:
 
 def _exact() -> bool:
     """Whether a product carries float32's precision: bfloat16's error would be a thousand times larger."""
-    a = torch.linspace(-1, 1, 64 * 96).sin_().reshape(64, 96)
+    a = torch.linspace(-1, 1, 64 * 96, dtype=torch.float32, device="cpu").sin_().reshape(64, 96)
     exact = a.double() @ a.double().T
     return bool(((a @ a.T) - exact).abs().max() < 1e-5 * exact.abs().max())

@@ -44,9 +44,6 @@ class CudaBackend(TorchBackend):
     def home(self) -> torch.device:
         return torch.device("cpu" if self.interpreted else "cuda")
 
-    def dtypes(self) -> tuple[str, ...]:
-        return ("float32", "float64", "bfloat16", "float16")
-
     def synchronize(self) -> None:
         if not self.interpreted:
             torch.cuda.synchronize()

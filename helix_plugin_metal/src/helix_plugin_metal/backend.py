@@ -99,8 +99,11 @@ class MetalBackend(Backend):
             return super().decoder(model, F, params, batch=batch, weights=weights)
         return MetalDecoder(model, F, params, batch)
 
-    def module(self, model: DecodableModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
-        """An `mlx.nn.Module` of a model or a layer, with fresh parameters."""
+    def module(self, model: DecodableModel | Any, *, seed: int | None = None, dtype: str = "float32") -> HelixModule:
+        """An `mlx.nn.Module` of a model or a layer, with fresh parameters.
+
+        They are drawn from `seed`, the same on every backend, or else from MLX's generator (`mx.random.seed`).
+        """
         from helix_plugin_metal.module import HelixModule
 
         return HelixModule(model, self, seed=seed, dtype=dtype)

@@ -21,7 +21,7 @@ class HelixModule(nn.Module):
     """Parameters in nested modules under their Helix names: `parameters()`, `load_weights`, `freeze`, MLX's optimizers.
 
     model    a `LanguageModel` or a `Layer`: anything with `params()` and `apply(F, params, x, ...)`
-    params   NumPy arrays by name; fresh ones are drawn from `seed` if absent
+    params   NumPy arrays by name; fresh ones are drawn if absent, from `seed` or else from MLX's own generator
     """
 
     def __init__(
@@ -30,13 +30,15 @@ class HelixModule(nn.Module):
         backend: Backend,
         params: Mapping[str, Any] | None = None,
         *,
-        seed: int = 0,
+        seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
         super().__init__()
         # What begins with "_" is no parameter to MLX.
         self._model, self._F = model, backend.bind(dtype=dtype, mode="train")
         if params is None:
+            if seed is None:
+                seed = int(mx.random.randint(0, 2**31 - 1).item())
             params = model.init(seed) if hasattr(model, "init") else init_params(model.params(), seed)
         arrays = [(name, backend.asarray(value, "float32")) for name, value in params.items()]
         for name, child in tree_unflatten(arrays).items():

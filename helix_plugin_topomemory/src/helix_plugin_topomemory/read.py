@@ -105,6 +105,7 @@ class MemoryRead(Layer[MemoryReadConfig]):
         open_ = xp.logical_and(open_, filled[:, None, :] > 0)
 
         mix = F.sigmoid(p["mix"])
+        query = xp.astype(query, keys.dtype, copy=False)
         score = mix * xp.matmul(query, xp.matrix_transpose(keys)) + (1 - mix) * strength[:, None, :]
         y = F.silu(F.linear(x, p["gate.weight"])) * self._read(F, p, score, open_, values)
         y = F.linear(y, p["out.weight"])

@@ -120,6 +120,19 @@ def test_a_model_as_pure_functions(backend, model, rng):
     assert set(grads) == set(params)
 
 
+def test_parameters_are_drawn_from_a_key_or_a_number(backend, model):
+    init, _ = backend.functions(model)
+    first, second = jax.random.split(jax.random.key(0))
+
+    def drawn(seed):
+        return np.concatenate([value.ravel() for value in init(seed).values()])
+
+    assert np.array_equal(drawn(first), drawn(first))
+    assert np.array_equal(drawn(first), drawn(jax.random.key_data(first)))
+    assert not np.array_equal(drawn(first), drawn(second))
+    assert np.array_equal(drawn(7), np.concatenate([value.ravel() for value in model.init(7).values()]))
+
+
 def test_a_decoder_keeps_its_own_copy_of_a_state(backend, model, rng):
     F, params = backend.bind(mode="infer"), {k: backend.asarray(v) for k, v in model.init(0).items()}
     tokens = rng.integers(16, size=(2, 5))

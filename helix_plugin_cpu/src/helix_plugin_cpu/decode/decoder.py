@@ -17,6 +17,7 @@ from helix_core.tree import tree_map
 from helix_plugin_cpu.decode.lower import LOWER, pointwise
 from helix_plugin_cpu.decode.program import Call, Program, overlap
 from helix_plugin_cpu.decode.record import Recorded, Recorder, RecordingTable, Stale, Unrecordable
+from helix_plugin_cpu.kernels._arguments import address, zeros
 
 if TYPE_CHECKING:
     from helix_core.kinds.decoder import DecodableModel
@@ -43,8 +44,8 @@ class RecordedDecoder(Decoder):
 
     def _record(self, model: DecodableModel, backend: Any, F: Any, params: Mapping[str, Any], in_place: bool) -> None:
         recorder = Recorder(backend.xp, F, lower=LOWER, batch=self.batch, weights=self.weights, in_place=in_place)
-        self._tokens = torch.zeros(self.batch, 1, dtype=torch.int64)
-        recorder.tokens = self._tokens.data_ptr()
+        self._tokens = zeros(self.batch, 1, dtype=torch.int64)
+        recorder.tokens = address(self._tokens)
         self._initial = model.init_state(F, self.batch)
         self._state = tree_map(lambda a: a.clone().contiguous(), self._initial)
         leaves: list[Tensor] = _leaves(self._state)
@@ -75,7 +76,7 @@ class RecordedDecoder(Decoder):
                 self._room -= 1
             self._tokens.copy_(torch.from_numpy(checked)[:, None])
             self._program.run()
-            logits: np.ndarray = self._logits.reshape(self.batch, -1).numpy().copy()
+            logits: np.ndarray = self._logits.reshape(self.batch, -1).float().numpy().copy()
         return logits
 
     def load(self, state: Any) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from helix_plugin_cpu.decode.program import Instruction
 from helix_plugin_cpu.decode.record import Recorded, Recorder
 from helix_plugin_cpu.kernels import _program
+from helix_plugin_cpu.kernels._arguments import CPU, address, zeros
 from helix_plugin_cpu.kernels._math import LOG2_E
 from helix_plugin_cpu.kernels._pointwise import BINARY, FUNCTIONS, REDUCTIONS, UNARY
 from helix_plugin_cpu.kernels._products import BLOCK, INT8
@@ -33,18 +34,25 @@ def lowers(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _values(*arrays: Any) -> list[Tensor | None] | None:
-    """The arrays' memory if all are float32."""
+    """The arrays' memory if instructions can read all of them."""
     found = [a.value if isinstance(a, Recorded) else a for a in arrays]
-    return found if all(a is None or (isinstance(a, Tensor) and a.dtype == torch.float32) for a in found) else None
+    return found if all(a is None or _readable(a) for a in found) else None
+
+
+def _readable(a: Any) -> bool:
+    """Whether it holds float32 numbers in main memory, as they are."""
+    floats = isinstance(a, Tensor) and a.dtype == torch.float32 and a.is_cpu
+    return floats and a.layout == torch.strided and not a.is_neg()
+
+
+def _fit(*arrays: tuple[Any, tuple[int, ...]]) -> bool:
+    """Whether all that are given have their shapes: an instruction would read on past the end of a smaller one."""
+    return all(a is None or tuple(a.shape) == shape for a, shape in arrays)
 
 
 def _row(a: Tensor | None) -> int:
     """Bytes from one row of (B, 1, D) to the next."""
     return 0 if a is None else 4 * a.stride(0)
-
-
-def _address(a: Tensor | None) -> int:
-    return 0 if a is None else a.data_ptr()
 
 
 def _step(a: Tensor, width: int) -> bool:
@@ -58,12 +66,14 @@ def _used(*arrays: tuple[Tensor | None, bool]) -> list[tuple[Tensor, bool]]:
 
 @lowers("linear")
 def linear(r: Recorder, x: Any, weight: Any, bias: Any = None) -> Recorded | None:
-    found = _values(x, bias)
-    if found is None or isinstance(weight, Recorded) or isinstance(bias, Recorded) or weight.dtype != torch.float32:
+    found = _values(x, weight, bias)
+    if found is None or isinstance(weight, Recorded) or isinstance(bias, Recorded):
         return None
     x_v = found[0]
     assert x_v is not None
     N, K = weight.shape
+    if x_v.shape[-1] != K or not _fit((bias, (N,))):
+        return None
     if x_v.ndim < 2 or math.prod(x_v.shape[:-1]) != x_v.shape[0] or (x_v.stride(-1) != 1 and K > 1):
         return None
     stored = r.weight(weight)
@@ -72,8 +82,8 @@ def linear(r: Recorder, x: Any, weight: Any, bias: Any = None) -> Recorded | Non
     bias = None if bias is None else r.constant(bias.contiguous())
     r.scratch = max(r.scratch, _program.SUMS + B * -(-K // BLOCK) * (2 * BLOCK + 16))
     words = [
-        _program.LINEAR, stored.kind, x_v.data_ptr(), _row(x_v), B, K, stored.data.data_ptr(), stored.row,
-        _address(bias), y.value.data_ptr(), 4 * N, _contents(r, x),
+        _program.LINEAR, stored.kind, address(x_v), _row(x_v), B, K, address(stored.data), stored.row,
+        address(bias), address(y.value), 4 * N, _contents(r, x),
     ]  # fmt: skip
     used = _used((x_v, False)), _used((y.value, True))
     r.steps.append(Instruction(words, ("columns", N), stored.column_bytes, *used, fine=stored.kind != INT8))
@@ -83,20 +93,20 @@ def linear(r: Recorder, x: Any, weight: Any, bias: Any = None) -> Recorded | Non
 def _contents(r: Recorder, x: Recorded) -> int:
     """A number for what an array holds: equal only for the same numbers at the same place."""
     names = r.contents
-    return names.setdefault((x.memory.version, x.value.data_ptr(), x.value.shape[-1]), len(names) + 1)
+    return names.setdefault((x.memory.version, address(x.value), x.value.shape[-1]), len(names) + 1)
 
 
 @lowers("embedding")
 def embedding(r: Recorder, tokens: Any, weight: Any) -> Recorded | None:
-    if isinstance(weight, Recorded) or weight.dtype != torch.float32 or tokens.dtype != torch.int64:
+    if isinstance(weight, Recorded) or not _readable(weight) or tokens.dtype != torch.int64:
         return None
     t = tokens.value
-    if t.data_ptr() != r.tokens or not t.is_contiguous():
+    if address(t) != r.tokens or not t.is_contiguous():
         return None  # numbers that nobody has checked
     stored, D, B = r.weight(weight), weight.shape[1], t.numel()
     y = r.empty((*t.shape, D))
     words = [
-        _program.GATHER, stored.kind, t.data_ptr(), stored.data.data_ptr(), stored.row, D, y.value.data_ptr(), 4 * D
+        _program.GATHER, stored.kind, address(t), address(stored.data), stored.row, D, address(y.value), 4 * D
     ]  # fmt: skip
     r.steps.append(Instruction(words, ("rows", B), 4 * D, _used((t, False)), _used((y.value, True))))
     return y
@@ -113,6 +123,8 @@ def _norm(
     assert weight_v is not None
     D = x_v.shape[-1]
     rows = math.prod(x_v.shape[:-1])
+    if not _fit((weight_v, (D,)), (bias_v, (D,))):
+        return None
     for a in (x_v, residual_v):
         if a is not None and (a.shape != x_v.shape or not (a.is_contiguous() or _step(a, D))):
             return None
@@ -120,12 +132,12 @@ def _norm(
     sums = None if residual_v is None else r.empty(tuple(x_v.shape))
     weight_v = r.constant(weight_v.contiguous())
     bias_v = None if bias_v is None else r.constant(bias_v.contiguous())
-    limit = r.constant(torch.tensor([eps], dtype=torch.float32))
+    limit = r.constant(torch.tensor([eps], dtype=torch.float32, device=CPU))
     r.scratch = max(r.scratch, VECTOR)
     words = [
-        _program.NORM, int(centred), x_v.data_ptr(), _norm_row(x_v), _address(residual_v),
-        _norm_row(residual_v), weight_v.data_ptr(), _address(bias_v), limit.data_ptr(), y.value.data_ptr(), 4 * D,
-        0 if sums is None else sums.value.data_ptr(), 4 * D, D,
+        _program.NORM, int(centred), address(x_v), _norm_row(x_v), address(residual_v),
+        _norm_row(residual_v), address(weight_v), address(bias_v), address(limit), address(y.value), 4 * D,
+        0 if sums is None else address(sums.value), 4 * D, D,
     ]  # fmt: skip
     r.steps.append(
         Instruction(
@@ -160,12 +172,12 @@ def layer_norm(r: Recorder, x: Any, weight: Any, bias: Any = None, *, eps: float
 def _state_after(r: Recorder, before: Any, value: Tensor | None, shape: tuple[int, ...]) -> tuple[Tensor, Recorded]:
     """Where a state is read and where the new one goes: the same place if it is the model's own state."""
     if value is None:
-        value = r.constant(torch.zeros(shape))
+        value = r.constant(zeros(shape))
     elif not value.is_contiguous():
         copied = pointwise(r, "copy", before)
         assert copied is not None
         return copied.value, r.empty(shape)
-    if r.in_place and isinstance(before, Recorded) and value.data_ptr() in r.states:
+    if r.in_place and isinstance(before, Recorded) and address(value) in r.states:
         after = r.array(value)
         before.memory.stale = True
         return value, after
@@ -177,24 +189,24 @@ def causal_conv1d(
     r: Recorder, x: Any, weight: Any, bias: Any = None, initial_state: Any = None, reset: Any = None,
     lengths: Any = None, *, activation: str = "none",
 ) -> tuple[Recorded, Recorded] | None:  # fmt: skip
-    found = _values(x, initial_state)
+    found = _values(x, initial_state, weight, bias)
     if found is None or reset is not None or lengths is not None or activation not in ("none", "silu"):
         return None
     if isinstance(weight, Recorded) or isinstance(bias, Recorded):
         return None
-    x_v, state_v = found
+    x_v, state_v = found[:2]
     assert x_v is not None
     D, K = weight.shape
     B = x_v.shape[0]
-    if not _step(x_v, D):
+    if not _step(x_v, D) or not _fit((state_v, (B, K - 1, D)), (bias, (D,))):
         return None
     before, after = _state_after(r, initial_state, state_v, (B, K - 1, D))
     y = r.empty((B, 1, D))
     taps = r.constant(weight.T.contiguous())
     bias = None if bias is None else r.constant(bias.contiguous())
     words = [
-        _program.CONV, B, K, D, x_v.data_ptr(), _row(x_v), taps.data_ptr(), _address(bias), before.data_ptr(),
-        after.value.data_ptr(), y.value.data_ptr(), 4 * D, int(activation == "silu"),
+        _program.CONV, B, K, D, address(x_v), _row(x_v), address(taps), address(bias), address(before),
+        address(after.value), address(y.value), 4 * D, int(activation == "silu"),
     ]  # fmt: skip
     r.steps.append(
         Instruction(
@@ -210,12 +222,12 @@ def selective_scan(
     r: Recorder, u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any = None, z: Any = None, delta_bias: Any = None,
     initial_state: Any = None, reset: Any = None, lengths: Any = None, *, delta_softplus: bool = False,
 ) -> tuple[Recorded, Recorded] | None:  # fmt: skip
-    found = _values(u, delta, B, C, z, initial_state)
+    found = _values(u, delta, B, C, z, initial_state, A, D, delta_bias)
     if found is None or reset is not None or lengths is not None:
         return None
     if any(isinstance(a, Recorded) for a in (A, D, delta_bias)):
         return None
-    u_v, delta_v, B_v, C_v, z_v, state_v = found
+    u_v, delta_v, B_v, C_v, z_v, state_v = found[:6]
     assert u_v is not None
     assert delta_v is not None
     assert B_v is not None
@@ -225,16 +237,19 @@ def selective_scan(
     rows = [a for a in (u_v, delta_v, z_v) if a is not None]
     if not all(_step(a, channels) for a in rows) or not all(_step(a, N) for a in (B_v, C_v)):
         return None
-    before, after = _state_after(r, initial_state, state_v, (batch, channels, N))
+    state = (batch, channels, N)
+    if not _fit((A, state[1:]), (D, (channels,)), (delta_bias, (channels,)), (state_v, state)):
+        return None
+    before, after = _state_after(r, initial_state, state_v, state)
     y = r.empty((batch, 1, channels))
     rates = r.constant((A * LOG2_E).contiguous())
     skip = None if D is None else r.constant(D.contiguous())
     bias = None if delta_bias is None else r.constant(delta_bias.contiguous())
     r.scratch = max(r.scratch, (LANES + 2) * VECTOR)
     words = [
-        _program.SCAN, batch, N, channels, u_v.data_ptr(), _row(u_v), delta_v.data_ptr(), _row(delta_v),
-        rates.data_ptr(), B_v.data_ptr(), _row(B_v), C_v.data_ptr(), _row(C_v), _address(skip), _address(z_v),
-        _row(z_v), _address(bias), before.data_ptr(), after.value.data_ptr(), y.value.data_ptr(), 4 * channels,
+        _program.SCAN, batch, N, channels, address(u_v), _row(u_v), address(delta_v), _row(delta_v),
+        address(rates), address(B_v), _row(B_v), address(C_v), _row(C_v), address(skip), address(z_v),
+        _row(z_v), address(bias), address(before), address(after.value), address(y.value), 4 * channels,
         int(delta_softplus),
     ]  # fmt: skip
     reads = _used((u_v, True), (delta_v, True), (z_v, True), (before, True), (B_v, False), (C_v, False))
@@ -249,9 +264,9 @@ def pointwise(r: Recorder, name: str, *operands: Any, out: Tensor | None = None)
     arrays = []
     for operand in operands:
         if isinstance(operand, int | float) and not isinstance(operand, bool):
-            operand = r.constant(torch.tensor(float(operand), dtype=torch.float32))
+            operand = r.constant(torch.tensor(float(operand), dtype=torch.float32, device=CPU))
         value = operand.value if isinstance(operand, Recorded) else operand
-        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+        if not _readable(value):
             return None
         arrays.append(value if isinstance(operand, Recorded) else r.constant(value))
     shape = torch.broadcast_shapes(*(a.shape for a in arrays))
@@ -299,10 +314,10 @@ def _rows_and_columns(arrays: list[Tensor], batch: int) -> tuple[int, int, list[
 
 def _row_table(r: Recorder, a: Tensor, lead: int) -> int:
     """The address of a table of the addresses of rows."""
-    offsets = torch.zeros((), dtype=torch.int64)
+    offsets = zeros((), dtype=torch.int64)
     for size, stride in zip(a.shape[:lead], a.stride()[:lead], strict=True):
-        offsets = offsets[..., None] + torch.arange(size) * (4 * stride)
-    return r.constant((offsets.reshape(-1) + a.data_ptr()).contiguous()).data_ptr()
+        offsets = offsets[..., None] + torch.arange(size, dtype=torch.int64, device=CPU) * (4 * stride)
+    return address(r.constant((offsets.reshape(-1) + address(a)).contiguous()))
 
 
 def _pointwise_function(name: str) -> Callable[..., Any]:

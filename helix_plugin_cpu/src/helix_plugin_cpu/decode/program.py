@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels import _program, _threads
+from helix_plugin_cpu.kernels._arguments import address, integers, zeros
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 
 SMALLEST_JOB = 32 << 10
@@ -141,15 +142,15 @@ class Program:
     def _encode(self, stages: list[_Stage]) -> None:
         bounds = [stage.bounds(self.threads) for stage in stages]
         words = [i.words + [0] * (_program.WORDS - len(i.words)) for stage in stages for i in stage.instructions]
-        self.words = torch.tensor(words, dtype=torch.int64).reshape(-1, _program.WORDS)
-        self.bounds = torch.tensor([b for some in bounds for b in some], dtype=torch.int64)
-        table, word, bound = [], self.words.data_ptr(), self.bounds.data_ptr()
+        self.words = integers(words).reshape(-1, _program.WORDS)
+        self.bounds = integers([b for some in bounds for b in some])
+        table, word, bound = [], address(self.words), address(self.bounds)
         for stage, some in zip(stages, bounds, strict=True):
             table.append([len(some) - 1, bound, word, len(stage.instructions)])
             word += 8 * _program.WORDS * len(stage.instructions)
             bound += 8 * len(some)
-        self.stages = torch.tensor(table, dtype=torch.int64).reshape(-1, _program.STAGE_WORDS)
-        space = torch.zeros(len(stages) * 8 + 8, dtype=torch.int64)
+        self.stages = integers(table).reshape(-1, _program.STAGE_WORDS)
+        space = zeros(len(stages) * 8 + 8, dtype=torch.int64)
         self.counters = space[-space.data_ptr() // 8 % 8 :][: len(stages) * 8]
 
     def run(self) -> None:
@@ -163,9 +164,9 @@ class Program:
 
     def _run_stages(self, first: int, last: int, threads: int) -> None:
         while len(self.scratch) < threads:
-            self.scratch.append(torch.zeros(self.space + VECTOR, dtype=torch.uint8))
+            self.scratch.append(zeros(self.space + VECTOR, dtype=torch.uint8))
         shares = [
-            (self.stages.data_ptr(), self.counters.data_ptr(), first, last, -(-s.data_ptr() // VECTOR) * VECTOR)
+            (address(self.stages), address(self.counters), first, last, -(-address(s) // VECTOR) * VECTOR)
             for s in self.scratch[:threads]
         ]
         _threads.call_together(_program.run_stages, shares)

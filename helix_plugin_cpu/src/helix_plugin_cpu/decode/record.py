@@ -18,6 +18,7 @@ from helix_core.ops import OPS, Op
 from helix_core.ops.table import REFERENCE
 from helix_plugin_cpu.decode.program import Call, Instruction
 from helix_plugin_cpu.decode.weights import Weight, store_weight
+from helix_plugin_cpu.kernels._arguments import zeros
 
 
 class Unrecordable(Exception):
@@ -85,7 +86,7 @@ class Recorder:
             block = free.pop()
         else:
             # A cache line of padding: the kernels like aligned rows.
-            space = torch.zeros(size + 64, dtype=torch.uint8)
+            space = zeros(size + 64, dtype=torch.uint8)
             block = space[-space.data_ptr() % 64 :][:size]
             self.keep.append(block)
         self._versions += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from helix_plugin_cpu.kernels._arguments import empty, zeros
 from helix_plugin_cpu.kernels._integers import GROUP
 from helix_plugin_cpu.kernels._products import BFLOAT16, BLOCK, BLOCK_BYTES, FLOAT32, INT8
 from helix_plugin_cpu.kernels._simd import LANES
@@ -47,14 +48,14 @@ def store_weight(weight: Tensor, fmt: str) -> Weight:
     columns = _up(shape[1], BLOCK if tiled else 2 * LANES)
     if tiled:
         row = columns // BLOCK * BLOCK_BYTES // LANES
-        data = torch.empty(_up(shape[0], LANES) * row, dtype=torch.uint8)
+        data = empty(_up(shape[0], LANES) * row, dtype=torch.uint8)
     else:
         row = 2 * columns
-        data = torch.empty(shape[0] * row, dtype=torch.uint8)
+        data = empty(shape[0] * row, dtype=torch.uint8)
     for start in range(0, shape[0], CHUNK):
         part = weight[start : start + CHUNK]
         rows = _up(part.shape[0], LANES) if tiled else part.shape[0]
-        padded = torch.zeros(rows, columns)
+        padded = zeros(rows, columns)
         padded[: part.shape[0], : shape[1]] = part
         packed = _int8(padded) if tiled else _bfloat16(padded)
         data[start * row : start * row + packed.numel()] = packed

@@ -1,8 +1,12 @@
-"""Checking torch tensors and turning them into the addresses and strides that kernels take."""
+"""Checking torch tensors and turning them into the addresses and strides that kernels take.
+
+A kernel cannot tell what is at an address: what it is given is checked here, and what it writes is allotted here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +17,23 @@ Shape = tuple[int, ...]
 SINGLE = (torch.float32,)
 STORED = (torch.float32, torch.bfloat16)
 """What kernels whose activations may be stored either way take."""
+CPU = torch.device("cpu")
+_READ = frozenset({torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool})
+
+
+def empty(*size: int | Shape, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for a kernel to fill. torch's default dtype and device, which the user may have set, have no say."""
+    return torch.empty(*size, dtype=dtype, device=CPU)  # type: ignore[arg-type]
+
+
+def zeros(*size: int | Shape, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The same, filled with zeros."""
+    return torch.zeros(*size, dtype=dtype, device=CPU)  # type: ignore[arg-type]
+
+
+def integers(values: Sequence[Any]) -> Tensor:
+    """The int64 array of (nested) lists of numbers."""
+    return torch.tensor(values, dtype=torch.int64, device=CPU)
 
 
 def check(
@@ -76,14 +97,24 @@ def dense(array: Tensor | None) -> Tensor | None:
     return array.detach().resolve_neg().contiguous()
 
 
+def from_forward(op: str, array: Tensor, shape: Shape) -> Tensor:
+    """What a forward kept in float32 for its backward; torch's hooks for saved tensors may have changed it since."""
+    check(f"{op}'s backward", {"what the forward kept": (array, shape)})
+    return array.contiguous()
+
+
 def address(array: Tensor | None) -> int:
-    """Where an array starts; 0 if there is none."""
-    return 0 if array is None else array.data_ptr()
+    """Where an array starts; 0 if there is none. Raises TypeError for one that no kernel can read."""
+    if array is None:
+        return 0
+    if array.dtype not in _READ or not array.is_cpu:
+        raise TypeError(f"no kernel of the CPU reads {array.dtype} on {array.device}")
+    return array.data_ptr()
 
 
 def strided(array: Tensor | None) -> tuple[int, int, int]:
     """Address and strides, in elements, over the first two axes of (B, L, D)."""
-    return (0, 0, 0) if array is None else (array.data_ptr(), array.stride(0), array.stride(1))
+    return (0, 0, 0) if array is None else (address(array), array.stride(0), array.stride(1))
 
 
 def flags(reset: Tensor | None) -> Tensor | None:
@@ -94,5 +125,5 @@ def flags(reset: Tensor | None) -> Tensor | None:
 def row_ends(lengths: Tensor | None, batch: int, length: int) -> Tensor:
     """Where every row ends, int64 (B,), within 0..L."""
     if lengths is None:
-        return torch.full((batch,), length, dtype=torch.int64)
+        return torch.full((batch,), length, dtype=torch.int64, device=CPU)
     return lengths.to(torch.int64).clamp(0, length).contiguous()

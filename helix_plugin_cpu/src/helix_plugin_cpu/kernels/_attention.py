@@ -8,7 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, dense, flags, row_ends, rows, single, stored_as
+from helix_plugin_cpu.kernels._arguments import (
+    Shape,
+    address,
+    dense,
+    empty,
+    flags,
+    row_ends,
+    rows,
+    single,
+    stored_as,
+    zeros,
+)
 from helix_plugin_cpu.kernels._attention_backward import backward_jobs, backward_scratch
 from helix_plugin_cpu.kernels._attention_chunk import round_up
 from helix_plugin_cpu.kernels._attention_forward import forward_jobs, forward_scratch
@@ -92,7 +103,7 @@ def headed(array: Tensor) -> tuple[int, int, int, int]:
     """Address and strides, in elements, over the first three axes of (B, L, H, ...); 0 along axes of length 1."""
     sizes, steps = array.shape, array.stride()
     return (
-        array.data_ptr(), steps[0] if sizes[0] > 1 else 0, steps[1] if sizes[1] > 1 else 0,
+        address(array), steps[0] if sizes[0] > 1 else 0, steps[1] if sizes[1] > 1 else 0,
         steps[2] if sizes[2] > 1 else 0,
     )  # fmt: skip
 
@@ -112,8 +123,8 @@ def unit(array: Tensor) -> Tensor:
 def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     """y (B, L, H, V) and the last state (B, H, K, V); `kept` takes what `backward` needs."""
     q, k, v, g = _activations(plan, given)
-    y = torch.empty(plan.batch, plan.length, plan.heads, plan.values, dtype=v.dtype)
-    last = torch.empty(plan.batch, plan.heads, plan.keys, plan.values)
+    y = empty(plan.batch, plan.length, plan.heads, plan.values, dtype=v.dtype)
+    last = empty(plan.batch, plan.heads, plan.keys, plan.values)
     A, bias, D, initial = (dense(single(a)) for a in (given.A, given.bias, given.D, given.initial))
     reset, stops = flags(given.reset), ends(given.lengths, plan)
     if plan.length == 1 and kept is None:
@@ -165,15 +176,15 @@ def backward(plan: Plan, given: Inputs, kept: Tensor, dy: Tensor | None, dlast: 
     B, L, H, G = plan.batch, plan.length, plan.heads, plan.groups
     each_key = plan.kind == EACH_KEY
     q, k, v, g = _activations(plan, given)
-    dy = torch.zeros(B, L, H, plan.values, dtype=v.dtype) if dy is None else unit(dy.to(v.dtype))
+    dy = zeros(B, L, H, plan.values, dtype=v.dtype) if dy is None else unit(dy.to(v.dtype))
     A, bias, D, dlast = (dense(single(a)) for a in (given.A, given.bias, given.D, dlast))
     reset, stops = flags(given.reset), ends(given.lengths, plan)
     parts = H // G // plan.share
     summed = v.dtype if parts == 1 else torch.float32
-    dq, dk = (torch.empty(parts, B, L, G, plan.keys, dtype=summed) for _ in range(2))
-    dv, dinitial = torch.empty(v.shape, dtype=v.dtype), torch.empty(B, H, plan.keys, plan.values)
-    dg = torch.empty(B, L, H, plan.keys, dtype=g.dtype) if each_key else torch.empty(B, L, H)
-    dA, dbias, dD = (torch.empty(B, H) if plan.kind == SSD else None for _ in range(3))
+    dq, dk = (empty(parts, B, L, G, plan.keys, dtype=summed) for _ in range(2))
+    dv, dinitial = empty(v.shape, dtype=v.dtype), empty(B, H, plan.keys, plan.values)
+    dg = empty(B, L, H, plan.keys, dtype=g.dtype) if each_key else empty(B, L, H)
+    dA, dbias, dD = (empty(B, H) if plan.kind == SSD else None for _ in range(3))
     launch(
         backward_jobs, plan.jobs, 3 * plan.work,
         backward_scratch(plan.keys, plan.values, plan.chunk, plan.share, plan.span),

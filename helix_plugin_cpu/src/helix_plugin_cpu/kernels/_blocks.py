@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from helix_plugin_cpu.kernels._arguments import address, empty, zeros
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_flag, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load, splat, store, store_first
@@ -132,9 +132,9 @@ def total(parts: Tensor) -> Tensor:
     if parts.shape[0] == 1:
         return parts[0]
     if parts.shape[0] == 0:
-        return torch.zeros(parts.shape[1:])
-    result = torch.empty(parts.shape[1:])
+        return zeros(parts.shape[1:])
+    result = empty(parts.shape[1:])
     size = result.numel()
-    arguments = (parts.data_ptr(), parts.shape[0], size, result.data_ptr())
+    arguments = (address(parts), parts.shape[0], size, address(result))
     launch(add_parts, -(-size // CHUNK), parts.numel(), 0, *arguments)
     return result

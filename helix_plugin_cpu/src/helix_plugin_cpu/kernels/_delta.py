@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address
+from helix_plugin_cpu.kernels._arguments import Shape, address, empty
 from helix_plugin_cpu.kernels._delta_backward import backward_scratch, delta_backward_jobs
 from helix_plugin_cpu.kernels._delta_forward import PAIR, delta_forward_jobs, forward_scratch, tile_steps
 from helix_plugin_cpu.kernels._storage import kind
@@ -32,7 +32,7 @@ def run_forward(
     """
     batch, length, groups, keys = r.shape
     heads, values = v.shape[2:]
-    y, last = torch.empty(v.shape, dtype=v.dtype), torch.empty(batch, heads, keys, values)
+    y, last = empty(v.shape, dtype=v.dtype), empty(batch, heads, keys, values)
     launch(
         delta_forward_jobs, batch * heads * -(-values // PAIR), 5 * batch * length * heads * keys * values // 4,
         forward_scratch(keys), kind(r, k, v), *(address(x) for x in (r, w, k, v, a, b)),
@@ -53,11 +53,11 @@ def run_backward(
     batch, length, groups, keys = r.shape
     heads, values = v.shape[2:]
     tile = tile_steps(keys, values)
-    dw, dv, db = (torch.empty(x.shape, dtype=x.dtype) for x in (w, v, b))
-    da = None if a is None else torch.empty(a.shape, dtype=a.dtype)
+    dw, dv, db = (empty(x.shape, dtype=x.dtype) for x in (w, v, b))
+    da = None if a is None else empty(a.shape, dtype=a.dtype)
     each = (batch, length, heads, keys)
-    dr, dk = (torch.empty(each, dtype=torch.float32 if a is None else x.dtype) for x in (r, k))
-    dinitial = torch.empty(batch, heads, keys, values)
+    dr, dk = (empty(each, dtype=torch.float32 if a is None else x.dtype) for x in (r, k))
+    dinitial = empty(batch, heads, keys, values)
     launch(
         delta_backward_jobs, batch * heads, 5 * batch * length * heads * keys * values,
         backward_scratch(keys, values, tile), kind(r, k, v, dy),

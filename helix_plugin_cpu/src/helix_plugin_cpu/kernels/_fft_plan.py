@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from helix_plugin_cpu.kernels._arguments import address, integers
 from helix_plugin_cpu.kernels._fft_codelets import LEAF, POINT, TOP_RADICES
 
 CHUNK, SUPER = 64, 4096
@@ -47,7 +48,7 @@ class Plan:
     def arguments(self) -> tuple[int, ...]:
         """What `conv_jobs` takes. The plan must outlive the call."""
         layout = self.points, self.top, self.inner, self.unit, self.stride
-        return *layout, self.top_table.data_ptr(), self.levels.data_ptr(), len(self.levels)
+        return *layout, address(self.top_table), address(self.levels), len(self.levels)
 
 
 def plan(length: int) -> Plan:
@@ -71,11 +72,11 @@ def _build(points: int, top: int) -> Plan:
             unit = block
         sub = block // radix
         tables.append(_table(sub, radix, block, 0.0)[:, 1:].contiguous())
-        levels.append([radix, sub, POINT * _span(sub), block, tables[-1].data_ptr(), 8 * (radix - 1)])
+        levels.append([radix, sub, POINT * _span(sub), block, address(tables[-1]), 8 * (radix - 1)])
         block = sub
     return Plan(
         points, top, inner, unit, POINT * (_span(inner) + 1), _table(inner, top, points, 0.25),
-        torch.tensor(levels, dtype=torch.int64).reshape(-1, LEVEL), tuple(tables),
+        integers(levels).reshape(-1, LEVEL), tuple(tables),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ Kernels run without the GIL and without Python's error checks; their machine cod
 from __future__ import annotations
 
 import hashlib
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,13 +17,16 @@ from struct import Struct
 from typing import Any, ClassVar, TypeVar, cast
 
 from llvmlite import ir
-from numba import njit, types
+from numba import config, types
 from numba._dynfunc import make_function
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
+from numba.core.registry import CPUDispatcher
+from numba.core.serialize import dumps
 from numba.core.typed_passes import NativeLowering
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import lower_builtin
@@ -43,19 +47,44 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
+class _Sealed(CompileResultCacheImpl):
+    """What Numba stores, with a checksum: machine code that a disk has damaged would crash, or compute nonsense."""
+
+    def reduce(self, cres: Any) -> tuple[bytes, bytes]:
+        data = dumps(super().reduce(cres))
+        return hashlib.sha256(data).digest(), data
+
+    def rebuild(self, target_context: Any, payload: tuple[bytes, bytes]) -> Any:
+        checksum, data = payload
+        if hashlib.sha256(data).digest() != checksum:
+            raise ValueError("damaged machine code")
+        return super().rebuild(target_context, pickle.loads(data))
+
+
 class _PackageCache(FunctionCache):
     """Numba's cache, whose key also covers the helpers that a kernel is made of.
 
     Numba looks at the file of the kernel only: after a change to another file it would run the old machine
     code. Its own key already holds the CPU's name and features, so one directory may serve different
     machines. What has to be compiled is told as events, since it takes a second or so each.
+
+    A cache saves time and nothing else: what is damaged is compiled anew, and what cannot be written is done without.
     """
 
+    _impl_class = _Sealed
     _digest = _sources()
     _began = 0.0
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = super().load_overload(sig, target_context)
+        try:
+            found = super().load_overload(sig, target_context)
+            if found is not None and tuple(found.signature.args) != tuple(sig):
+                raise ValueError("machine code for other arguments")
+        except Exception as error:  # pickle raises anything
+            emit("cache_damaged", kernel=self._name, path=self.cache_path, reason=f"{type(error).__name__}: {error}")
+            found = None
+            with suppress(OSError):
+                self.flush()
         if found is None:
             self._began = time.perf_counter()
             emit("compiling", kernel=self._name)
@@ -63,7 +92,10 @@ class _PackageCache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         emit("compiled", kernel=self._name, seconds=time.perf_counter() - self._began)
-        super().save_overload(sig, data)
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # no space, no permission, no folder any more; or a damaged index once again
+            emit("cache_unused", kernel=self._name, path=self.cache_path, reason=f"{type(error).__name__}: {error}")
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         return (*super()._index_key(sig, codegen), self._digest)
@@ -211,23 +243,38 @@ class _LinkedCompiler(_Compiler):
 
 
 # Never called from Python, so without the wrappers for it, which take as long to compile as a small function.
-_INSIDE = {
-    "nogil": True,
-    "error_model": "numpy",
+_INSIDE: dict[str, Any] = {
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
     "pipeline_class": _LinkedCompiler,
 }
 
 
+class _Dispatcher(CPUDispatcher):
+    """Numba's, which compiles also under NUMBA_DISABLE_JIT: instructions have no meaning in Python."""
+
+    def compile(self, sig: Any) -> Any:
+        with global_compiler_lock:
+            disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
+            try:
+                return super().compile(sig)
+            finally:
+                config.DISABLE_JIT = disabled
+
+
+def _dispatcher(function: Callable[..., Any], *, pipeline_class: type[CompilerBase], **options: Any) -> _Dispatcher:
+    options = {"nopython": True, "nogil": True, "error_model": "numpy", **options}
+    return _Dispatcher(function, targetoptions=options, pipeline_class=pipeline_class)
+
+
 def inline(function: F) -> F:
     """A part of kernels, compiled into each."""
-    return cast(F, njit(**_INSIDE, forceinline=True)(function))
+    return cast(F, _dispatcher(function, **_INSIDE, forceinline=True))
 
 
 def part(function: F) -> F:
     """A part of kernels that is called, for what is large and used in many places."""
-    dispatcher = njit(**_INSIDE)(function)
+    dispatcher = _dispatcher(function, **_INSIDE)
     resolve = dispatcher.get_call_template
 
     def as_variables(args: Sequence[types.Type], kws: Any) -> Any:
@@ -246,11 +293,9 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
-        self.dispatcher = njit(nogil=True, error_model="numpy", pipeline_class=_Compiler, no_cpython_wrapper=True)(
-            function
-        )
+        self.dispatcher = _dispatcher(function, pipeline_class=_Compiler, no_cpython_wrapper=True)
         # RuntimeError: neither this package, nor NUMBA_CACHE_DIR, nor the user's cache directory is writable.
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, OSError):
             self.dispatcher._cache = _PackageCache(function)
         self._entries: dict[tuple[type, ...], tuple[Entry, Struct]] = {}
 

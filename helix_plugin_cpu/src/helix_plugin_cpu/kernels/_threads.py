@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from helix_plugin_cpu.kernels._arguments import address, empty
 from helix_plugin_cpu.kernels._jit import TEAM, Entry, Kernel
 from helix_plugin_cpu.kernels._simd import VECTOR
 
@@ -90,7 +91,7 @@ class _Own(threading.local):
 
     def __init__(self) -> None:
         self.words = bytearray()
-        self.scratch = torch.empty(0, dtype=torch.uint8)
+        self.scratch = empty(0, dtype=torch.uint8)
         self.reserve(8192)
 
     def reserve(self, size: int) -> None:
@@ -102,9 +103,9 @@ class _Own(threading.local):
     def scratch_of(self, size: int) -> Tensor:
         """Uninitialised bytes; large ones are not kept."""
         if size > KEPT_SCRATCH:
-            return torch.empty(size, dtype=torch.uint8)
+            return empty(size, dtype=torch.uint8)
         if size > self.scratch.numel():
-            self.scratch = torch.empty(size, dtype=torch.uint8)
+            self.scratch = empty(size, dtype=torch.uint8)
         return self.scratch
 
 
@@ -135,7 +136,7 @@ def launch(kernel: Kernel, jobs: int, work: int, scratch: int, *args: int | floa
     step = (scratch + 2 * VECTOR - 1) // VECTOR * VECTOR
     own = _own
     memory = own.scratch_of(threads * step + VECTOR)
-    start = -(-memory.data_ptr() // VECTOR) * VECTOR
+    start = -(-address(memory) // VECTOR) * VECTOR
     own.reserve(BLOCKS + threads * 8 * (3 + len(args)))
     counter = own.address + COUNTER
     call_together(kernel, [(counter, jobs, start + i * step, *args) for i in range(threads)])

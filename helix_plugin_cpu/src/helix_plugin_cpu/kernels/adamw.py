@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import address, check, dense
+from helix_plugin_cpu.kernels._arguments import address, check, dense, empty
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import sqrt
 from helix_plugin_cpu.kernels._memory import FLOAT, take_job
@@ -54,7 +53,7 @@ def step(
     if p is None or g is None or m is None or v is None:
         raise ValueError("adamw: p, g, m and v are needed")
     check("adamw", {name: (a, tuple(p.shape)) for name, a in zip("pgmv", (p, g, m, v), strict=True)})
-    new = tuple(torch.empty(p.shape) for _ in range(3))
+    new = tuple(empty(p.shape) for _ in range(3))
     size = p.numel()
     launch(
         jobs_of_a_step, -(-size // PIECE), size, 0, *map(address, (p, g, m, v, *new)), size,

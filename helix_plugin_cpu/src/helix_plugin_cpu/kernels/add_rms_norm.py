@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, single, stored_like
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    check,
+    dense,
+    empty,
+    from_forward,
+    single,
+    stored_like,
+)
 from helix_plugin_cpu.kernels._blocks import total
 from helix_plugin_cpu.kernels._simd import VECTOR
 from helix_plugin_cpu.kernels._storage import FLOAT32, kind
@@ -33,8 +43,8 @@ def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
 def forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     x, residual, weight = _checked(arrays)
-    y, added = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape)
-    inverse = torch.empty(residuals(x.shape, residual.shape, weight.shape)[0])
+    y, added = empty(x.shape, dtype=x.dtype), empty(x.shape)
+    inverse = empty(residuals(x.shape, residual.shape, weight.shape)[0])
     rows, D = inverse.numel(), x.shape[-1]
     launch(
         forward_jobs, -(-rows // ROWS), x.numel(), VECTOR, kind(x),
@@ -56,12 +66,13 @@ def backward(
     dy = dense(torch.zeros_like(x) if grads[0] is None else stored_like(grads[0], x))
     dsum = dense(single(grads[1]))
     check("add_rms_norm's backward", {"y": (dy, tuple(x.shape)), "sum": (dsum, tuple(x.shape))}, dtypes=STORED)
-    rows, D = saved[0].numel(), x.shape[-1]
+    inverse = from_forward("add_rms_norm", saved[0], *residuals(x.shape, residual.shape, weight.shape))
+    rows, D = inverse.numel(), x.shape[-1]
     jobs = -(-rows // ROWS)
-    dx, dweight = torch.empty(x.shape), torch.empty(jobs, D)
+    dx, dweight = empty(x.shape), empty(jobs, D)
     launch(
         backward_jobs, jobs, 2 * x.numel(), VECTOR, kind(x, dy), FLOAT32,
-        *map(address, (x, residual, weight, dy, dsum, saved[0], dx, dweight)), rows, D,
+        *map(address, (x, residual, weight, dy, dsum, inverse, dx, dweight)), rows, D,
     )  # fmt: skip
     return None, dx.to(arrays[1].dtype), total(dweight).to(arrays[2].dtype)  # type: ignore[union-attr]
 

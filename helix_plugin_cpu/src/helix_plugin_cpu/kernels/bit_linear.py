@@ -14,7 +14,7 @@ from torch import Tensor
 
 from helix_core.ops import OPS
 from helix_core.ops.bit_linear import LEVELS, SMALLEST, check_shapes
-from helix_plugin_cpu.kernels._arguments import address, check, dense, single
+from helix_plugin_cpu.kernels._arguments import address, check, dense, empty, single
 from helix_plugin_cpu.kernels._integers import integers_at, no_integers, sum_integers
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._memory import (
@@ -152,11 +152,12 @@ def forward(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None = None
     check_shapes(x.shape, packed.shape)
     K, (N, plane) = x.shape[-1], packed.shape
     x, packed, scale, bias = dense(x), dense(packed), dense(single(scale)), dense(single(bias))
-    check("bit_linear", {"x": (x, tuple(x.shape)), "bias": (bias, (N,))})
+    one: tuple[int, ...] = (1,) if scale is not None and scale.ndim else ()
+    check("bit_linear", {"x": (x, tuple(x.shape)), "scale": (scale, one), "bias": (bias, (N,))})
     check("bit_linear", {"packed": (packed, (N, plane))}, dtypes=(torch.uint8,))
-    y = torch.empty(*x.shape[:-1], N)
+    y = empty(*x.shape[:-1], N)
     M = x.numel() // K
-    levels = torch.empty(M * (-(-plane // CHUNK) * CHUNK_LEVELS + INFO), dtype=torch.uint8)
+    levels = empty(M * (-(-plane // CHUNK) * CHUNK_LEVELS + INFO), dtype=torch.uint8)
     launch(level_jobs, M, M * K, 0, *map(address, (x, scale, levels)), K, plane)
     launch(
         product_jobs, -(-N // TILE), M * N * plane // 2, CHUNK,

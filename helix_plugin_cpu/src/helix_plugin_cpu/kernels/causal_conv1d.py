@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
@@ -20,6 +19,7 @@ from helix_plugin_cpu.kernels._arguments import (
     cast_back,
     check,
     dense,
+    empty,
     flags,
     row_ends,
     rows,
@@ -64,7 +64,7 @@ def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, T
     x = rows(given["x"])
     weight, bias, initial = (dense(single(given[name])) for name in ("weight", "bias", "initial_state"))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(x.shape, dtype=x.dtype), torch.empty(batch, K - 1, channels)
+    y, last = empty(x.shape, dtype=x.dtype), empty(batch, K - 1, channels)
     launch(
         conv_forward_jobs, batch * -(-blocks // group), WORK * given["x"].numel(), conv_scratch(K, group), kind(x),
         *strided(x), *map(address, (weight, bias, initial, reset, ends, y, last)),
@@ -100,8 +100,8 @@ def backward(
     weight, bias, initial = (dense(single(given[name])) for name in ("weight", "bias", "initial_state"))
     dy, dlast = rows(stored_like(grads[0], x)), dense(single(grads[1]))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    dx, dinitial = torch.empty(x.shape, dtype=x.dtype), torch.empty(batch, K - 1, channels)
-    dw = torch.empty(batch, blocks, K + 1, LANES)
+    dx, dinitial = empty(x.shape, dtype=x.dtype), empty(batch, K - 1, channels)
+    dw = empty(batch, blocks, K + 1, LANES)
     launch(
         conv_backward_jobs, batch * -(-blocks // group), 3 * WORK * given["x"].numel(), conv_scratch(K, group),
         kind(x, dy), *strided(x), *strided(dy),

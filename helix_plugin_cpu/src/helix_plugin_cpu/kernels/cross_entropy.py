@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, empty, from_forward, zeros
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import canonical, exp, maximum
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
@@ -96,7 +96,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor]:
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     logits, targets = _checked(arrays)
-    nats, log_sums = torch.empty(targets.shape), torch.empty(targets.shape)
+    nats, log_sums = empty(targets.shape), empty(targets.shape)
     rows, V = targets.numel(), logits.shape[-1]
     launch(
         forward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR, kind(logits),
@@ -110,10 +110,10 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of nats -> that of logits."""
     logits, targets = _checked(arrays)
-    dnats = dense(torch.zeros(targets.shape) if grads[0] is None else grads[0])
+    dnats = dense(zeros(targets.shape) if grads[0] is None else grads[0])
     check("cross_entropy's backward", {"nats": (dnats, tuple(targets.shape))})
-    dlogits = torch.empty(logits.shape, dtype=logits.dtype)
-    slopes(logits, targets, saved[0], dnats, dlogits)
+    dlogits = empty(logits.shape, dtype=logits.dtype)
+    slopes(logits, targets, from_forward("cross_entropy", saved[0], tuple(targets.shape)), dnats, dlogits)
     return dlogits, None
 
 

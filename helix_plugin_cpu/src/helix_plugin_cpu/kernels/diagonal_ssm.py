@@ -19,7 +19,9 @@ from helix_plugin_cpu.kernels._arguments import (
     cast_back,
     check,
     dense,
+    empty,
     flags,
+    from_forward,
     row_ends,
     rows,
     single,
@@ -202,7 +204,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     given = _checked(arrays)
-    kept = torch.empty(residuals(given["u"].shape, given["log_a"].shape)[0])
+    kept = empty(residuals(given["u"].shape, given["log_a"].shape)[0])
     return _forward(given, kept), (kept,)
 
 
@@ -222,16 +224,17 @@ def backward(
     c, dlast = dense(single(given["c"])), dense(single(grads[1]))
     a = _exponential(given["log_a"])
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
+    kept = from_forward("diagonal_ssm", saved[0], *residuals(given["u"].shape, given["log_a"].shape))
     blocks, tile = -(-channels // LANES), tile_steps(2 * modes)
     du, dinitial = (
         torch.empty_like(given["u"], memory_format=torch.contiguous_format),
-        torch.empty(batch, channels, modes, 2),
+        empty(batch, channels, modes, 2),
     )
-    da, dc = torch.empty(batch, blocks, 2 * modes, LANES), torch.empty(batch, blocks, 2 * modes, LANES)
+    da, dc = empty(batch, blocks, 2 * modes, LANES), empty(batch, blocks, 2 * modes, LANES)
     launch(
         backward_jobs, batch * blocks, 16 * batch * length * channels * modes,
         VECTOR * (10 * modes + 5 * tile), kind(u, dy),
-        *strided(u), *strided(dy), *(address(z) for z in (a, c, dlast, reset, ends, saved[0])),
+        *strided(u), *strided(dy), *(address(z) for z in (a, c, dlast, reset, ends, kept)),
         *(address(z) for z in (du, da, dc, dinitial)), length, channels, modes, tile,
     )  # fmt: skip
     da, dc = _by_channel(da, channels), 2 * _by_channel(dc, channels)
@@ -279,7 +282,7 @@ def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
     y, last = (
         torch.empty_like(given["u"], memory_format=torch.contiguous_format),
-        torch.empty(batch, channels, modes, 2),
+        empty(batch, channels, modes, 2),
     )
     blocks, tile = -(-channels // LANES), tile_steps(2 * modes)
     group = blocks_per_job(batch, blocks)

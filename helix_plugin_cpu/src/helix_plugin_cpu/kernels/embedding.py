@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense
+from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, empty
 from helix_plugin_cpu.kernels._blocks import clear_rows
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, take_job
@@ -67,8 +67,9 @@ def backward(
     if tokens is None or weight is None or dy is None:
         raise ValueError("embedding's backward: tokens, weight and a gradient are needed")
     V, D = weight.shape
-    check("embedding's backward", {"y": (dy, (*tokens.shape, D))})
-    dweight = torch.empty(V, D)
+    found = {"tokens": (tokens, tuple(tokens.shape)), "weight": (weight, (V, D)), "y": (dy, (*tokens.shape, D))}
+    check("embedding's backward", found, exempt=("tokens",))
+    dweight = empty(V, D)
     ids = tokens.to(torch.int64).contiguous()
     count = ids.numel()
     launch(backward_jobs, -(-D // STRIP), (count + V) * D, 0, address(ids), address(dy), address(dweight), count, V, D)

@@ -18,7 +18,9 @@ from helix_plugin_cpu.kernels._arguments import (
     cast_back,
     check,
     dense,
+    empty,
     flags,
+    from_forward,
     row_ends,
     single,
     stored_as,
@@ -52,7 +54,7 @@ def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]
 def forward_train(*arrays: Tensor | None, scale: float = 1.0) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     given = _checked(arrays)
-    kept = torch.empty(kept_shape(_heads(given["q"].shape, given["v"].shape), given["v"].shape))
+    kept = empty(kept_shape(_heads(given["q"].shape, given["v"].shape), given["v"].shape))
     return _forward(given, scale, kept), (kept,)
 
 
@@ -74,10 +76,12 @@ def backward(
         {"y": (dy, (batch, length, heads, values)), "last_state": (dlast, (batch, heads, keys, values))},
         dtypes=STORED,
     )
+    shape = kept_shape(_heads(given["q"].shape, given["v"].shape), given["v"].shape)
+    kept = from_forward("gated_delta_rule", saved[0], shape)
     decay = given["log_decay"].exp()
     dq, ddecay, dk, dv, _, dbeta, dinitial = run_backward(
         given["q"], decay, given["k"], given["v"], None, given["beta"], dy, dlast,
-        flags(given["reset"]), row_ends(given["lengths"], batch, length), saved[0], scale,
+        flags(given["reset"]), row_ends(given["lengths"], batch, length), kept, scale,
     )  # fmt: skip
     if groups < heads:
         dq, dk = (grad.unflatten(2, (groups, heads // groups)).sum(3) for grad in (dq, dk))

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels import _attention as attention
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check, empty, from_forward
 from helix_plugin_cpu.kernels._attention import Inputs, Plan
 from helix_plugin_cpu.kernels._attention_parts import EACH_HEAD, EACH_KEY
 
@@ -45,7 +44,7 @@ def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]
 def forward_train(*arrays: Tensor | None, scale: float = 1.0) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     plan, given = _checked(arrays, scale)
-    kept = torch.empty(plan.kept)
+    kept = empty(plan.kept)
     return attention.forward(plan, given, kept), (kept,)
 
 
@@ -64,7 +63,8 @@ def backward(
         {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)},
         dtypes=STORED,
     )
-    found = attention.backward(plan, given, saved[0], grads[0], grads[1])
+    kept = from_forward("gated_linear_attention", saved[0], plan.kept)
+    found = attention.backward(plan, given, kept, grads[0], grads[1])
     dg = found.g if plan.kind == EACH_KEY else found.g[..., None]
     shared = [axis for axis in range(4) if given.g.shape[axis] == 1 and dg.shape[axis] != 1]
     if shared:

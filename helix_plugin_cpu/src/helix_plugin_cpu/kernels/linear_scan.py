@@ -17,7 +17,9 @@ from helix_plugin_cpu.kernels._arguments import (
     address,
     check,
     dense,
+    empty,
     flags,
+    from_forward,
     row_ends,
     rows,
     single,
@@ -186,7 +188,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     given = _checked(arrays)
-    kept = torch.empty(residuals(given["a"].shape, given["x"].shape)[0])
+    kept = empty(residuals(given["a"].shape, given["x"].shape)[0])
     return _forward(given, kept), (kept,)
 
 
@@ -205,15 +207,16 @@ def backward(
     y_dtype = stored_as(a, x)
     dy = None if grads[0] is None else rows(grads[0].to(y_dtype))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    da, dx = (torch.empty(z.shape, dtype=z.dtype) for z in (given["a"], given["x"]))
-    dinitial = torch.empty(batch, channels)
+    da, dx = (empty(z.shape, dtype=z.dtype) for z in (given["a"], given["x"]))
+    dinitial = empty(batch, channels)
+    kept = from_forward("linear_scan", saved[0], *residuals(a.shape, x.shape))
     blocks = -(-channels // LANES)
     group = blocks_per_job(batch, blocks)
     launch(
         backward_jobs, batch * -(-blocks // group), 5 * batch * length * channels,
         VECTOR * group * (TILE + 2), kind(a), kind(x), BFLOAT16 if y_dtype == torch.bfloat16 else FLOAT32,
         *strided(a), *strided(x), *strided(dy),
-        *(address(z) for z in (dlast, reset, ends, saved[0], da, dx, dinitial)), length, channels, group,
+        *(address(z) for z in (dlast, reset, ends, kept, da, dx, dinitial)), length, channels, group,
     )  # fmt: skip
     initial = given["initial_state"]
     return da, dx, None if initial is None else dinitial.to(initial.dtype), None, None
@@ -238,7 +241,7 @@ def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor
     batch, length, channels = given["x"].shape
     a, x, initial = rows(given["a"]), rows(given["x"]), dense(single(given["initial_state"]))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(batch, length, channels, dtype=stored_as(a, x)), torch.empty(batch, channels)
+    y, last = empty(batch, length, channels, dtype=stored_as(a, x)), empty(batch, channels)
     blocks = -(-channels // LANES)
     group = blocks_per_job(batch, blocks)
     launch(

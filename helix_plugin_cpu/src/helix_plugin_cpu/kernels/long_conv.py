@@ -17,16 +17,20 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from helix_plugin_cpu.kernels._arguments import (
+    CPU,
     STORED,
     Shape,
     address,
     cast_back,
     check,
     dense,
+    empty,
     flags,
+    integers,
     row_ends,
     rows,
     stored_as,
+    zeros,
 )
 from helix_plugin_cpu.kernels._blocks import blocks_per_job, total
 from helix_plugin_cpu.kernels._direct_conv import direct_jobs
@@ -69,7 +73,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor]:
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor]]:
     """`forward`, with the residual that `backward` needs."""
     y, kept = _forward(arrays, keep=True)
-    return (y,), (torch.empty(0) if kept is None else kept,)
+    return (y,), (empty(0) if kept is None else kept,)
 
 
 def backward(
@@ -88,22 +92,22 @@ def backward(
     v, v_gate, dc, gate = rows(u), rows(pre), rows(dy), rows(post)
     if state is not None:
         v = torch.cat([state.detach(), v if v_gate is None else v * v_gate], 1)
-        dc = torch.cat([torch.zeros(batch, before, dc.shape[2]), dc if gate is None else dc * gate], 1)
+        dc = torch.cat([zeros(batch, before, dc.shape[2]), dc if gate is None else dc * gate], 1)
         v_gate = gate = None
     assert v is not None
     assert dc is not None
     assert filter is not None
     stored = kind(v, dc, v_gate, gate)
     ragged = given["reset"] is not None or given["lengths"] is not None or before > 0
-    fresh = torch.zeros if ragged else torch.empty
+    fresh = zeros if ragged else empty
     dv = fresh(v.shape, dtype=v.dtype)
     dgate = None if v_gate is None else fresh(v.shape)
-    dfilter = torch.zeros(filter.shape)
+    dfilter = zeros(filter.shape)
     for shape, segments in _plans(given, length + before):
         taps = min(filter.shape[0], shape.points)
         groups = -(-filter.shape[1] // LANES)
         parts = 1 if groups >= ENOUGH_JOBS // 2 else min(len(segments), -(-ENOUGH_JOBS // groups))
-        part = torch.empty(parts, taps, filter.shape[1])
+        part = empty(parts, taps, filter.shape[1])
         _launch(
             ADJOINT, shape, segments, filter.shape[1],
             [(dc, gate), (v, v_gate), (dv, v_gate), (dgate, v if v_gate is not None else None)],
@@ -134,9 +138,9 @@ def _forward(arrays: tuple[Tensor | None, ...], keep: bool) -> tuple[Tensor, Ten
     else:
         if state is not None:
             v, v_gate = torch.cat([state.detach(), v if v_gate is None else v * v_gate], 1), None
-        fresh = torch.zeros if given["lengths"] is not None or before else torch.empty
+        fresh = zeros if given["lengths"] is not None or before else empty
         y = fresh(v.shape, dtype=v.dtype)
-        kept = torch.zeros(v.shape) if keep and gate is not None and not before else None
+        kept = zeros(v.shape) if keep and gate is not None and not before else None
         for shape, segments in _plans(given, length + before):
             spectrum = _spectrum(arrays[1], filter, shape, stored)
             into = (y, None if before else gate)
@@ -160,7 +164,7 @@ def _direct(
     before, groups = state.shape[1], -(-channels // LANES)
     v_, state_, filter_, post = dense(v), dense(state), dense(filter), dense(post)
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y = torch.empty(batch, length, channels)
+    y = empty(batch, length, channels)
     kept = torch.empty_like(y) if keep and post is not None else None
     launch(
         direct_jobs, batch * groups, batch * length * min(filter.shape[0], before + length) * channels, 0,
@@ -177,10 +181,10 @@ def _spectrum(key: Tensor | None, filter: Tensor, shape: Plan, stored: float) ->
         values = rows(filter)
         assert values is not None
         groups = -(-values.shape[1] // LANES)
-        spectrum = torch.empty(groups, shape.bytes // FLOAT)
+        spectrum = empty(groups, shape.bytes // FLOAT)
         none = (None, None)
         _launch(
-            SPECTRUM, shape, torch.empty(0, 3, dtype=torch.int64), values.shape[1],
+            SPECTRUM, shape, empty(0, 3, dtype=torch.int64), values.shape[1],
             [(values[None], None), none, none, none], spectrum, min(values.shape[0], shape.points), None, 1, stored,
         )  # fmt: skip
         return spectrum
@@ -204,7 +208,7 @@ def _launch(
     scratch = {
         SPECTRUM: 0, CONVOLVE: shape.bytes + stage, ADJOINT: (2 + width) * shape.bytes + 2 * stage
     }[mode]  # fmt: skip
-    scale = torch.full((LANES,), 1 / shape.points)
+    scale = torch.full((LANES,), 1 / shape.points, dtype=torch.float32, device=CPU)
     places = [number for pair in arrays for array in pair for number in _place(array)]
     rows_done = max(len(segments), 1) * shape.points * channels
     launch(
@@ -217,7 +221,7 @@ def _launch(
 def _place(array: Tensor | None) -> tuple[int, int, int]:
     """Address, and bytes between rows of the batch and between steps."""
     size = 0 if array is None else array.element_size()
-    return (0, 0, 0) if array is None else (array.data_ptr(), size * array.stride(0), size * array.stride(1))
+    return (0, 0, 0) if array is None else (address(array), size * array.stride(0), size * array.stride(1))
 
 
 def _plans(given: dict[str, Any], length: int) -> list[Group]:
@@ -243,7 +247,7 @@ def _plans(given: dict[str, Any], length: int) -> list[Group]:
     for segment in found:
         shape = plan(segment[2])
         groups.setdefault(shape.points, (shape, []))[1].append(segment)
-    return [(shape, torch.tensor(segments, dtype=torch.int64)) for shape, segments in groups.values()]
+    return [(shape, integers(segments)) for shape, segments in groups.values()]
 
 
 def _widened(array: Tensor | None) -> Tensor | None:

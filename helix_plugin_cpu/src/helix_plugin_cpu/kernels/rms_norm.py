@@ -14,7 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, single, stored_like
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    check,
+    dense,
+    empty,
+    from_forward,
+    single,
+    stored_like,
+)
 from helix_plugin_cpu.kernels._blocks import total
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get, put, take_job
@@ -122,7 +132,7 @@ def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor]:
 def forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     x, weight = _checked(arrays)
-    y, inverse = torch.empty(x.shape, dtype=x.dtype), torch.empty(residuals(x.shape, weight.shape)[0])
+    y, inverse = empty(x.shape, dtype=x.dtype), empty(residuals(x.shape, weight.shape)[0])
     rows, D = inverse.numel(), x.shape[-1]
     launch(
         forward_jobs, -(-rows // ROWS), x.numel(), VECTOR, kind(x),
@@ -142,12 +152,13 @@ def backward(
     x, weight = _checked(arrays)
     dy = dense(torch.zeros_like(x) if grads[0] is None else stored_like(grads[0], x))
     check("rms_norm's backward", {"y": (dy, tuple(x.shape))}, dtypes=STORED)
-    rows, D = saved[0].numel(), x.shape[-1]
+    inverse = from_forward("rms_norm", saved[0], *residuals(x.shape, weight.shape))
+    rows, D = inverse.numel(), x.shape[-1]
     jobs = -(-rows // ROWS)
-    dx, dweight = torch.empty(x.shape, dtype=x.dtype), torch.empty(jobs, D)
+    dx, dweight = empty(x.shape, dtype=x.dtype), empty(jobs, D)
     launch(
         backward_jobs, jobs, 2 * x.numel(), VECTOR, kind(x, dy), kind(x),
-        *map(address, (x, None, weight, dy, None, saved[0], dx, dweight)), rows, D,
+        *map(address, (x, None, weight, dy, None, inverse, dx, dweight)), rows, D,
     )  # fmt: skip
     return dx, total(dweight).to(arrays[1].dtype)  # type: ignore[union-attr]
 

@@ -13,7 +13,9 @@ from helix_plugin_cpu.kernels._arguments import (
     cast_back,
     check,
     dense,
+    empty,
     flags,
+    from_forward,
     row_ends,
     single,
     stored_as,
@@ -42,7 +44,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     given = _checked(arrays)
-    kept = torch.empty(kept_shape(given["r"].shape, given["v"].shape))
+    kept = empty(kept_shape(given["r"].shape, given["v"].shape))
     return _forward(given, kept), (kept,)
 
 
@@ -60,10 +62,11 @@ def backward(
         {"y": (dy, (batch, length, heads, values)), "last_state": (dlast, (batch, heads, keys, values))},
         dtypes=STORED,
     )
+    kept = from_forward("rwkv7", saved[0], kept_shape(given["r"].shape, given["v"].shape))
     decay = given["log_decay"].exp()
     dr, dw, dk, dv, da, db, dinitial = run_backward(
         given["r"], decay, given["k"], given["v"], given["a"], given["b"], dy, dlast,
-        flags(given["reset"]), row_ends(given["lengths"], batch, length), saved[0],
+        flags(given["reset"]), row_ends(given["lengths"], batch, length), kept,
     )  # fmt: skip
     found = (dr, dw.mul_(decay), dk, dv, da, db, None if given["initial_state"] is None else dinitial, None, None)
     return cast_back(found, arrays)

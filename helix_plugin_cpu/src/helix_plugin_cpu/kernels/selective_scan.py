@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
@@ -20,7 +19,9 @@ from helix_plugin_cpu.kernels._arguments import (
     cast_back,
     check,
     dense,
+    empty,
     flags,
+    from_forward,
     row_ends,
     rows,
     single,
@@ -66,7 +67,7 @@ def forward_train(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     given = _checked(arrays)
-    kept = torch.empty(residuals(given["u"].shape, given["delta"].shape, given["A"].shape)[0])
+    kept = empty(residuals(given["u"].shape, given["delta"].shape, given["A"].shape)[0])
     return _forward(given, delta_softplus, kept), (kept,)
 
 
@@ -94,15 +95,16 @@ def backward(
     A, D, bias = (dense(single(given[name])) for name in ("A", "D", "delta_bias"))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
     dy, dlast = rows(stored_like(grads[0], u)), dense(single(grads[1]))
-    du, ddelta, dz = (None if a is None else torch.empty(a.shape, dtype=a.dtype) for a in (u, delta, z))
-    dinitial = torch.empty(batch, channels, states)
-    by_channel = torch.empty(batch, blocks, states + 2, LANES)
-    by_step = torch.empty(groups, batch, length, 2 * states)
+    du, ddelta, dz = (None if a is None else empty(a.shape, dtype=a.dtype) for a in (u, delta, z))
+    dinitial = empty(batch, channels, states)
+    by_channel = empty(batch, blocks, states + 2, LANES)
+    by_step = empty(groups, batch, length, 2 * states)
+    kept = from_forward("selective_scan", saved[0], *residuals(u.shape, delta.shape, A.shape))
     work = batch * length * channels * states
     launch(
         backward_jobs, batch * groups, 3 * work, backward_scratch(states, tile, group), kind(u, delta, z, dy),
         *strided(u), *strided(delta), *strided(B), *strided(C), *strided(z), *strided(dy),
-        *map(address, (A, D, bias, dlast, reset, ends, saved[0])),
+        *map(address, (A, D, bias, dlast, reset, ends, kept)),
         *map(address, (du, ddelta, dz, by_channel, by_step, dinitial)),
         batch, length, channels, states, group, tile, int(delta_softplus),
     )  # fmt: skip
@@ -155,7 +157,7 @@ def _forward(given: dict[str, Any], delta_softplus: bool, kept: Tensor | None) -
     B, C = (rows(single(given[name])) for name in ("B", "C"))
     A, D, bias, initial = (dense(single(given[name])) for name in ("A", "D", "delta_bias", "initial_state"))
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(u.shape, dtype=u.dtype), torch.empty(batch, channels, states)
+    y, last = empty(u.shape, dtype=u.dtype), empty(batch, channels, states)
     launch(
         forward_jobs, batch * -(-blocks // group), batch * length * channels * states,
         forward_scratch(states, tile, group), kind(u, delta, z),

@@ -12,11 +12,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels import _attention as attention
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check
+from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check, empty, from_forward
 from helix_plugin_cpu.kernels._attention import Inputs, Plan
 from helix_plugin_cpu.kernels._attention_parts import SSD
 
@@ -49,7 +48,7 @@ def forward_train(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     plan, given = _checked(arrays, dt_softplus, dt_min, dt_max)
-    kept = torch.empty(plan.kept)
+    kept = empty(plan.kept)
     return attention.forward(plan, given, kept), (kept,)
 
 
@@ -66,7 +65,7 @@ def backward(
     plan, given = _checked(arrays, dt_softplus, dt_min, dt_max)
     state = (plan.batch, plan.heads, plan.keys, plan.values)
     check("ssd's backward", {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)}, dtypes=STORED)
-    found = attention.backward(plan, given, saved[0], grads[0], grads[1])
+    found = attention.backward(plan, given, from_forward("ssd", saved[0], plan.kept), grads[0], grads[1])
     result = (
         found.v,
         found.g,

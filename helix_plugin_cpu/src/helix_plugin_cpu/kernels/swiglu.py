@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense
+from helix_plugin_cpu.kernels._arguments import (
+    STORED,
+    Shape,
+    address,
+    cast_back,
+    check,
+    dense,
+    empty,
+    stored_like,
+    zeros,
+)
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import sigmoid, silu_slope
 from helix_plugin_cpu.kernels._memory import take_job
@@ -53,9 +63,9 @@ def residuals(gate: Shape, x: Shape, **attrs: Any) -> tuple[Shape, ...]:
 
 
 def forward(*arrays: Tensor | None) -> tuple[Tensor]:
-    """gate, x (...), both float32 or both bfloat16 -> (...). Raises TypeError for other dtypes."""
+    """gate, x (...), float32 or bfloat16 -> (...), in bfloat16 if one of them is. Raises TypeError for other dtypes."""
     gate, x = _checked(arrays)
-    y = torch.empty(x.shape, dtype=x.dtype)
+    y = empty(x.shape, dtype=x.dtype)
     size = x.numel()
     launch(forward_jobs, -(-size // PIECE), 2 * size, 0, kind(gate, x), address(gate), address(x), address(y), size)
     return (y,)
@@ -71,9 +81,9 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of y -> gradients of gate and x."""
     gate, x = _checked(arrays)
-    dy = dense(torch.zeros(x.shape, dtype=x.dtype) if grads[0] is None else grads[0])
+    dy = dense(zeros(x.shape, dtype=x.dtype) if grads[0] is None else stored_like(grads[0], x))
     check("swiglu's backward", {"y": (dy, tuple(x.shape))}, dtypes=STORED)
-    dgate, dx = torch.empty(x.shape, dtype=x.dtype), torch.empty(x.shape, dtype=x.dtype)
+    dgate, dx = empty(x.shape, dtype=x.dtype), empty(x.shape, dtype=x.dtype)
     size = x.numel()
     launch(
         backward_jobs,
@@ -84,7 +94,7 @@ def backward(
         *map(address, (gate, x, dy, dgate, dx)),
         size,
     )
-    return dgate, dx
+    return cast_back((dgate, dx), arrays)
 
 
 def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
@@ -92,4 +102,6 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
     if gate is None or x is None:
         raise ValueError("swiglu: gate and x are needed")
     check("swiglu", {"gate": (gate, tuple(x.shape)), "x": (x, tuple(x.shape))}, dtypes=STORED)
-    return gate, x
+    if gate.dtype == x.dtype:
+        return gate, x
+    return gate.detach().to(torch.bfloat16), x.detach().to(torch.bfloat16)

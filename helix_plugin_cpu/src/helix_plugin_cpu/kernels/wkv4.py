@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from helix_core.ops.wkv4 import EMPTY
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense, flags, row_ends, rows, strided
+from helix_plugin_cpu.kernels._arguments import (
+    Shape,
+    address,
+    check,
+    dense,
+    empty,
+    flags,
+    from_forward,
+    row_ends,
+    rows,
+    strided,
+)
 from helix_plugin_cpu.kernels._blocks import blocks_per_job, clear_rows, clear_vectors, copy_vectors, starts_at, total
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._math import absolute, maximum, sigmoid, softplus
@@ -199,7 +209,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     given = _checked(arrays)
-    kept = torch.empty(residuals(given["k"].shape, given["v"].shape)[0])
+    kept = empty(residuals(given["k"].shape, given["v"].shape)[0])
     return _forward(given, kept), (kept,)
 
 
@@ -214,14 +224,15 @@ def backward(
     k, v, dy, dlast = rows(given["k"]), rows(given["v"]), rows(grads[0]), dense(grads[1])
     w, u = dense(given["log_decay"]), dense(given["bonus"])
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    dk, dv, dinitial = torch.empty(sequence), torch.empty(sequence), torch.empty(state)
-    dw, du = torch.empty(batch, channels), torch.empty(batch, channels)
+    dk, dv, dinitial = empty(sequence), empty(sequence), empty(state)
+    dw, du = empty(batch, channels), empty(batch, channels)
+    kept = from_forward("wkv4", saved[0], *residuals(k.shape, v.shape))
     blocks = -(-channels // LANES)
     group = blocks_per_job(batch, blocks)
     launch(
         backward_jobs, batch * -(-blocks // group), 60 * batch * length * channels, VECTOR * group * (2 * TILE + 4),
         *strided(k), *strided(v), *strided(dy),
-        *map(address, (w, u, dlast, reset, ends, saved[0], dk, dv, dw, du, dinitial)),
+        *map(address, (w, u, dlast, reset, ends, kept, dk, dv, dw, du, dinitial)),
         length, channels, group,
     )  # fmt: skip
     return dk, dv, total(dw), total(du), None if given["initial_state"] is None else dinitial, None, None
@@ -247,7 +258,7 @@ def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor
     k, v, initial = rows(given["k"]), rows(given["v"]), dense(given["initial_state"])
     w, u = dense(given["log_decay"]), dense(given["bonus"])
     reset, ends = flags(given["reset"]), row_ends(given["lengths"], batch, length)
-    y, last = torch.empty(batch, length, channels), torch.empty(batch, 2, channels)
+    y, last = empty(batch, length, channels), empty(batch, 2, channels)
     blocks = -(-channels // LANES)
     group = blocks_per_job(batch, blocks)
     launch(

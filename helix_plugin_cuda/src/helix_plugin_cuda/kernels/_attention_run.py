@@ -122,7 +122,7 @@ def effective(log_decay: Tensor, reset: Tensor | None, ends: Tensor | None) -> T
     if reset is not None:
         gates = gates.masked_fill(reset.to(torch.bool)[:, :, None, None], FORGOTTEN)
     if ends is not None:
-        steps = torch.arange(gates.shape[1], device=gates.device)
+        steps = torch.arange(gates.shape[1], dtype=torch.int64, device=gates.device)
         gates = gates.masked_fill((steps >= ends[:, None])[:, :, None, None], 0.0)
     return gates.contiguous()
 
@@ -133,7 +133,7 @@ def gate_slope(slope: Tensor, log_decay: Tensor, reset: Tensor | None, ends: Ten
     if reset is not None:
         slope = slope.masked_fill(reset.to(torch.bool)[:, :, None, None], 0.0)
     if ends is not None:
-        steps = torch.arange(slope.shape[1], device=slope.device)
+        steps = torch.arange(slope.shape[1], dtype=torch.int64, device=slope.device)
         slope = slope.masked_fill((steps >= ends[:, None])[:, :, None, None], 0.0)
     return slope
 
@@ -224,7 +224,7 @@ def _gates_slope(p: Problem, dq: Tensor, dk: Tensor, last: Tensor, dlast: Tensor
         terms = terms.sum(-1, keepdim=True)
         end = None if end is None else end.sum(-1, keepdim=True)
     if p.ends is not None:
-        steps = torch.arange(L, device=terms.device)
+        steps = torch.arange(L, dtype=torch.int64, device=terms.device)
         terms = terms.masked_fill((steps >= p.ends[:, None])[:, :, None, None], 0.0)
     summed = terms.double().flip(1).cumsum(1).flip(1)
     return (summed if end is None else summed + end[:, None].double()).float()

@@ -184,7 +184,8 @@ def _tables(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     N1, N2 = _sides(n)
 
     def roots(rows: int, columns: int, points: int) -> Tensor:
-        turns = torch.outer(torch.arange(rows), torch.arange(columns)).remainder(points).double()
+        row, column = (torch.arange(size, dtype=torch.int64, device="cpu") for size in (rows, columns))
+        turns = torch.outer(row, column).remainder(points).double()
         angle = -2 * torch.pi * turns / points
         return torch.stack([angle.cos(), angle.sin()]).float().to(device)
 

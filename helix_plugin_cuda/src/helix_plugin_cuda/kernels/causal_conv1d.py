@@ -244,7 +244,7 @@ def _run_backward(
     (B, L, D), K = x.shape, weight.shape[1]
     reset, lengths = flags(given["reset"]), ends(given["lengths"], L)
     dlast = dense(grads[1])
-    dy = torch.zeros(x.shape, device=x.device) if grads[0] is None else dense(grads[0])
+    dy = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if grads[0] is None else dense(grads[0])
     meta = _shape(L, D, way)
     pieces, tiles = blocks(D, meta["BLOCK"]), max(1, blocks(L, meta["STEPS"]))
     # Every group gets as many tiles as every other: their number divides B * tiles.

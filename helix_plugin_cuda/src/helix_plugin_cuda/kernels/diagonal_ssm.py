@@ -239,7 +239,7 @@ def _run_backward(
         if dinitial is not None:
             dinitial = torch.zeros_like(dinitial) if dlast is None else dlast.to(dinitial.dtype)
         return torch.empty_like(u), torch.zeros_like(log_a), torch.zeros_like(c), dinitial, None, None
-    dy = torch.zeros(u.shape, device=u.device) if grads[0] is None else dense(grads[0])
+    dy = torch.zeros(u.shape, dtype=torch.float32, device=u.device) if grads[0] is None else dense(grads[0])
     grid, chunks, steps, meta = _shape(u, N, way)
     common, tail = (u, log_a, c), (L, D, N, chunks, steps, *strides(u))
     reset, lengths = flags(given["reset"]), ends(given["lengths"], L)

@@ -93,7 +93,7 @@ def _run_backward(
     q, k, v, log_decay, beta = (given[name] for name in NAMES[:5])
     (B, L, H, V), (G, K) = v.shape, q.shape[2:]
     row_ends = ends(given["lengths"], L)
-    dy = torch.zeros(v.shape, device=v.device) if grads[0] is None else dense(grads[0])
+    dy = torch.zeros(v.shape, dtype=torch.float32, device=v.device) if grads[0] is None else dense(grads[0])
     meta = _meta(given, way)
     values = meta["VALUES"]
     pieces, tiles = blocks(V, values), blocks(L, TILE)

@@ -61,7 +61,7 @@ def backward(
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     given = _checked(arrays)
     p = _problem(given, scale)
-    dy = torch.zeros(p.v.shape, device=p.v.device) if grads[0] is None else dense(grads[0])
+    dy = torch.zeros(p.v.shape, dtype=torch.float32, device=p.v.device) if grads[0] is None else dense(grads[0])
     found = attention.backward(p, *saved, dy, dense(grads[1]))
     log_decay, initial = given["log_decay"], given["initial_state"]
     gates = gate_slope(found.gates, log_decay, given["reset"], p.ends)

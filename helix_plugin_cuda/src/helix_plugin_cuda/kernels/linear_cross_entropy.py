@@ -114,7 +114,7 @@ def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Ten
         wanted = blocks(4 * processors(x.device.index), max(row_blocks, 1))
         span = blocks(class_blocks, wanted) * tile["CLASSES"]
         parts = blocks(len(weight), span)
-        sums, picked = (torch.empty(parts, len(x), device=x.device) for _ in range(2))
+        sums, picked = (torch.empty(parts, len(x), dtype=torch.float32, device=x.device) for _ in range(2))
         launch(_forward, (row_blocks, parts), x, weight, targets, sums, picked, *_sizes(x, weight), span, **tile)
         return torch.logsumexp(sums, 0), picked.sum(0)
 

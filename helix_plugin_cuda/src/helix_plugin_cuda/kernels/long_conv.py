@@ -190,7 +190,7 @@ def _backward_documents(given: dict[str, Any], dy: Tensor) -> tuple[Tensor | Non
     B, L, _ = u.shape
     dy = dy.float()
     if lengths is not None:
-        real = (torch.arange(L, device=u.device) < lengths[:, None])[..., None]
+        real = (torch.arange(L, dtype=torch.int64, device=u.device) < lengths[:, None])[..., None]
         u, dy = (torch.where(real, a, 0.0) for a in (u, dy))
     v = u if pre is None else u * pre
     slope, before = dy if post is None else dy * post, _before(given)
@@ -224,7 +224,7 @@ def _filter_slope(v: Tensor, slope: Tensor, document: Tensor, filter: Tensor) ->
     n = 1 << (length - 1).bit_length()
     v, slope = (torch.nn.functional.pad(a, (0, 0, 0, n - length)) for a in (v, slope))
     document = torch.nn.functional.pad(document, (0, n - length), value=-1)
-    found = torch.zeros(max(n, filter.shape[0]), D, device=v.device)
+    found = torch.zeros(max(n, filter.shape[0]), D, dtype=torch.float32, device=v.device)
     found[0] = (v * slope).sum((0, 1))
     half = 1
     while half < n:

@@ -83,7 +83,7 @@ def _run_backward(
     (B, L, H, V), K = v.shape, r.shape[3]
     reset, row_ends = flags(given["reset"]), ends(given["lengths"], L)
     gates = effective(log_decay, given["reset"], row_ends)
-    dy = torch.zeros(v.shape, device=v.device) if grads[0] is None else dense(grads[0])
+    dy = torch.zeros(v.shape, dtype=torch.float32, device=v.device) if grads[0] is None else dense(grads[0])
     meta = _meta(given, way)
     pieces, tiles = blocks(V, meta["VALUES"]), blocks(L, TILE)
     made = {"dtype": torch.float32, "device": v.device}

@@ -249,7 +249,7 @@ def _run_backward(
         if dinitial is not None and dlast is not None:
             found[8] = dlast.to(dinitial.dtype)
         return (*found, None, None)
-    dy = torch.zeros(u.shape, device=u.device) if grads[0] is None else dense(grads[0])
+    dy = torch.zeros(u.shape, dtype=torch.float32, device=u.device) if grads[0] is None else dense(grads[0])
     block, chunks, steps, meta = _shape(u, N, way)
     grid, pieces = (B * chunks * blocks(D, block),), blocks(D, block)
     reset, lengths = flags(given["reset"]), ends(given["lengths"], L)

@@ -73,7 +73,7 @@ def backward(
     step = free.clamp(dt_min, dt_max)
     p = _problem(given, step)
     x, A, D, bias, initial = (given[name] for name in ("x", "A", "D", "dt_bias", "initial_state"))
-    dy = torch.zeros(x.shape, device=x.device) if grads[0] is None else dense(grads[0])
+    dy = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if grads[0] is None else dense(grads[0])
     found = attention.backward(p, *saved, dy, dense(grads[1]))
     gates = gate_slope(found.gates, step[..., None] * A.float()[:, None], given["reset"], p.ends)[..., 0]
     wide_x = x.float()
@@ -81,7 +81,7 @@ def backward(
     if D is not None:
         slope = dy.float()
         if p.ends is not None:
-            steps = torch.arange(x.shape[1], device=x.device)
+            steps = torch.arange(x.shape[1], dtype=torch.int64, device=x.device)
             slope = slope.masked_fill((steps >= p.ends[:, None])[:, :, None, None], 0.0)
         dx = dx + D.float()[:, None] * slope
         dD = (slope * wide_x).sum((0, 1, 3)).to(D.dtype)

@@ -270,7 +270,7 @@ def _run_backward(
             dinitial = torch.zeros_like(dinitial) if dlast is None else dlast.to(dinitial.dtype)
         flat = (torch.zeros_like(log_decay), torch.zeros_like(bonus))
         return torch.empty_like(k), torch.empty_like(v), *flat, dinitial, None, None
-    dy = torch.zeros(k.shape, device=k.device) if grads[0] is None else dense(grads[0])
+    dy = torch.zeros(k.shape, dtype=torch.float32, device=k.device) if grads[0] is None else dense(grads[0])
     grid, chunks, meta = _shape(k, way)
     common, tail = _common(given), _tail(given, chunks)
     sums = {"dtype": torch.float32, "device": k.device}

@@ -109,15 +109,20 @@ class JaxBackend(Backend):
 
     def functions(
         self, model: DecodableModel | Any, *, dtype: str = "float32"
-    ) -> tuple[Callable[[int], dict[str, Array]], Callable[..., Any]]:
+    ) -> tuple[Callable[[int | Array], dict[str, Array]], Callable[..., Any]]:
         """A model or layer as `(init, apply)`: `init(seed) -> params`, `apply(params, x, **options) -> y`.
 
-        Both are pure: `apply` may go through `jax.jit`, `jax.grad`, `jax.vmap` and the rest. With a `state`
+        `seed` is a whole number, which means the same parameters on every backend, or a key of JAX's. Both functions
+        are pure: `apply` may go through `jax.jit`, `jax.grad`, `jax.vmap` and the rest. With a `state`
         it returns `(y, next state)`; `model.init_state` gives the first.
         """
         F = self.bind(dtype=dtype, mode="train")
 
-        def init(seed: int) -> dict[str, Array]:
+        def init(seed: int | Array) -> dict[str, Array]:
+            if isinstance(seed, jax.Array):
+                typed = jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
+                words = np.asarray(jax.random.key_data(seed) if typed else seed, np.uint32)
+                seed = int.from_bytes(words.tobytes(), "big")
             fresh = model.init(seed) if hasattr(model, "init") else init_params(model.params(), seed)
             return {name: self.asarray(value, "float32") for name, value in fresh.items()}
 

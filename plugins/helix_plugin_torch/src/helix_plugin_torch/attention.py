@@ -37,13 +37,13 @@ def attention(
         after = k.new_empty(k.shape[0], 0, *k.shape[2:]), v.new_empty(v.shape[0], 0, *v.shape[2:])
     else:
         if position is None:
-            position = torch.arange(length, device=q.device).expand(q.shape[0], length)
+            position = torch.arange(length, dtype=torch.int64, device=q.device).expand(q.shape[0], length)
         every = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
         y = _sdpa(q, *every, _mask(position, keys.shape[1], window), scale)
         source, filled = cache_sources(_namespace(), position, lengths, keys.shape[1])
         after = _gather(every[0], source, filled), _gather(every[1], source, filled)
     if lengths is not None:
-        valid = torch.arange(length, device=q.device) < lengths[:, None]
+        valid = torch.arange(length, dtype=torch.int64, device=q.device) < lengths[:, None]
         y = torch.where(valid[:, :, None, None], y, y.new_zeros(()))
     return y, *after
 
@@ -65,7 +65,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) ->
 def _mask(position: Tensor, cached: int, window: int) -> Tensor:
     """Which of the cached and new keys each query sees: position (B, L) -> (B, 1, L, cached + L)."""
     batch, length = position.shape
-    steps = torch.arange(length, device=position.device)
+    steps = torch.arange(length, dtype=torch.int64, device=position.device)
     before = cached_positions(_namespace(), position[:, :1], cached) - position[:, :1]
     at = torch.cat([before, steps.expand(batch, length)], dim=1)[:, None, :]
     here = steps[None, :, None]
@@ -88,10 +88,10 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tenso
         cuts = padded.unfold(1, block + before, block)
         return cuts.movedim(-1, 2).flatten(0, 1)
 
-    here = torch.arange(block, device=q.device)[:, None]
-    at = torch.arange(-back, block, device=q.device)[None, :]
+    here = torch.arange(block, dtype=torch.int64, device=q.device)[:, None]
+    at = torch.arange(-back, block, dtype=torch.int64, device=q.device)[None, :]
     inside = (at <= here) & (here - at < window)
-    exists = at + block * torch.arange(blocks, device=q.device)[:, None, None] >= 0
+    exists = at + block * torch.arange(blocks, dtype=torch.int64, device=q.device)[:, None, None] >= 0
     mask = (inside & exists).repeat(batch, 1, 1)[:, None]
     y = _sdpa(cut(q, 0), cut(k, back), cut(v, back), mask, scale)
     return y.reshape(batch, blocks * block, *y.shape[2:])[:, :length]

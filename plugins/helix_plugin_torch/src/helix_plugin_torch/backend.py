@@ -45,7 +45,7 @@ class TorchBackend(Backend):
         return torch.device(self.device)
 
     def dtypes(self) -> tuple[str, ...]:
-        return ("float32", "float64", "bfloat16")
+        return ("float32", "float64", "bfloat16", "float16")
 
     def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
         array = np.asarray(array)
@@ -84,8 +84,11 @@ class TorchBackend(Backend):
             return as_torch_function(op, kernel, f"{label}_{descriptor.name}", (self.home.type,))
         return super().wrap(op, descriptor, kernel)
 
-    def module(self, model: DecodableModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
-        """A real `torch.nn.Module` of a model or a layer, with fresh parameters."""
+    def module(self, model: DecodableModel | Any, *, seed: int | None = None, dtype: str = "float32") -> HelixModule:
+        """A real `torch.nn.Module` of a model or a layer, with fresh parameters.
+
+        They are drawn from `seed`, the same on every backend, or else from torch's generator (`torch.manual_seed`).
+        """
         from helix_plugin_torch.module import HelixModule
 
         return HelixModule(model, self, seed=seed, dtype=dtype)

@@ -18,7 +18,9 @@ softplus = nn.softplus
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., I), weight (O, I), bias (O,) -> (..., O), in the dtype of x."""
     if x.dtype != weight.dtype:
-        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        weight = weight.to(x.dtype)
+    if bias is not None and x.dtype != bias.dtype:
+        bias = bias.to(x.dtype)
     return nn.linear(x, weight, bias)
 
 

@@ -118,7 +118,7 @@ def _flat(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor, Tensor]:
             f"{tuple(targets.shape)} do not fit (..., D), (V, D) and (...)"
         )
     rows = x.detach().reshape(targets.numel(), x.shape[-1]).contiguous()
-    return rows, weight.detach().to(x.dtype).contiguous(), targets.reshape(-1).to(torch.int64)
+    return rows, weight.detach().to(x.dtype).contiguous(), targets.reshape(-1).to(torch.int64).contiguous()
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:

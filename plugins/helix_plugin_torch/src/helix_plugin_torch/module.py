@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from helix_core.kinds.params import init_params
+from helix_core.ops.half import HALF
 
 if TYPE_CHECKING:
     from helix_core.kinds.backend import Backend
+    from helix_core.ops import OpTable
 
 
-class HelixModule(nn.Module):
+_HALF = tuple(getattr(torch, name) for name in HALF)
+
+
+class _Widened(Mapping[str, Tensor]):
+    """Parameters in float32, which models expect beside activations in half precision; each is cast when it is read."""
+
+    def __init__(self, stored: dict[str, Tensor]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = self._stored[name]
+        return found.float() if found.dtype in _HALF else found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+class Weights(nn.Module):
+    """Parameters of one part of a model: called, it returns them by name.
+
+    What torch offers for a module's weights works on its names and its calls: a tied weight is another module's, a
+    parametrised one a property, and a pruned one is computed by a hook before the call.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: list[str] = []
+
+    def forward(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self._names}
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.register_parameter(name, nn.Parameter(value))
+        self._names.append(name)
+
+
+class HelixModule(Weights):
     """Parameters in nested modules under their Helix names, so `state_dict`, FSDP, compile and export work.
 
     model    a `LanguageModel` or a `Layer`: anything with `params()` and `apply(F, params, x, ...)`
-    params   NumPy arrays by name; fresh ones are drawn from `seed` if absent
+    params   NumPy arrays by name; fresh ones are drawn if absent, from `seed` or else from torch's own generator
+    dtype    of parameters and activations; `.bfloat16()`, `.to(dtype)` and their like change both
+
+    Inside `torch.autocast`, parameters stay as they are and activations are of its dtype. Raises ComponentUnavailable
+    for a dtype that the backend does not compute in.
     """
 
     def __init__(
@@ -27,34 +72,70 @@ class HelixModule(nn.Module):
         backend: Backend,
         params: Mapping[str, Any] | None = None,
         *,
-        seed: int = 0,
+        seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
         super().__init__()
-        self.model = model
-        self.F = backend.bind(dtype=dtype, mode="train")
+        self.model, self._backend = model, backend
+        table = backend.bind(dtype=dtype, mode="train")
+        self._tables: dict[torch.dtype, OpTable] = {getattr(torch, dtype): table}
         if params is None:
+            if seed is None:
+                seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
             params = model.init(seed) if hasattr(model, "init") else init_params(model.params(), seed)
-        self._names = tuple(params)
+        self._places: dict[str, str] = {}
         for name, value in params.items():
-            *path, leaf = name.split(".")
-            owner: nn.Module = self
-            for part in path:
+            place, _, leaf = name.rpartition(".")
+            owner: Weights = self
+            for part in place.split(".") if place else ():
                 if part not in owner._modules:
-                    owner.add_module(part, nn.Module())
-                owner = owner.get_submodule(part)
-            owner.register_parameter(leaf, nn.Parameter(backend.asarray(value, dtype).clone()))
+                    owner.add_module(part, Weights())
+                owner = owner._modules[part]  # type: ignore[assignment]
+            owner._add(leaf, backend.asarray(value, dtype).clone())
+            self._places.setdefault(place, f"{place}." if place else "")
+
+    @property
+    def F(self) -> OpTable:
+        """The ops, bound for the dtype that activations have now."""
+        return self._bound(next(self.parameters()))
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The parameters by their Helix names, as a call uses them: tied, pruned and parametrised ones too."""
+        found = {}
+        for place, prefix in self._places.items():
+            own = self.get_submodule(place)() if place else Weights.forward(self)
+            found.update({prefix + name: value for name, value in own.items()})
+        return found
 
     def forward(self, x: Tensor, *, state: Any = None, **rows: Tensor | None) -> Any:
         """Tokens (B, L) or features (B, L, D) -> outputs; with a `state`, (outputs, next state).
 
         Further keyword arguments (`mask`, `reset`, `lengths`) are those of the model's or layer's `apply`.
         """
-        params = dict(self.named_parameters())
-        y, after = self.model.apply(self.F, params, x, state=state, **rows)
+        stored = self._weights()
+        F = self._bound(next(iter(stored.values())))
+        params = _Widened(stored) if F.facts.dtype in HALF else stored
+        y, after = self.model.apply(F, params, x, state=state, **rows)
         return y if state is None else (y, after)
 
     def init_state(self, batch: int) -> Any:
         """The state before the first step of `batch` rows."""
         with torch.no_grad():
             return self.model.init_state(self.F, batch)
+
+    def _bound(self, parameter: Tensor) -> OpTable:
+        """The ops for parameters like this one: of their dtype, or of that of autocast."""
+        dtype, device = parameter.dtype, parameter.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        if dtype not in self._tables:
+            self._tables[dtype] = self._backend.bind(dtype=str(dtype).removeprefix("torch."), mode="train")
+        return self._tables[dtype]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HelixModule:
+        # Before anything changes: a dtype that the backend does not have is refused, and compilers find a bound table.
+        for parameter in self.parameters():
+            self._bound(fn(torch.empty(0, dtype=parameter.dtype, device=parameter.device)))
+            break
+        super()._apply(fn, recurse)
+        return self

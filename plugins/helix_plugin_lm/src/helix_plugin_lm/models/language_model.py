@@ -98,6 +98,13 @@ class LanguageModel:
         """Whether training takes a random key: without one, nothing is dropped."""
         return self.config.dropout > 0 or self.config.stochastic_depth > 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_specs"}  # which hold functions
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._specs = self._collect_params()
+
     def params(self) -> dict[str, ParamSpec]:
         """Every parameter's spec by its dotted name."""
         return dict(self._specs)
