@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,9 @@ class Layer(ABC, Generic[ConfigT]):
     reset (B, L)   True where a new document starts; nothing before such a step may reach it or anything after it
     lengths (B,)   steps at or beyond a row's length are right padding; they must not enter the returned state,
                    and outputs there are unspecified. Left padding never reaches a layer: models move it right.
+
+    That holds for whatever stands in padding or in another document, NaN too. Padding comes to `apply` as zeros, so
+    that no weight has a gradient of it. `apply` has to keep documents apart: by `where`, since 0 times NaN is NaN.
     """
 
     causal: bool = True
@@ -57,6 +61,11 @@ class Layer(ABC, Generic[ConfigT]):
     order. It begins with `tokens` (B, L); what a layer writes those after it may read: the same steps, nothing of
     other calls.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in {"apply", "apply_with_loss"} & cls.__dict__.keys():
+            setattr(cls, name, _with_blank_padding(cls.__dict__[name]))
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -150,3 +159,17 @@ class Layer(ABC, Generic[ConfigT]):
             state_bytes=itemsize * self.state_size(length),
             step_bytes=itemsize * (self.step_weights(batch) / batch + self.step_traffic(length)),
         )
+
+
+def _with_blank_padding(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's `apply` or `apply_with_loss`, with zeros for what x holds in padding."""
+
+    @functools.wraps(apply)
+    def call(self: Any, F: OpTable, p: Params, x: Array, *, lengths: Array | None = None, **others: Any) -> Any:
+        if lengths is not None:
+            from helix_core.ops._array import blank_padding, valid_steps
+
+            (x,) = blank_padding(F.xp, valid_steps(F.xp, x.shape[1], lengths), x)
+        return apply(self, F, p, x, lengths=lengths, **others)
+
+    return call

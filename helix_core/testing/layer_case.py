@@ -16,6 +16,9 @@ from helix_core.tree import tree_items, tree_map
 
 EPSILON = 1e-6
 
+INPUTS = "x"
+"""What the gradient of a layer's inputs is called."""
+
 
 class Case:
     """Runs a layer on a backend: float64 on the reference, float32 with kernels elsewhere."""
@@ -80,6 +83,18 @@ class Case:
             return self.F.xp.sum(w * self.layer.apply(self.F, params, inputs)[0])
 
         _, grads = self.backend.value_and_grad(projection)(self.params)
+        return {k: self.numpy(g).astype(np.float64) for k, g in grads.items()}
+
+    def gradients_of_some(self, x: np.ndarray, weights: np.ndarray, **rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Gradients of Σ weights * y over the outputs that have a weight, for every parameter and for INPUTS."""
+        F, w, used = self.F, self.backend.asarray(weights, self.dtype), self.backend.asarray(weights != 0)
+        extra = {k: self.backend.asarray(v) for k, v in rows.items()}
+
+        def projection(given: dict[str, Any]) -> Any:
+            y = self.layer.apply(F, {k: given[k] for k in self.params}, given[INPUTS], **extra)[0]
+            return F.xp.sum(w * F.xp.where(used, y, F.xp.zeros_like(y)))
+
+        _, grads = self.backend.value_and_grad(projection)({**self.params, INPUTS: self.backend.asarray(x, self.dtype)})
         return {k: self.numpy(g).astype(np.float64) for k, g in grads.items()}
 
     def scale_of(self, name: str) -> float:
