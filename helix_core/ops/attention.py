@@ -111,6 +111,8 @@ def attention(
     if keys is None or values is None:
         keys, values = (zeros(xp, (batch, 0, *a.shape[2:]), a) for a in (k, v))
     size = keys.shape[1]
+    if length == 0:
+        return zeros(xp, (batch, 0, heads, v.shape[3]), v), keys, values
     # Places of all keys counted from the first step: cached ones lie before it.
     cached = cached_positions(xp, position[:, :1], size) - position[:, :1]
     at = xp.concat([cached, xp.broadcast_to(steps[None, :], (batch, length))], axis=1)[:, None, :]

@@ -21,6 +21,9 @@ from helix_core.ops._quarantine import quarantined, released
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 CHUNK = 32
+LIMIT = 1e12
+"""From this size on, keys (of unit norm), β and growth count as no numbers, and solutions from its square on. Where
+products of them overflow, so do their gradients, and those of other documents in the same system."""
 
 
 def _shapes(
@@ -104,7 +107,9 @@ def gated_delta_rule(
     q, k, v, log_decay, beta = blank_padding(xp, valid, q, k, v, log_decay[..., None], beta[..., None])
     (q,), silent = quarantined(xp, q)
     decays = xp.clip(log_decay, FORGOTTEN, None)
-    (k, v, log_decay, beta), lost = quarantined(xp, k, v, decays, beta)
+    (k, beta), lost = quarantined(xp, k, beta, limit=LIMIT)
+    (v, log_decay), without = quarantined(xp, v, decays)
+    lost = lost + without
     S, broken = sound(xp, S)
     if reset is not None:
         starts = reset if valid is None else xp.logical_and(reset, valid)
@@ -138,6 +143,8 @@ def _chunk(
     # gap[t, s] = Σ log_decay over s < i <= t, one sum for each s: never a difference of two large sums.
     gap = exp_where(xp, sees, xp.cumulative_sum(xp.where(earlier, log_decay, zeros(xp, (), log_decay)), axis=2))
     since = exp_where(xp, carried, xp.cumulative_sum(log_decay, axis=2))
+    (gap,), grown = quarantined(xp, gap, limit=LIMIT)
+    (since,), grown_since = quarantined(xp, since, limit=LIMIT)
 
     def seen(a: Array, b: Array) -> Array:
         products = xp.matmul(a, xp.matrix_transpose(b))
@@ -148,7 +155,8 @@ def _chunk(
         return since * xp.where(carried, products, xp.zeros_like(products))
 
     system = xp.where(earlier, beta * seen(k, k), xp.zeros_like(gap))
-    (u,), overflown = quarantined(xp, _solve(xp, system, beta * (v - known(k))))
+    (u,), overflown = quarantined(xp, _solve(xp, system, beta * (v - known(k))), limit=LIMIT**2)
+    overflown = overflown + grown + grown_since
     y = xp.matmul(seen(q, k), u) + known(q)
     to_end = xp.matrix_transpose(gap[:, :, -1:, :]) * k
     return y, since[:, :, -1:, :] * S + xp.matmul(xp.matrix_transpose(to_end), u), overflown
@@ -164,6 +172,6 @@ def _solve(xp: Any, system: Array, right: Array) -> Array:
         return right
     half = steps // 2
     top = _solve(xp, system[..., :half, :half], right[..., :half, :])
-    (numbers,), _ = quarantined(xp, top)
+    (numbers,), _ = quarantined(xp, top, limit=LIMIT**2)
     rest = right[..., half:, :] - xp.matmul(system[..., half:, :half], numbers)
     return xp.concat([top, _solve(xp, system[..., half:, half:], rest)], axis=-2)

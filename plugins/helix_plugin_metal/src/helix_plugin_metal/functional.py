@@ -74,6 +74,8 @@ def attention(
     if keys is None or values is None:
         keys, values = (mx.zeros((batch, 0, *a.shape[2:]), a.dtype) for a in (k, v))
     size = keys.shape[1]
+    if 0 in (batch, length):
+        return mx.zeros((batch, length, q.shape[2], v.shape[3]), v.dtype), keys, values
     every_key, every_value = mx.concatenate([keys, k], axis=1), mx.concatenate([values, v], axis=1)
     seen = None if alone else _seen(position, size, window)
     # A product with weights of 0 does not hide what is no number.

@@ -34,6 +34,9 @@ def attention(
     xp, length = _namespace(), q.shape[1]
     valid = None if lengths is None else valid_steps(xp, length, lengths)
     q, k, v = blank_padding(xp, valid, q, k, v)
+    if 0 in q.shape[:2]:
+        after = (k[:, :0], v[:, :0]) if keys is None or values is None else (keys, values)
+        return v.new_zeros(*q.shape[:3], v.shape[3]), *after
     seen = None
     if keys is None or values is None:
         every, after = (k, v), (k.new_empty(k.shape[0], 0, *k.shape[2:]), v.new_empty(v.shape[0], 0, *v.shape[2:]))
