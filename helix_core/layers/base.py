@@ -46,6 +46,7 @@ class Layer(ABC, Generic[ConfigT]):
 
     That holds for whatever stands in padding or in another document, NaN too. Padding comes to `apply` as zeros, so
     that no weight has a gradient of it. `apply` has to keep documents apart: by `where`, since 0 times NaN is NaN.
+    No steps or no rows never come to it: their outputs are nothing, and the state after them is the one before.
     """
 
     causal: bool = True
@@ -65,7 +66,7 @@ class Layer(ABC, Generic[ConfigT]):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name in {"apply", "apply_with_loss"} & cls.__dict__.keys():
-            setattr(cls, name, _with_blank_padding(cls.__dict__[name]))
+            setattr(cls, name, _of_real_steps(cls.__dict__[name], rest=(None,) * (name == "apply_with_loss")))
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -161,15 +162,26 @@ class Layer(ABC, Generic[ConfigT]):
         )
 
 
-def _with_blank_padding(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """A layer's `apply` or `apply_with_loss`, with zeros for what x holds in padding."""
+def _of_real_steps(apply: Callable[..., Any], rest: tuple[None, ...]) -> Callable[..., Any]:
+    """A layer's `apply` or `apply_with_loss` for x with zeros in padding; where x is empty, (x, state, *rest)."""
 
     @functools.wraps(apply)
-    def call(self: Any, F: OpTable, p: Params, x: Array, *, lengths: Array | None = None, **others: Any) -> Any:
+    def call(
+        self: Any,
+        F: OpTable,
+        p: Params,
+        x: Array,
+        *,
+        state: State | None = None,
+        lengths: Array | None = None,
+        **others: Any,
+    ) -> Any:
+        if 0 in x.shape[:2]:
+            return x, state, *rest
         if lengths is not None:
             from helix_core.ops._array import blank_padding, valid_steps
 
             (x,) = blank_padding(F.xp, valid_steps(F.xp, x.shape[1], lengths), x)
-        return apply(self, F, p, x, lengths=lengths, **others)
+        return apply(self, F, p, x, state=state, lengths=lengths, **others)
 
     return call
