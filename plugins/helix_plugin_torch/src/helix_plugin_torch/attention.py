@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import array_api_compat.torch as xp
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
@@ -31,7 +32,7 @@ def attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q (B, L, H, K), k (B, L, G, K), v (B, L, G, V) -> (B, L, H, V) and the cache; see the op."""
     scale = scale or q.shape[3] ** -0.5
-    xp, length = _namespace(), q.shape[1]
+    length = q.shape[1]
     valid = None if lengths is None else valid_steps(xp, length, lengths)
     q, k, v = blank_padding(xp, valid, q, k, v)
     if 0 in q.shape[:2]:
@@ -66,7 +67,6 @@ def _isolated(
     attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, window: int
 ) -> Tensor:
     """`attend` without what is no number, which then makes NaN of the outputs that see it: seen (B, 1, L, T)."""
-    xp = _namespace()
     (q,), silent = quarantined(xp, q, limit=LIMIT)
     (k,), lost_key = quarantined(xp, k, limit=LIMIT)
     (v,), lost = quarantined(xp, v)
@@ -99,7 +99,7 @@ def _mask(position: Tensor, cached: int, window: int) -> Tensor:
     """Which of the cached and new keys each query sees: position (B, L) -> (B, 1, L, cached + L)."""
     batch, length = position.shape
     steps = torch.arange(length, device=position.device)
-    before = cached_positions(_namespace(), position[:, :1], cached) - position[:, :1]
+    before = cached_positions(xp, position[:, :1], cached) - position[:, :1]
     at = torch.cat([before, steps.expand(batch, length)], dim=1)[:, None, :]
     here = steps[None, :, None]
     seen = (at <= here) & (at >= here - position[..., None]) & (at >= -position[:, :1, None])
@@ -133,9 +133,3 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tenso
 def _gather(every: Tensor, source: Tensor, filled: Tensor) -> Tensor:
     index = source[:, :, None, None].expand(*source.shape, *every.shape[2:])
     return torch.where(filled[:, :, None, None], every.gather(1, index), every.new_zeros(()))
-
-
-def _namespace() -> object:
-    from helix_plugin_torch.backend import namespace
-
-    return namespace()

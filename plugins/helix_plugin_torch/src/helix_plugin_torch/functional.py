@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array_api_compat.torch as xp
 import torch
 from torch import Tensor
 from torch.nn import functional as nn
@@ -68,10 +69,8 @@ def causal_conv1d(
 ) -> tuple[Tensor, Tensor]:
     """torch's grouped conv1d for plain rows; rows with resets or padding go through the reference."""
     if reset is not None or lengths is not None:
-        from helix_plugin_torch.backend import namespace
-
         y, last = OPS["causal_conv1d"].reference(
-            namespace(), x, weight, bias, initial_state, reset, lengths, activation=activation
+            xp, x, weight, bias, initial_state, reset, lengths, activation=activation
         )
         return y, last
     B, L, D = x.shape
@@ -99,9 +98,6 @@ def long_conv(
 
     Compiled and on accelerators, rows that grow are not told apart; what is no number still reaches nothing before it.
     """
-    from helix_plugin_torch.backend import namespace
-
-    xp = namespace()
     if reset is not None:
         y: Tensor = OPS["long_conv"].reference(xp, u, filter, pre, post, initial_state, reset, lengths)
         return y
