@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from helix_core.ops._array import blank_padding, device_of, scan, valid_steps, zeros
-from helix_core.ops._quarantine import quarantined, released
+from helix_core.ops.arrays import blank_padding, device_of, scan, valid_steps, zeros
+from helix_core.ops.quarantine import quarantined, released
 
 Array = Any
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import blank_padding, device_of, valid_steps, zeros
-from helix_core.ops._quarantine import quarantined, released
 from helix_core.ops.activations import softmax
+from helix_core.ops.arrays import blank_padding, device_of, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
+from helix_core.ops.quarantine import quarantined, released
 
 LIMIT = 1e18
 """Where scores come out of a fused kernel, queries and keys of this size and more count as no numbers: their products

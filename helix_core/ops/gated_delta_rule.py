@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import blank_padding, device_of, scan, valid_steps, zeros
 from helix_core.ops._linear_attention import (
     FORGOTTEN,
     chunks,
@@ -17,8 +16,9 @@ from helix_core.ops._linear_attention import (
     sound,
     visible,
 )
-from helix_core.ops._quarantine import quarantined, released
+from helix_core.ops.arrays import blank_padding, device_of, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
+from helix_core.ops.quarantine import quarantined, released
 
 CHUNK = 32
 LIMIT = 1e12

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import blank_padding, valid_steps, when, zeros
+from helix_core.ops.arrays import blank_padding, valid_steps, when, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 GROWTH = 64.0

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from helix_core.layers import Layer, Params, ParamSpec, State
-from helix_core.layers.init import constant, fan_in
-from helix_core.models.padding import last_real
+from helix_core.kinds.layer import Layer, Params, State
+from helix_core.kinds.params import ParamSpec, constant, fan_in
 from helix_core.ops import OpTable
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops.arrays import last_real, valid_steps, zeros
+from helix_core.ops.quarantine import quarantined, released
 from helix_plugin_ssm._heads import HeadsConfig
 from helix_plugin_ssm._rotary import rotate, total_turns
 from helix_plugin_ssm._step_size import step_size_bias
@@ -122,8 +122,7 @@ class Mamba3(Layer[Mamba3Config]):
         cos, sin = self._rotation(xp, turns)
 
         key = self._states(F, b, p["B_norm.weight"], p["B_bias"])
-        k = rotate(xp, key, cos, sin)
-        q = rotate(xp, self._states(F, q, p["C_norm.weight"], p["C_bias"]), cos, sin)
+        k, q = _turned(xp, key, cos, sin), _turned(xp, self._states(F, q, p["C_norm.weight"], p["C_bias"]), cos, sin)
         v = xp.reshape(u, (batch, length, H, 1, P))
         if R > 1:
             v = v * p["mimo_x"]
@@ -250,6 +249,12 @@ class Mamba3(Layer[Mamba3Config]):
         if c.mimo_rank == 1:
             return F.swiglu(z, y)
         return xp.sum(F.swiglu(z * p["mimo_z"], y) * p["mimo_o"], axis=3)
+
+
+def _turned(xp: Any, a: Array, cos: Array, sin: Array) -> Array:
+    """`rotate`; the angle, a sum over all documents, gets no gradient from what is no number in another one."""
+    (numbers,), lost = quarantined(xp, a)
+    return released(xp, rotate(xp, numbers, cos, sin), lost)
 
 
 def _shifted(xp: Any, a: Array, before: Array | None, reset: Array | None) -> Array:

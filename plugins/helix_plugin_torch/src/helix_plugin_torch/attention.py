@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from helix_core.ops._array import blank_padding, valid_steps
-from helix_core.ops._quarantine import quarantined, released
+from helix_core.ops.arrays import blank_padding, valid_steps
 from helix_core.ops.attention import LIMIT, cache_sources, cached_positions
+from helix_core.ops.quarantine import quarantined, released
 from helix_plugin_torch.tracing import known
 
 BLOCK = 128

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as nn
 
 from helix_core.ops import OPS
-from helix_core.ops._array import blank_padding, valid_steps
+from helix_core.ops.arrays import blank_padding, valid_steps
 from helix_core.ops.long_conv import in_order, uneven
 from helix_plugin_torch.attention import attention as attention
 from helix_plugin_torch.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
