@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,10 @@ class Layer(ABC, Generic[ConfigT]):
     reset (B, L)   True where a new document starts; nothing before such a step may reach it or anything after it
     lengths (B,)   steps at or beyond a row's length are right padding; they must not enter the returned state,
                    and outputs there are unspecified. Left padding never reaches a layer: models move it right.
+
+    That holds for whatever stands in padding or in another document, NaN too. Padding comes to `apply` as zeros, so
+    that no weight has a gradient of it. `apply` has to keep documents apart: by `where`, since 0 times NaN is NaN.
+    No steps or no rows never come to it: their outputs are nothing, and the state after them is the one before.
     """
 
     causal: bool = True
@@ -57,6 +62,11 @@ class Layer(ABC, Generic[ConfigT]):
     order. It begins with `tokens` (B, L); what a layer writes those after it may read: the same steps, nothing of
     other calls.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in {"apply", "apply_with_loss"} & cls.__dict__.keys():
+            setattr(cls, name, _of_real_steps(cls.__dict__[name], rest=(None,) * (name == "apply_with_loss")))
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -150,3 +160,28 @@ class Layer(ABC, Generic[ConfigT]):
             state_bytes=itemsize * self.state_size(length),
             step_bytes=itemsize * (self.step_weights(batch) / batch + self.step_traffic(length)),
         )
+
+
+def _of_real_steps(apply: Callable[..., Any], rest: tuple[None, ...]) -> Callable[..., Any]:
+    """A layer's `apply` or `apply_with_loss` for x with zeros in padding; where x is empty, (x, state, *rest)."""
+
+    @functools.wraps(apply)
+    def call(
+        self: Any,
+        F: OpTable,
+        p: Params,
+        x: Array,
+        *,
+        state: State | None = None,
+        lengths: Array | None = None,
+        **others: Any,
+    ) -> Any:
+        if 0 in x.shape[:2]:
+            return x, state, *rest
+        if lengths is not None:
+            from helix_core.ops.arrays import blank_padding, valid_steps
+
+            (x,) = blank_padding(F.xp, valid_steps(F.xp, x.shape[1], lengths), x)
+        return apply(self, F, p, x, state=state, lengths=lengths, **others)
+
+    return call

@@ -50,6 +50,33 @@ def valid_steps(xp: Any, length: int, lengths: Array) -> Array:
     return steps[None, :] < lengths[:, None]
 
 
+def when(xp: Any, holds: Array, then: Callable[[], Array], otherwise: Callable[[], Array]) -> Array:
+    """`then()` if a boolean of no axes holds, else `otherwise()`, which also serves where nobody can tell.
+
+    That is under a compiler that traces. A namespace that can branch there offers `xp.helix_when(holds, then,
+    otherwise)`.
+    """
+    if hasattr(xp, "helix_when"):
+        return xp.helix_when(holds, then, otherwise)
+    try:
+        known = bool(holds)
+    except (TypeError, ValueError):  # what namespaces that trace raise (MLX: ValueError)
+        known = False
+    return then() if known else otherwise()
+
+
+def blank_padding(xp: Any, valid: Array | None, *arrays: Array) -> list[Array]:
+    """Arrays (B, L, ...) with zeros where `valid` (B, L) is False; as they are if there is none.
+
+    What padding holds may be anything. A result that is thrown away behind it still has a gradient, 0, and 0 times NaN
+    is NaN: so padding is emptied before anything is computed of it.
+    """
+    if valid is None:
+        return list(arrays)
+    spread = [xp.reshape(valid, (*valid.shape, *(1,) * (len(a.shape) - 2))) for a in arrays]
+    return [xp.where(here, a, xp.zeros_like(a)) for here, a in zip(spread, arrays, strict=True)]
+
+
 def last_real(xp: Any, x: Array, lengths: Array | None) -> Array:
     """x (B, L, D), padded on the right -> its last real step (B, 1, D); the first one of a row without any."""
     if lengths is None:

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from helix_core.ops.activations import softmax
-from helix_core.ops.arrays import device_of, valid_steps, zeros
+from helix_core.ops.arrays import blank_padding, device_of, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
+from helix_core.ops.quarantine import quarantined, released
+
+LIMIT = 1e18
+"""Where scores come out of a fused kernel, queries and keys of this size and more count as no numbers: their products
+overflow, in rows that nobody looks at too, and the gradients of those would be NaN for all they have read."""
 
 
 def _shapes(
@@ -98,12 +103,16 @@ def attention(
     batch, length, heads, d_key = q.shape
     groups = k.shape[2]
     scale = scale or d_key**-0.5
+    valid = None if lengths is None else valid_steps(xp, length, lengths)
+    q, k, v = blank_padding(xp, valid, q, k, v)
     steps = xp.arange(length, dtype=xp.int64, device=device_of(q))
     if position is None:
         position = xp.broadcast_to(steps[None, :], (batch, length))
     if keys is None or values is None:
         keys, values = (zeros(xp, (batch, 0, *a.shape[2:]), a) for a in (k, v))
     size = keys.shape[1]
+    if length == 0:
+        return zeros(xp, (batch, 0, heads, v.shape[3]), v), keys, values
     # Places of all keys counted from the first step: cached ones lie before it.
     cached = cached_positions(xp, position[:, :1], size) - position[:, :1]
     at = xp.concat([cached, xp.broadcast_to(steps[None, :], (batch, length))], axis=1)[:, None, :]
@@ -113,14 +122,19 @@ def attention(
     if window:
         seen = xp.logical_and(seen, here - at < window)
     every_key, every_value = xp.concat([keys, k], axis=1), xp.concat([values, v], axis=1)
+    (q,), silent = quarantined(xp, q)
+    (key, value), lost = quarantined(xp, every_key, every_value)
     # (B, G, H/G, L, S + L), the heads of a group side by side.
     turned = xp.permute_dims(xp.reshape(q, (batch, length, groups, heads // groups, d_key)), (0, 2, 3, 1, 4))
-    scores = scale * (turned @ xp.permute_dims(every_key, (0, 2, 3, 1))[:, :, None])
+    scores = scale * (turned @ xp.permute_dims(key, (0, 2, 3, 1))[:, :, None])
     scores = xp.where(seen[:, None, None], scores, xp.full_like(scores, -xp.inf))
-    y = softmax(xp, scores) @ xp.permute_dims(every_value, (0, 2, 1, 3))[:, :, None]
+    weights = softmax(xp, scores)
+    weights = xp.where(seen[:, None, None], weights, xp.zeros_like(weights))  # of scores that overflow, all are NaN
+    y = weights @ xp.permute_dims(value, (0, 2, 1, 3))[:, :, None]
+    reached = xp.matmul(xp.astype(seen, lost.dtype)[:, None], xp.permute_dims(lost, (0, 2, 1, 3)))
+    y = released(xp, y, reached[:, :, None])
     y = xp.reshape(xp.permute_dims(y, (0, 3, 1, 2, 4)), (batch, length, heads, v.shape[3]))
-    if lengths is not None:
-        y = xp.where(valid_steps(xp, length, lengths)[:, :, None, None], y, xp.zeros_like(y))
+    (y,) = blank_padding(xp, valid, released(xp, y, silent))
     source, filled = cache_sources(xp, position, lengths, size)
     return y, _cached(xp, every_key, source, filled), _cached(xp, every_value, source, filled)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops.arrays import device_of, valid_steps, zeros
+from helix_core.ops.arrays import blank_padding, device_of, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -63,6 +63,8 @@ def causal_conv1d(
     """
     B, L, D = x.shape
     K = weight.shape[1]
+    valid = None if lengths is None else valid_steps(xp, L, lengths)
+    (x,) = blank_padding(xp, valid, x)
     before = zeros(xp, (B, K - 1, D), x) if initial_state is None else initial_state
     inputs = xp.concat([before, x], axis=1)  # input of step t stands at K-1+t
     ends = None if lengths is None else xp.astype(lengths, xp.int64)
@@ -87,7 +89,7 @@ def causal_conv1d(
     if ends is None:
         index = xp.arange(L, L + K - 1, dtype=xp.int64, device=device_of(x)) + zeros(xp, (B, 1), _int(xp, x))
     else:
-        y = xp.where(valid_steps(xp, L, ends)[..., None], y, xp.zeros_like(y))
+        y = blank_padding(xp, valid, y)[0]
         index = xp.arange(K - 1, dtype=xp.int64, device=device_of(x)) + ends[:, None]
     last = xp.take_along_axis(inputs, xp.broadcast_to(index[..., None], (B, K - 1, D)), axis=1)
     if document is not None:

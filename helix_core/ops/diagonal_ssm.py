@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops.arrays import arange, scan, valid_steps, zeros
+from helix_core.ops.arrays import arange, blank_padding, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -78,6 +78,7 @@ def diagonal_ssm(
     valid = None if lengths is None else valid_steps(xp, length, lengths)
     if reset is not None and valid is not None:
         reset = xp.logical_and(reset, valid)
+    (u,) = blank_padding(xp, valid, u)
     if initial_state is None:
         initial_state = zeros(xp, (batch, channels, log_a.shape[1], 2), u)
     re, im = initial_state[..., 0], initial_state[..., 1]

@@ -6,11 +6,24 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._linear_attention import FORGOTTEN, chunks, documents, joined
-from helix_core.ops.arrays import device_of, scan, valid_steps, zeros
+from helix_core.ops._linear_attention import (
+    FORGOTTEN,
+    chunks,
+    documents,
+    exp_where,
+    joined,
+    reach,
+    sound,
+    visible,
+)
+from helix_core.ops.arrays import blank_padding, device_of, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
+from helix_core.ops.quarantine import quarantined, released
 
 CHUNK = 32
+LIMIT = 1e12
+"""From this size on, keys (of unit norm), β and growth count as no numbers, and solutions from its square on. Where
+products of them overflow, so do their gradients, and those of other documents in the same system."""
 
 
 def _shapes(
@@ -89,55 +102,76 @@ def gated_delta_rule(
     q, k = (
         xp.reshape(xp.broadcast_to(a[:, :, :, None, :], spread), (batch, length, heads, keys)) for a in (scale * q, k)
     )
-    log_decay, beta = xp.clip(log_decay, FORGOTTEN, None)[..., None], beta[..., None]
     document = xp.zeros((batch, length), dtype=xp.int64, device=device_of(q))
-    valid = None
-    if lengths is not None:
-        valid = valid_steps(xp, length, lengths)
-        here = valid[:, :, None, None]
-        q, k, v, log_decay, beta = (xp.where(here, a, xp.zeros_like(a)) for a in (q, k, v, log_decay, beta))
+    valid = None if lengths is None else valid_steps(xp, length, lengths)
+    q, k, v, log_decay, beta = blank_padding(xp, valid, q, k, v, log_decay[..., None], beta[..., None])
+    (q,), silent = quarantined(xp, q)
+    decays = xp.clip(log_decay, FORGOTTEN, None)
+    (k, beta), lost = quarantined(xp, k, beta, limit=LIMIT)
+    (v, log_decay), without = quarantined(xp, v, decays)
+    lost = lost + without
+    S, broken = sound(xp, S)
     if reset is not None:
         starts = reset if valid is None else xp.logical_and(reset, valid)
         document = xp.cumulative_sum(xp.astype(starts, xp.int64), axis=1)
     chunk = min(length, CHUNK)
-    cut = [chunks(xp, a, chunk) for a in (q, k, v, log_decay, beta)]
+    cut = [chunks(xp, a, chunk) for a in (q, k, v, log_decay, beta, lost)]
 
-    def step(carry: tuple[Array, Array], at: tuple[Any, ...]) -> tuple[tuple[Array, Array], Array]:
-        (S, before), (q, k, v, log_decay, beta, document) = carry, at
-        y, S = _chunk(xp, q, k, v, log_decay, beta, S, document, before)
-        return (S, document[:, -1]), y
+    def step(carry: tuple[Array, ...], at: tuple[Any, ...]) -> tuple[tuple[Array, ...], Array]:
+        (S, broken, before), (q, k, v, log_decay, beta, lost, document) = carry, at
+        sees, carried = visible(xp, document, before)
+        y, S, overflown = _chunk(xp, q, k, v, log_decay, beta, S, sees, carried)
+        reached = reach(xp, sees, carried, lost + overflown, broken)
+        S, burst = sound(xp, S)
+        return (S, reached[:, :, -1:, :] + burst, document[:, -1]), released(xp, y, reached)
 
-    (S, _), y = scan(xp, step, (S, zeros(xp, (batch,), document)), (*cut, documents(xp, document, chunk)))
-    return joined(xp, y, length), S
+    start = S, broken, zeros(xp, (batch,), document)
+    (S, broken, _), y = scan(xp, step, start, (*cut, documents(xp, document, chunk)))
+    y = released(xp, joined(xp, y, length), silent)
+    return blank_padding(xp, valid, y)[0], released(xp, S, broken)
 
 
 def _chunk(
-    xp: Any, q: Array, k: Array, v: Array, log_decay: Array, beta: Array, S: Array, document: Array, before: Array
-) -> tuple[Array, Array]:
-    """q, k, v, log_decay, beta (B, H, T, ...), the documents of its steps (B, T) and of the state before it (B,)."""
+    xp: Any, q: Array, k: Array, v: Array, log_decay: Array, beta: Array, S: Array, sees: Array, carried: Array
+) -> tuple[Array, Array, Array]:
+    """q, k, v, log_decay, beta (B, H, T, ...), all of numbers; sees and carried as in `visible`.
+
+    -> y, S and the steps whose u overflows: float (B, H, T, 1).
+    """
     order = xp.arange(q.shape[2], device=device_of(q))
     earlier = order[:, None] > order[None, :]
     # gap[t, s] = Σ log_decay over s < i <= t, one sum for each s: never a difference of two large sums.
-    gap = xp.exp(xp.cumulative_sum(xp.where(earlier, log_decay, zeros(xp, (), log_decay)), axis=2))
-    sees = xp.logical_not(order[:, None] < order[None, :])
-    sees = xp.logical_and(sees, document[:, :, None] == document[:, None, :])[:, None, :, :]
-    gap = xp.where(sees, gap, xp.zeros_like(gap))
-    since = xp.exp(xp.cumulative_sum(log_decay, axis=2))
-    since = xp.where((document == before[:, None])[:, None, :, None], since, xp.zeros_like(since))
-    k_t = xp.matrix_transpose(k)
-    system = xp.where(earlier, beta * xp.matmul(k, k_t) * gap, xp.zeros_like(gap))
-    u = _solve(xp, system, beta * (v - since * xp.matmul(k, S)))
-    y = xp.matmul(xp.matmul(q, k_t) * gap, u) + since * xp.matmul(q, S)
+    gap = exp_where(xp, sees, xp.cumulative_sum(xp.where(earlier, log_decay, zeros(xp, (), log_decay)), axis=2))
+    since = exp_where(xp, carried, xp.cumulative_sum(log_decay, axis=2))
+    (gap,), grown = quarantined(xp, gap, limit=LIMIT)
+    (since,), grown_since = quarantined(xp, since, limit=LIMIT)
+
+    def seen(a: Array, b: Array) -> Array:
+        products = xp.matmul(a, xp.matrix_transpose(b))
+        return xp.where(sees, products, xp.zeros_like(products)) * gap
+
+    def known(a: Array) -> Array:
+        products = xp.matmul(a, S)
+        return since * xp.where(carried, products, xp.zeros_like(products))
+
+    system = xp.where(earlier, beta * seen(k, k), xp.zeros_like(gap))
+    (u,), overflown = quarantined(xp, _solve(xp, system, beta * (v - known(k))), limit=LIMIT**2)
+    overflown = overflown + grown + grown_since
+    y = xp.matmul(seen(q, k), u) + known(q)
     to_end = xp.matrix_transpose(gap[:, :, -1:, :]) * k
-    return y, since[:, :, -1:, :] * S + xp.matmul(xp.matrix_transpose(to_end), u)
+    return y, since[:, :, -1:, :] * S + xp.matmul(xp.matrix_transpose(to_end), u), overflown
 
 
 def _solve(xp: Any, system: Array, right: Array) -> Array:
-    """(I + system)⁻¹ right for a strictly lower triangular system (..., T, T), by halves."""
+    """(I + system)⁻¹ right for a strictly lower triangular system (..., T, T), by halves.
+
+    What overflows stays with its row, and with those that the caller finds out to see it.
+    """
     steps = system.shape[-1]
     if steps == 1:
         return right
     half = steps // 2
     top = _solve(xp, system[..., :half, :half], right[..., :half, :])
-    rest = right[..., half:, :] - xp.matmul(system[..., half:, :half], top)
+    (numbers,), _ = quarantined(xp, top, limit=LIMIT**2)
+    rest = right[..., half:, :] - xp.matmul(system[..., half:, :half], numbers)
     return xp.concat([top, _solve(xp, system[..., half:, half:], rest)], axis=-2)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops.arrays import scan, valid_steps, zeros
+from helix_core.ops.arrays import blank_padding, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -49,6 +49,7 @@ def linear_scan(
     valid = None if lengths is None else valid_steps(xp, length, lengths)
     if reset is not None and valid is not None:
         reset = xp.logical_and(reset, valid)
+    a, x = blank_padding(xp, valid, a, x)
     h = zeros(xp, (x.shape[0], x.shape[2]), x) if initial_state is None else initial_state
     if length == 0:
         return xp.zeros_like(x), h

@@ -6,8 +6,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops.arrays import valid_steps, zeros
+from helix_core.ops.arrays import blank_padding, valid_steps, when, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
+
+GROWTH = 64.0
+"""A transform rounds all outputs by the size of the largest input. Beyond so many times the first step's, it must not
+span the row: the rounding of later inputs would change earlier outputs."""
 
 
 def _shapes(
@@ -70,13 +74,14 @@ def long_conv(
     reset (B, L) is True where a new document starts: nothing before such a step, initial_state included, is seen at or
     after it. lengths (B,): steps at or beyond a row's length are padding, and their y is 0.
 
-    Computed with FFTs: O(L log L), and O(L log² L) with documents.
+    Computed with FFTs: O(L log L), and O(L log² L) with documents and for rows that grow (`uneven`): so that later
+    inputs, NaN and infinities among them, change earlier outputs by no more than rounding of GROWTH times their size.
     """
     length = u.shape[1]
-    v = u if pre is None else u * pre
-    valid = None if lengths is None else valid_steps(xp, length, lengths)[..., None]
-    if valid is not None:
-        v = xp.where(valid, v, xp.zeros_like(v))
+    valid = None if lengths is None else valid_steps(xp, length, lengths)
+    (v,) = blank_padding(xp, valid, u)
+    if pre is not None:
+        v = v * blank_padding(xp, valid, pre)[0]
     document = None
     if reset is not None:
         document = xp.cumulative_sum(xp.astype(reset, xp.int64), axis=1)
@@ -84,11 +89,27 @@ def long_conv(
         v = xp.concat([initial_state, v], axis=1)
         if document is not None:
             document = xp.concat([zeros(xp, initial_state.shape[:2], document), document], axis=1)
-    y = _convolve(xp, v, filter) if document is None else _convolve_documents(xp, v, filter, document)
+    if document is None:
+        y = when(xp, uneven(xp, v), lambda: in_order(xp, v, filter), lambda: _convolve(xp, v, filter))
+    else:
+        y = _convolve_documents(xp, v, filter, document)
     y = y[:, y.shape[1] - length :, :]
     if post is not None:
-        y = y * post
-    return y if valid is None else xp.where(valid, y, xp.zeros_like(y))
+        y = y * blank_padding(xp, valid, post)[0]
+    return blank_padding(xp, valid, y)[0]
+
+
+def uneven(xp: Any, v: Array) -> Array:
+    """Whether a row of v (B, L, D) grows to more than GROWTH times its first step, or to what is no number."""
+    if 0 in v.shape:
+        return xp.zeros((), dtype=xp.bool)
+    sizes = xp.max(xp.abs(v), axis=2)
+    return xp.logical_not(xp.all(xp.max(sizes, axis=1) <= GROWTH * sizes[:, 0]))
+
+
+def in_order(xp: Any, v: Array, filter: Array) -> Array:
+    """The convolution of rows v (B, L, D), no output from inputs behind it: as if a document were the whole row."""
+    return _convolve_documents(xp, v, filter, xp.zeros_like(v[:, :, 0]))
 
 
 def _convolve(xp: Any, v: Array, filter: Array) -> Array:

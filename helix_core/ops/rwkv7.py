@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops.arrays import scan, valid_steps, zeros
+from helix_core.ops.arrays import blank_padding, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -78,6 +78,7 @@ def rwkv7(
     valid = None if lengths is None else valid_steps(xp, length, lengths)
     if reset is not None and valid is not None:
         reset = xp.logical_and(reset, valid)
+    r, log_decay, k, v, a, b = blank_padding(xp, valid, r, log_decay, k, v, a, b)
     if length == 0:
         return xp.zeros_like(v), S
 

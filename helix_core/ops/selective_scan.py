@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from helix_core.ops.activations import silu, softplus
-from helix_core.ops.arrays import scan, valid_steps, zeros
+from helix_core.ops.arrays import blank_padding, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -83,11 +83,12 @@ def selective_scan(
     Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023.
     """
     length = u.shape[1]
+    valid = None if lengths is None else valid_steps(xp, length, lengths)
+    u, delta, B, C = blank_padding(xp, valid, u, delta, B, C)
     if delta_bias is not None:
         delta = delta + delta_bias
     if delta_softplus:
         delta = softplus(xp, delta)
-    valid = None if lengths is None else valid_steps(xp, length, lengths)
     if reset is not None and valid is not None:
         reset = xp.logical_and(reset, valid)
     h = zeros(xp, (u.shape[0], u.shape[2], A.shape[1]), u) if initial_state is None else initial_state
@@ -106,7 +107,7 @@ def selective_scan(
     if D is not None:
         y = y + u * D
     if z is not None:
-        y = y * silu(xp, z)
+        y = y * silu(xp, *blank_padding(xp, valid, z))
     if valid is not None:
         y = xp.where(valid[..., None], y, xp.zeros_like(y))
     return y, h

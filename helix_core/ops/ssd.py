@@ -8,7 +8,7 @@ from typing import Any
 
 from helix_core.ops._linear_attention import linear_attention
 from helix_core.ops.activations import softplus
-from helix_core.ops.arrays import valid_steps
+from helix_core.ops.arrays import blank_padding, valid_steps
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -99,6 +99,8 @@ def ssd(
     """
     batch, length, heads, _ = x.shape
     groups, states = B.shape[2:]
+    valid = None if lengths is None else valid_steps(xp, length, lengths)
+    x, dt, B, C = blank_padding(xp, valid, x, dt, B, C)
     if dt_bias is not None:
         dt = dt + dt_bias
     if dt_softplus:
@@ -111,7 +113,5 @@ def ssd(
 
     y, last = linear_attention(xp, to_heads(C), to_heads(B), dt * x, dt * A[:, None], initial_state, reset, lengths)
     if D is not None:
-        y = y + D[:, None] * x
-        if lengths is not None:
-            y = xp.where(valid_steps(xp, length, lengths)[:, :, None, None], y, xp.zeros_like(y))
+        y = y + D[:, None] * x  # padding is 0 in both
     return y, last

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops.arrays import scan, valid_steps, zeros
+from helix_core.ops.arrays import blank_padding, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 EMPTY = -1e38
@@ -70,6 +70,7 @@ def wkv4(
     valid = None if lengths is None else valid_steps(xp, length, lengths)
     if reset is not None and valid is not None:
         reset = xp.logical_and(reset, valid)
+    k, v = blank_padding(xp, valid, k, v)
     if initial_state is None:
         m = zeros(xp, (k.shape[0], k.shape[2]), k)
         z = m + EMPTY

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from helix_plugin_metal.checked import on_metal_gpu, right_here
+from helix_plugin_metal.selection import where
 
 Array = Any
 
@@ -41,10 +42,10 @@ def linear_scan(
     if lengths is not None:
         # Padding keeps the state.
         real = (mx.arange(length) < lengths[:, None])[..., None]
-        a, x = mx.where(real, a, 1), mx.where(real, x, 0)
+        a, x = where(real, a, 1), where(real, x, 0)
         reset = None if reset is None else mx.logical_and(reset, real[..., 0])
     y = _scan(mx.broadcast_to(a, x.shape), x, start, *(() if reset is None else (reset,)))
-    return (y if real is None else mx.where(real, y, 0)), y[:, -1]
+    return (y if real is None else where(real, y, 0)), y[:, -1]
 
 
 @mx.custom_function
@@ -59,7 +60,9 @@ def _scan_backward(primals: Any, to_y: Array, y: Array) -> tuple[Array, ...]:
     following = mx.concatenate([a[:, 1:], mx.zeros_like(a[:, :1])], axis=1)
     cut = None
     if reset:
-        cut = mx.concatenate([reset[0][:, 1:], mx.zeros_like(reset[0][:, :1])], axis=1)[:, ::-1]
+        cut = mx.concatenate([reset[0][:, 1:], mx.zeros_like(reset[0][:, :1])], axis=1)
+        following = mx.where(cut[..., None], 0, following)  # it may be NaN, and 0 times it too
+        cut = cut[:, ::-1]
     g = _run(following[:, ::-1], to_y[:, ::-1], mx.zeros_like(start), cut)[:, ::-1]
     before = mx.concatenate([start[:, None], y[:, :-1]], axis=1)
     to_start = a[:, 0] * g[:, 0]

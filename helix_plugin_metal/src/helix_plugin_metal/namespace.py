@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from helix_plugin_metal.products import matmul
+from helix_plugin_metal.selection import where
 
 Array = Any
 Shape = int | Sequence[int]
@@ -21,6 +22,7 @@ class Namespace:
 
     bool = mx.bool_
     matmul = staticmethod(matmul)
+    where = staticmethod(where)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(mx, name)

@@ -10,6 +10,7 @@ import mlx.core as mx
 from helix_plugin_metal import chunked_scan, host_scan, metal_scan
 from helix_plugin_metal.checked import on_metal_gpu, right_here
 from helix_plugin_metal.elementwise import silu, softplus
+from helix_plugin_metal.selection import where
 
 Array = Any
 
@@ -31,6 +32,11 @@ def selective_scan(
 ) -> tuple[Array, Array]:
     """The op `selective_scan`."""
     batch, length, channels = u.shape
+    real = None
+    if lengths is not None:
+        real = (mx.arange(length) < lengths[:, None])[..., None]
+        u, delta, B, C = (where(real, a, 0) for a in (u, delta, B, C))
+        z = None if z is None else where(real, z, 0)
     if delta_bias is not None:
         delta = delta + delta_bias
     if delta_softplus:
@@ -38,18 +44,16 @@ def selective_scan(
     start = mx.zeros((batch, channels, A.shape[1]), u.dtype) if initial_state is None else initial_state
     if length == 0:
         return mx.zeros_like(u), start
-    real = None
-    if lengths is not None:
+    if real is not None:
         # Padding is a step of length 0 without an input.
-        real = (mx.arange(length) < lengths[:, None])[..., None]
-        u, delta, B, C = (mx.where(real, a, 0) for a in (u, delta, B, C))
+        delta = where(real, delta, 0)
         reset = None if reset is None else mx.logical_and(reset, real[..., 0])
     y, last, _ = _scan(u, delta, A, B, C, start, *(() if reset is None else (reset,)))
     if D is not None:
         y = y + u * D
     if z is not None:
         y = y * silu(z)
-    return (y if real is None else mx.where(real, y, 0)), last
+    return (y if real is None else where(real, y, 0)), last
 
 
 @mx.custom_function

@@ -10,6 +10,7 @@ from pydantic import Field
 from helix_core.kinds.layer import Layer, LayerConfig, Params, State
 from helix_core.kinds.params import ParamSpec, constant, fan_in
 from helix_core.ops import OpTable, device_of
+from helix_core.ops.quarantine import quarantined, released
 
 Array = Any
 
@@ -104,10 +105,16 @@ class MemoryRead(Layer[MemoryReadConfig]):
         open_ = xp.logical_and(near, numbers[:, None, :] == number[:, :, None])
         open_ = xp.logical_and(open_, filled[:, None, :] > 0)
 
+        # A weight of 0 does not hide a slot that holds no numbers.
+        (query,), silent = quarantined(xp, query)
+        (sound_keys, sound_values), lost = quarantined(xp, keys, values)
         mix = F.sigmoid(p["mix"])
-        query = xp.astype(query, keys.dtype, copy=False)
-        score = mix * xp.matmul(query, xp.matrix_transpose(keys)) + (1 - mix) * strength[:, None, :]
-        y = F.silu(F.linear(x, p["gate.weight"])) * self._read(F, p, score, open_, values)
+        query = xp.astype(query, sound_keys.dtype, copy=False)
+        score = mix * xp.matmul(query, xp.matrix_transpose(sound_keys)) + (1 - mix) * strength[:, None, :]
+        found = self._read(F, p, score, open_, sound_values)
+        reached = xp.any(xp.logical_and(open_, lost[:, None, :, 0] > 0), axis=-1, keepdims=True)
+        found = released(xp, found, silent + xp.astype(reached, silent.dtype))
+        y = F.silu(F.linear(x, p["gate.weight"])) * found
         y = F.linear(y, p["out.weight"])
         if state is None:
             return y, None
@@ -118,10 +125,15 @@ class MemoryRead(Layer[MemoryReadConfig]):
         # After n steps the slots are n..n+M-1 of all, and those of an earlier document are empty.
         window = stop[:, None] + xp.arange(M, dtype=xp.int64, device=device_of(x))[None, :]
         kept = _at(xp, filled, window) * xp.astype(_at(xp, numbers, window) == last_number, x.dtype)
+
+        def held(a: Array) -> Array:
+            rows = _at(xp, a, window)
+            return xp.where(kept[..., None] > 0 if len(a.shape) == 3 else kept > 0, rows, xp.zeros_like(rows))
+
         return y, {
-            "keys": _at(xp, keys, window) * kept[..., None],
-            "values": _at(xp, values, window) * kept[..., None],
-            "importance": _at(xp, strength, window) * kept,
+            "keys": held(keys),
+            "values": held(values),
+            "importance": held(strength),
             "filled": kept,
             "last_key": _at(xp, _after(xp, before["last_key"], key), stop[:, None])[:, 0],
             "last_importance": _at(xp, _after(xp, before["last_importance"], importance), stop[:, None])[:, 0],

@@ -15,6 +15,15 @@ from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
 
 
+def decays(log_decay: Tensor, lengths: Tensor | None) -> Tensor:
+    """exp(log_decay) (B, L, ...), 0 at padding: a gradient of 0 times what padding holds need not be 0."""
+    decay = log_decay.exp()
+    if lengths is None:
+        return decay
+    real = torch.arange(decay.shape[1]) < lengths[:, None]
+    return torch.where(real.reshape(*real.shape, *(1,) * (decay.ndim - 2)), decay, 0.0)
+
+
 def kept_shape(r: Shape, v: Shape) -> Shape:
     """The states in front of every tile, as one axis."""
     batch, length, heads, keys = r

@@ -3,6 +3,9 @@
 The real row is weighted by a quarter turn over its length before it is transformed (the "right-angle" convolution).
 What wraps around then comes back as the imaginary part, so that rows need no padding to twice their length.
 
+A transform rounds every output by the size of the largest input, later ones too. So the outputs before a step to which
+the row grows are computed anew, from the steps before it: `before_growth`.
+
 Forward and inverse passes go depth first: a block is transformed, multiplied by the filter's spectrum and transformed
 back while it is in the cache.
 
@@ -11,6 +14,9 @@ Source: Crandall and Pomerance, Prime Numbers: A Computational Perspective, sect
 
 from __future__ import annotations
 
+import numpy as np
+
+from helix_core.ops.long_conv import GROWTH
 from helix_plugin_cpu.kernels._blocks import clear_vectors
 from helix_plugin_cpu.kernels._fft_codelets import (
     LEAF,
@@ -27,10 +33,11 @@ from helix_plugin_cpu.kernels._fft_codelets import (
 from helix_plugin_cpu.kernels._fft_plan import CHUNK, LEVEL
 from helix_plugin_cpu.kernels._jit import inline, kernel, part
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, prefetch, take_job
-from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load, store
+from helix_plugin_cpu.kernels._simd import LANES, VECTOR, larger, largest, load, splat, store
 from helix_plugin_cpu.kernels._storage import FLOAT32, read, size_of, write
 
 SPECTRUM, CONVOLVE, ADJOINT, INVERSE = range(4)
+NUMBERS = float(np.finfo(np.float32).max)
 
 AHEAD = 8
 """Rows are asked for so many steps before they are needed: they are too far apart for the CPU to guess."""
@@ -199,6 +206,23 @@ def sweep(
                         inverse_pass(start, radix, columns, gap, get_int(level + 32), get_int(level + 40))
 
 
+@part
+def before_growth(rows: int, row: int, count: int) -> int:
+    """How many of `count` rows of sixteen, `row` bytes apart, come before the first of a size near the largest, within
+    a factor of GROWTH; where some are no numbers, before the first of those.
+    """
+    peak = splat(0.0)
+    for t in range(count):
+        peak = larger(peak, load(rows + row * t))
+    size = largest(peak)
+    least = size / GROWTH if size <= NUMBERS else NUMBERS
+    for t in range(count):
+        here = largest(larger(splat(0.0), load(rows + row * t)))
+        if not here <= least:
+            return t
+    return 0
+
+
 @inline
 def place(base: int, row: int, step: int, b: int, t: int) -> int:
     """Where step t of row b stands in an array, or 0 for an absent one."""
@@ -223,6 +247,9 @@ def conv_jobs(
     CONVOLVE  y = (u gate) * h, times y_gate; the same with z_gate to z
     ADJOINT   the same for the correlation of u gate with h; dfilter (parts, taps, D) are sums of the correlation of
               u gate with v v_gate over a part of the segments
+
+    In CONVOLVE, a row that grows is done again for fewer and fewer steps, since outputs must not be rounded by the size
+    of later inputs.
 
     Where there are gates, `staged`, rows pass through dense copies of a few blocks: a gated row is read from several
     places, each a page of its own, and to look up a page takes longer than to read sixteen floats of it. u, v, y and
@@ -254,30 +281,36 @@ def conv_jobs(
             record = segments + 24 * segment
             b, t, n = get_int(record), get_int(record + 8), get_int(record + 16)
             u_here, y_here, v_here = place(u, u_b, u_t, b, t), place(y, y_b, y_t, b, t), place(v, v_b, v_t, b, t)
-            if staged:
-                gate_here = place(gate, gate_b, gate_t, b, t)
-                stage_in(kind, stage, gap, u_here, u_t, gate_here, gate_t, begin, stop, channels, n)
-                if mode == ADJOINT:
-                    gate_here = place(v_gate, v_gate_b, v_gate_t, b, t)
-                    stage_in(kind, v_stage, gap, v_here, v_t, gate_here, v_gate_t, begin, stop, channels, n)
-            for block in range(begin, stop):
-                d, total, at = FLOAT * channel(block, channels), totals + size * (block - begin), gap * (block - begin)
-                source, source_t, other, other_t, target, target_t = u_here + d, u_t, v_here + d, v_t, y_here + d, y_t
+            while n > 0:
+                again = 0
                 if staged:
-                    source, source_t, other, other_t, target, target_t = (
-                        stage + at, VECTOR, v_stage + at, VECTOR, stage + at, VECTOR,
-                    )  # fmt: skip
-                read_rows(x, top, inner, stride, table, source, source_t, n)
-                if mode == ADJOINT:
-                    read_rows(inputs, top, inner, stride, table, other, other_t, n)
-                sweep(mode, x, inputs, h + block * size, total, top, inner, unit, stride, levels, depth)
-                write_rows(x, top, inner, stride, table, target, target_t, n)
-            if z != 0:
-                z_here, gate_here = place(z, z_b, z_t, b, t), place(z_gate, z_gate_b, z_gate_t, b, t)
-                stage_out(kind, stage, gap, FLOAT32, z_here, z_t, gate_here, z_gate_t, begin, stop, channels, n)
-            if staged:
-                gate_here = place(y_gate, y_gate_b, y_gate_t, b, t)
-                stage_out(kind, stage, gap, kind, y_here, y_t, gate_here, y_gate_t, begin, stop, channels, n)
+                    gate_here = place(gate, gate_b, gate_t, b, t)
+                    stage_in(kind, stage, gap, u_here, u_t, gate_here, gate_t, begin, stop, channels, n)
+                    if mode == ADJOINT:
+                        gate_here = place(v_gate, v_gate_b, v_gate_t, b, t)
+                        stage_in(kind, v_stage, gap, v_here, v_t, gate_here, v_gate_t, begin, stop, channels, n)
+                for block in range(begin, stop):
+                    d, total = FLOAT * channel(block, channels), totals + size * (block - begin)
+                    source, source_t, other, other_t = u_here + d, u_t, v_here + d, v_t
+                    target, target_t, at = y_here + d, y_t, gap * (block - begin)
+                    if staged:
+                        source, source_t, other, other_t, target, target_t = (
+                            stage + at, VECTOR, v_stage + at, VECTOR, stage + at, VECTOR,
+                        )  # fmt: skip
+                    if mode == CONVOLVE:
+                        again = max(again, before_growth(source, source_t, n))
+                    read_rows(x, top, inner, stride, table, source, source_t, n)
+                    if mode == ADJOINT:
+                        read_rows(inputs, top, inner, stride, table, other, other_t, n)
+                    sweep(mode, x, inputs, h + block * size, total, top, inner, unit, stride, levels, depth)
+                    write_rows(x, top, inner, stride, table, target, target_t, n)
+                if z != 0:
+                    z_here, gate_here = place(z, z_b, z_t, b, t), place(z_gate, z_gate_b, z_gate_t, b, t)
+                    stage_out(kind, stage, gap, FLOAT32, z_here, z_t, gate_here, z_gate_t, begin, stop, channels, n)
+                if staged:
+                    gate_here = place(y_gate, y_gate_b, y_gate_t, b, t)
+                    stage_out(kind, stage, gap, kind, y_here, y_t, gate_here, y_gate_t, begin, stop, channels, n)
+                n = again
         if mode == ADJOINT:
             row = FLOAT * channels
             for block in range(begin, stop):

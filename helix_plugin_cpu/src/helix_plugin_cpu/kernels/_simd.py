@@ -198,3 +198,20 @@ def sum_lanes(b: ir.IRBuilder, address: Value) -> Value:
         ]
         width *= 2
     return level[0]
+
+
+SIZE_BITS = 0x7FFFFFFF
+"""Of a float, all but its sign. As an integer they rise with its size: numbers, infinity, NaN."""
+
+
+@instruction(f32x16, f32x16, f32x16)
+def larger(b: ir.IRBuilder, x: Value, y: Value) -> Value:
+    """The larger of |x| and |y| in every lane; NaN is larger than anything."""
+    x, y = (b.and_(b.bitcast(a, INTS), integers([SIZE_BITS] * LANES)) for a in (x, y))
+    return b.bitcast(b.select(b.icmp_signed(">", x, y), x, y), FLOATS)
+
+
+@instruction(types.float32, f32x16)
+def largest(b: ir.IRBuilder, x: Value) -> Value:
+    """The largest of sixteen sizes, as `larger` makes them."""
+    return b.bitcast(call(b, "llvm.vector.reduce.smax.v16i32", I32, b.bitcast(x, INTS)), F32)

@@ -26,7 +26,7 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_as,
     stored_like,
 )
-from helix_plugin_cpu.kernels._delta import kept_shape, run_backward, run_forward
+from helix_plugin_cpu.kernels._delta import decays, kept_shape, run_backward, run_forward
 
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state", "reset", "lengths")
 ACTIVATIONS = ("q", "k", "v")
@@ -78,7 +78,7 @@ def backward(
     )
     shape = kept_shape(_heads(given["q"].shape, given["v"].shape), given["v"].shape)
     kept = from_forward("gated_delta_rule", saved[0], shape)
-    decay = given["log_decay"].exp()
+    decay = decays(given["log_decay"], given["lengths"])
     dq, ddecay, dk, dv, _, dbeta, dinitial = run_backward(
         given["q"], decay, given["k"], given["v"], None, given["beta"], dy, dlast,
         flags(given["reset"]), row_ends(given["lengths"], batch, length), kept, scale,
@@ -92,7 +92,8 @@ def backward(
 def _forward(given: dict[str, Any], scale: float, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     batch, length = given["v"].shape[:2]
     return run_forward(
-        given["q"], given["log_decay"].exp(), given["k"], given["v"], None, given["beta"], given["initial_state"],
+        given["q"], decays(given["log_decay"], given["lengths"]), given["k"], given["v"], None, given["beta"],
+        given["initial_state"],
         flags(given["reset"]), row_ends(given["lengths"], batch, length), kept, scale,
     )  # fmt: skip
 

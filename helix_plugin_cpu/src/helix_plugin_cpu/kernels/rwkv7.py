@@ -21,7 +21,7 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_as,
     stored_like,
 )
-from helix_plugin_cpu.kernels._delta import kept_shape, run_backward, run_forward
+from helix_plugin_cpu.kernels._delta import decays, kept_shape, run_backward, run_forward
 
 NAMES = ("r", "log_decay", "k", "v", "a", "b", "initial_state", "reset", "lengths")
 ACTIVATIONS = ("r", "k", "v", "a", "b")
@@ -63,7 +63,7 @@ def backward(
         dtypes=STORED,
     )
     kept = from_forward("rwkv7", saved[0], kept_shape(given["r"].shape, given["v"].shape))
-    decay = given["log_decay"].exp()
+    decay = decays(given["log_decay"], given["lengths"])
     dr, dw, dk, dv, da, db, dinitial = run_backward(
         given["r"], decay, given["k"], given["v"], given["a"], given["b"], dy, dlast,
         flags(given["reset"]), row_ends(given["lengths"], batch, length), kept,
@@ -75,7 +75,7 @@ def backward(
 def _forward(given: dict[str, Any], kept: Tensor | None) -> tuple[Tensor, Tensor]:
     batch, length = given["r"].shape[:2]
     return run_forward(
-        given["r"], given["log_decay"].exp(), given["k"], given["v"], given["a"], given["b"],
+        given["r"], decays(given["log_decay"], given["lengths"]), given["k"], given["v"], given["a"], given["b"],
         given["initial_state"], flags(given["reset"]), row_ends(given["lengths"], batch, length), kept,
     )  # fmt: skip
 

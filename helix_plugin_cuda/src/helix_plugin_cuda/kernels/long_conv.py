@@ -1,6 +1,9 @@
 """Long convolution by torch's FFT or on tensor cores (`_monarch`), whichever the card does faster, with gates, padding
 and both transposes in the passes before and after it.
 
+A transform spreads what is no number over a whole row: a zero stands for it there, and NaN takes the place of the
+outputs from its step on. Rounding by the size of later inputs stays: see the op.
+
 Rows of several documents go through the op's reference, whose adjoint is that of the rows read backwards.
 """
 
@@ -48,8 +51,13 @@ def _place(length, D, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def _gather(x, gate, before, lengths, out, L, D, S, n, sxb, sxt, sgb, sgt, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
-    """x * gate (B, L, D) behind what was `before` (B, S, D), then zeros: out (B, D, n) float32."""
+def _gather(
+    x, gate, before, lengths, out, lost, L, D, S, n, sxb, sxt, sgb, sgt, STEPS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """x * gate (B, L, D) behind what was `before` (B, S, D), then zeros: out (B, D, n) float32.
+
+    lost (B, D), if given, becomes the first step that is no number, for which a zero is stored.
+    """
     b, t, d = _place(n, D, STEPS, CHANNELS)
     inside = (d < D)[None, :]
     s = t - S
@@ -60,16 +68,24 @@ def _gather(x, gate, before, lengths, out, L, D, S, n, sxb, sxt, sgb, sgt, STEPS
     if before is not None:
         held = (t < S)[:, None] & inside
         v += tl.load(before + (b * S + t)[:, None] * D + d[None, :], mask=held, other=0.0).to(tl.float32)
+    if lost is not None:
+        sound = tl.abs(v) < float("inf")
+        first = tl.min(tl.where(sound, n, t[:, None]), axis=0)
+        tl.atomic_min(lost + b * D + d, first.to(tl.int32), mask=(first < n) & (d < D))
+        v = tl.where(sound, v, 0.0)
     tl.store(out + (b * D + d)[None, :] * n + t[:, None], v, mask=(t < n)[:, None] & inside)
 
 
 @triton.jit
-def _scatter(x, gate, lengths, out, L, D, S, n, sgb, sgt, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Steps S .. S+L-1 of x (B, D, n), times a gate, 0 in padding: out (B, L, D)."""
+def _scatter(x, gate, lengths, out, lost, L, D, S, n, sgb, sgt, STEPS: tl.constexpr, CHANNELS: tl.constexpr):
+    """Steps S .. S+L-1 of x (B, D, n), times a gate, 0 in padding: out (B, L, D); NaN from step `lost` (B, D) on."""
     b, t, d = _place(L, D, STEPS, CHANNELS)
     inside = (t < L)[:, None] & (d < D)[None, :]
     real = (t < limit(lengths, b, L))[:, None] & inside
     v = tl.load(x + (b * D + d)[None, :] * n + (S + t)[:, None], mask=real, other=0.0)
+    if lost is not None:
+        first = tl.load(lost + b * D + d, mask=d < D, other=n)
+        v = tl.where(((S + t)[:, None] >= first[None, :]) & real, float("nan"), v)
     if gate is not None:
         v *= tl.load(gate + b * sgb + t[:, None] * sgt + d[None, :], mask=real, other=0.0).to(tl.float32)
     tl.store(out + (b * L + t)[:, None] * D + d[None, :], v, mask=inside)
@@ -95,7 +111,9 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
     row_ends = ends(given["lengths"], u.shape[1])
 
     def run(way: Way) -> Tensor:
-        return _scattered(_filtered(given, row_ends, way), given["post"], row_ends, given, y)
+        (batch, _, channels), beyond = u.shape, torch.iinfo(torch.int32).max
+        lost = torch.full((batch, channels), beyond, dtype=torch.int32, device=u.device)
+        return _scattered(_filtered(given, row_ends, way, lost), given["post"], row_ends, given, y, lost)
 
     return (run(_way("long_conv", given, run)),)
 
@@ -140,13 +158,13 @@ def _run_backward(given: dict[str, Any], dy: Tensor, row_ends: Tensor | None, wa
     )
 
 
-def _filtered(given: dict[str, Any], row_ends: Tensor | None, way: Way) -> Tensor:
-    """What was before and pre * u, filtered: (B, D, S+L or more)."""
+def _filtered(given: dict[str, Any], row_ends: Tensor | None, way: Way, lost: Tensor) -> Tensor:
+    """What was before and pre * u, filtered: (B, D, S+L or more); `lost` as `_gather` finds it."""
     n = _length(given)
     if way["warps"]:
-        transforms, taps, v = _on_tensor_cores(given, row_ends, way)
+        transforms, taps, v = _on_tensor_cores(given, row_ends, way, lost)
         return transforms.convolve(v, transforms.spectrum(taps))
-    return torch.fft.irfft(_transformed(given, row_ends, n) * _response(given, n), n=n)
+    return torch.fft.irfft(_transformed(given, row_ends, n, lost) * _response(given, n), n=n)
 
 
 def _slopes(
@@ -168,13 +186,15 @@ def _slopes(
     return dtaps, dv, None if post is None else torch.fft.irfft(v * response, n=n)
 
 
-def _on_tensor_cores(given: dict[str, Any], row_ends: Tensor | None, way: Way) -> tuple[Transforms, Tensor, Tensor]:
+def _on_tensor_cores(
+    given: dict[str, Any], row_ends: Tensor | None, way: Way, lost: Tensor | None = None
+) -> tuple[Transforms, Tensor, Tensor]:
     """Transforms, the filters (D, taps), and what they filter (B, D, S+L)."""
     total = _before(given) + given["u"].shape[1]
     taps = given["filter"].detach().float()[:total].transpose(0, 1).contiguous()
     n = max(SHORTEST, _length(given))
     transforms = Transforms(n, total, precision(given["u"], given["filter"]), way["warps"], taps.device)
-    v = _gathered(given["u"], given["pre"], given["initial_state"], row_ends, _before(given), total)
+    v = _gathered(given["u"], given["pre"], given["initial_state"], row_ends, _before(given), total, lost)
     return transforms, taps, v
 
 
@@ -191,7 +211,7 @@ def _backward_documents(given: dict[str, Any], dy: Tensor) -> tuple[Tensor | Non
     dy = dy.float()
     if lengths is not None:
         real = (torch.arange(L, dtype=torch.int64, device=u.device) < lengths[:, None])[..., None]
-        u, dy = (torch.where(real, a, 0.0) for a in (u, dy))
+        u, dy, pre, post = (None if a is None else torch.where(real, a, 0.0) for a in (u, dy, pre, post))
     v = u if pre is None else u * pre
     slope, before = dy if post is None else dy * post, _before(given)
     starts = reset.to(torch.bool)
@@ -255,24 +275,29 @@ def _response(given: dict[str, Any], n: int) -> Tensor:
     return torch.fft.rfft(taps.transpose(0, 1), n=n)
 
 
-def _transformed(given: dict[str, Any], row_ends: Tensor | None, n: int) -> Tensor:
-    return torch.fft.rfft(_gathered(given["u"], given["pre"], given["initial_state"], row_ends, _before(given), n))
+def _transformed(given: dict[str, Any], row_ends: Tensor | None, n: int, lost: Tensor | None = None) -> Tensor:
+    v = _gathered(given["u"], given["pre"], given["initial_state"], row_ends, _before(given), n, lost)
+    return torch.fft.rfft(v)
 
 
-def _gathered(x: Tensor, gate: Tensor | None, before: Tensor | None, row_ends: Any, S: int, n: int) -> Tensor:
+def _gathered(
+    x: Tensor, gate: Tensor | None, before: Tensor | None, row_ends: Any, S: int, n: int, lost: Tensor | None = None
+) -> Tensor:
     B, L, D = x.shape
     out = torch.empty(B, D, n, dtype=torch.float32, device=x.device)
     launch(
-        _gather, (B * blocks(n, STEPS) * blocks(D, CHANNELS),), x, gate, before, row_ends, out, L, D, S, n,
+        _gather, (B * blocks(n, STEPS) * blocks(D, CHANNELS),), x, gate, before, row_ends, out, lost, L, D, S, n,
         *strides(x), *strides(gate), STEPS=STEPS, CHANNELS=CHANNELS,
     )  # fmt: skip
     return out
 
 
-def _scattered(x: Tensor, gate: Tensor | None, row_ends: Any, given: dict[str, Any], out: Any) -> Tensor:
+def _scattered(
+    x: Tensor, gate: Tensor | None, row_ends: Any, given: dict[str, Any], out: Any, lost: Tensor | None = None
+) -> Tensor:
     B, L, D = given["u"].shape
     launch(
-        _scatter, (B * blocks(L, STEPS) * blocks(D, CHANNELS),), x, gate, row_ends, out,
+        _scatter, (B * blocks(L, STEPS) * blocks(D, CHANNELS),), x, gate, row_ends, out, lost,
         L, D, _before(given), x.shape[2], *strides(gate), STEPS=STEPS, CHANNELS=CHANNELS,
     )  # fmt: skip
     return out

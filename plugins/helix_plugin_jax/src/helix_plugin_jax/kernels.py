@@ -17,7 +17,7 @@ from helix_plugin_jax.namespace import xp
 from helix_plugin_jax.recurrence import in_parallel, in_steps
 
 Array = Any
-Recurrence = Callable[[Array, Array, Array], Array]
+Recurrence = Callable[[Array, Array, Array, Array | None], Array]
 
 
 class Scan(NamedTuple):
@@ -49,8 +49,8 @@ def linear_scan(
     if x.shape[1] == 0:
         return x, start
     real = None if lengths is None else _real(x, lengths)
-    a, added = _masked(a, x, reset, real)
-    h = (scan or _scan()).recurrence(start, jnp.moveaxis(a, 1, 0), jnp.moveaxis(added, 1, 0))
+    steps = (None if s is None else jnp.moveaxis(s, 1, 0) for s in _masked(a, x, reset, real))
+    h = (scan or _scan()).recurrence(start, *steps)
     y = jnp.moveaxis(h, 0, 1)
     return y if real is None else jnp.where(real[..., None], y, 0), h[-1]
 
@@ -75,11 +75,14 @@ def selective_scan(
     h = jnp.zeros((u.shape[0], u.shape[2], A.shape[1]), u.dtype) if initial_state is None else initial_state
     if u.shape[1] == 0:
         return jnp.zeros_like(u), h
+    real = None if lengths is None else _real(u, lengths)
+    if real is not None:
+        u, delta, B, C = (jnp.where(real[..., None], s, 0) for s in (u, delta, B, C))
+        z = None if z is None else jnp.where(real[..., None], z, 0)
     if delta_bias is not None:
         delta = delta + delta_bias
     if delta_softplus:
         delta = jax.nn.softplus(delta)
-    real = None if lengths is None else _real(u, lengths)
     arrays = (u, delta, B, C, reset, real)
     y, h = _one(h, A, arrays) if u.shape[1] == 1 else _parts(scan or _scan(), h, A, arrays)
     if D is not None:
@@ -92,8 +95,8 @@ def selective_scan(
 def _one(h: Array, A: Array, arrays: tuple[Any, ...]) -> tuple[Array, Array]:
     """What `_parts` returns, for one step: with nothing to reorder for, decoding is quicker."""
     u, delta, B, C, reset, real = arrays
-    decay, added = _masked(jnp.exp(delta[..., None] * A), (delta * u)[..., None] * B[:, :, None], reset, real)
-    h = decay[:, 0] * h + added[:, 0]
+    decay, added, fresh = _masked(jnp.exp(delta[..., None] * A), (delta * u)[..., None] * B[:, :, None], reset, real)
+    h = decay[:, 0] * (h if fresh is None else jnp.where(fresh[:, 0], 0, h)) + added[:, 0]
     return einsum("bdn,btn->btd", h, C), h
 
 
@@ -108,8 +111,8 @@ def _parts(scan: Scan, h: Array, A: Array, arrays: tuple[Any, ...]) -> tuple[Arr
     @jax.checkpoint
     def part(h: Array, at: Any) -> tuple[Array, Array]:
         u, delta, B, C, reset, real = at
-        decay, added = _masked(jnp.exp(delta[:, :, None] * A), einsum("tbn,tbd->tbnd", B, delta * u), reset, real)
-        states = scan.recurrence(h, decay, added)
+        exponents, added = delta[:, :, None] * A, einsum("tbn,tbd->tbnd", B, delta * u)
+        states = scan.recurrence(h, *_masked(jnp.exp(exponents), added, reset, real))
         return states[-1], einsum("tbn,tbnd->tbd", C, states)
 
     steps = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), arrays)
@@ -130,12 +133,14 @@ def _real(x: Array, lengths: Array) -> Array:
     return jnp.arange(x.shape[1])[None, :] < lengths[:, None]
 
 
-def _masked(a: Array, x: Array, reset: Array | None, real: Array | None) -> tuple[Array, Array]:
-    """Decays and what is added, (B, L, ...): the decay is 0 where a document starts; padding changes nothing."""
+def _masked(a: Array, x: Array, reset: Array | None, real: Array | None) -> tuple[Array, Array, Array | None]:
+    """Decays, what is added, (B, L, ...), and where a document starts, if any does; padding changes nothing."""
     spread = (..., *(None,) * (a.ndim - 2))
     if reset is not None:
-        a = jnp.where(reset[spread], 0, a)
-    return (a, x) if real is None else (jnp.where(real[spread], a, 1), jnp.where(real[spread], x, 0))
+        reset = (reset if real is None else reset & real)[spread]
+    if real is not None:
+        a, x = jnp.where(real[spread], a, 1), jnp.where(real[spread], x, 0)
+    return a, x, reset
 
 
 def linear_cross_entropy(x: Array, weight: Array, targets: Array) -> Array:

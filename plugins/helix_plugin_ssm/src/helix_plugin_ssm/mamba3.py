@@ -13,6 +13,7 @@ from helix_core.kinds.layer import Layer, Params, State
 from helix_core.kinds.params import ParamSpec, constant, fan_in
 from helix_core.ops import OpTable
 from helix_core.ops.arrays import last_real, valid_steps, zeros
+from helix_core.ops.quarantine import quarantined, released
 from helix_plugin_ssm._heads import HeadsConfig
 from helix_plugin_ssm._rotary import rotate, total_turns
 from helix_plugin_ssm._step_size import step_size_bias
@@ -50,9 +51,10 @@ class Mamba3(Layer[Mamba3Config]):
     Each head has its own S, Δ, A, λ, D and biases. With R = 1 there are no m. Turning pairs of real states is a
     complex state; pairs are (2i, 2i + 1) with R = 1 and (i, i + N/2) otherwise, as in the authors' kernels.
 
-    The sum that the trapezoid leaves to the next step is added to this step's own: the weight of B_t x_tᵀ is
-    λ_t Δ_t + (1 - λ_{t+1}) Δ_{t+1}, and what y_t must not see of it yet is taken off. So it is one gated linear
-    attention of R positions a step, and R by R products within a step.
+    What the trapezoid leaves of B_{t-1} x_{t-1}ᵀ to step t is added to what the step before it weighed: both together
+    come in at step t, times exp(Δ_t A_t) (λ_{t-1} Δ_{t-1} + (1 - λ_t) Δ_t). So it is one gated linear attention to the
+    steps before, of R positions a step, and R by R products: of a step's own part, and of what positions beyond its
+    own hold of the step before.
 
     State: ssm (B, H, N, P), S turned back by the last step's angle, so that no angle grows without bound; key
     (B, H, R, N) and value (B, H, R, P), the last B and x. In ssm and key the first states of all pairs stand before
@@ -83,7 +85,7 @@ class Mamba3(Layer[Mamba3Config]):
 
     def mixing_flops(self, length: int) -> float:
         c = self.config
-        within = 2 * c.n_heads * c.mimo_rank**2 * (c.d_state + c.head_dim) if c.mimo_rank > 1 else 0
+        within = 4 * c.n_heads * c.mimo_rank**2 * (c.d_state + c.head_dim) if c.mimo_rank > 1 else 0
         return 5 * c.d_inner * c.d_state * c.mimo_rank + within
 
     def step_mixing_flops(self, length: int) -> float:
@@ -117,34 +119,34 @@ class Mamba3(Layer[Mamba3Config]):
         z, u, bc, rest = (F.linear(x, p["in_proj.weight"][start:end]) for start, end in itertools.pairwise(cut))
         b, q = bc[..., : N * G * R], bc[..., N * G * R :]
         log_decay, now, later, turns = self._steps(F, p, rest, reset, lengths)
-        # What each step's B xᵀ weighs from the next step on.
-        onward = now + xp.concat([later[:, 1:], xp.zeros_like(later[:, :1])], axis=1)
         cos, sin = self._rotation(xp, turns)
 
         key = self._states(F, b, p["B_norm.weight"], p["B_bias"])
-        k = rotate(xp, key, cos, sin)
-        q = rotate(xp, self._states(F, q, p["C_norm.weight"], p["C_bias"]), cos, sin)
+        k, q = _turned(xp, key, cos, sin), _turned(xp, self._states(F, q, p["C_norm.weight"], p["C_bias"]), cos, sin)
         v = xp.reshape(u, (batch, length, H, 1, P))
         if R > 1:
             v = v * p["mimo_x"]
 
-        before = None
-        if state is not None:
-            pending = xp.matmul(xp.matrix_transpose(state["key"]), state["value"])
-            before = state["ssm"] + later[:, 0, :, None, None] * pending
-        y, ssm = self._attend(F, q, onward[..., None, None] * k, v, log_decay, before, reset, lengths)
-        # Of its own step, output r sees every input, now; the attention has shown it those up to r, onward.
-        shown = F.asarray(np.tril(np.ones((R, R))))
-        own = now[..., None, None] - shown * onward[..., None, None]
+        # The steps before: a state holds the last one's own part already, so that of it only what is left comes in.
+        before = {"ssm": None, "key": None, "value": None} if state is None else state
+        weight = xp.exp(log_decay) * (later + _shifted(xp, now, None, reset))
+        k_before = weight[..., None, None] * _shifted(xp, k, before["key"], reset)
+        v_before = _shifted(xp, v, before["value"], reset)
+        y, ssm = self._attend(F, q, k_before, v_before, log_decay, before["ssm"], reset, lengths)
+        own = now[..., None, None] * k
         if R == 1:
-            y = y + (xp.sum(q * k, axis=-1, keepdims=True) * own + p["D"][:, None, None]) * v
+            y = y + (xp.sum(q * own, axis=-1, keepdims=True) + p["D"][:, None, None]) * v
         else:
-            y = y + xp.matmul(xp.matmul(q, xp.matrix_transpose(k)) * own, v) + p["D"][:, None, None] * v
+            beyond = xp.matmul(q, xp.matrix_transpose(k_before)) * F.asarray(np.triu(np.ones((R, R)), 1))
+            y = y + xp.matmul(xp.matmul(q, xp.matrix_transpose(own)), v) + p["D"][:, None, None] * v
+            y = y + xp.matmul(beyond, v_before)
 
         y = self._gate(F, p, y, xp.reshape(z, (batch, length, H, 1, P)))
         y = F.linear(xp.reshape(y, (batch, length, E)), p["out_proj.weight"])
         if state is None:
             return y, None
+        last, value = (_last(xp, a, xp.zeros_like(a[:, 0]), lengths) for a in (own, v))
+        ssm = ssm + xp.matmul(xp.matrix_transpose(last), value)
         after = {
             "ssm": xp.matrix_transpose(rotate(xp, xp.matrix_transpose(ssm), cos[:, -1], -sin[:, -1])),
             "key": _last(xp, key, state["key"], lengths),
@@ -167,6 +169,8 @@ class Mamba3(Layer[Mamba3Config]):
         weight = F.sigmoid(trapezoid)
         now, later = weight * delta, (1 - weight) * delta
         turns = 0.5 * delta[..., None] * xp.tanh(theta)[:, :, None, :]
+        turns = turns - xp.round(turns)  # so that in sums over all steps, a large one leaves the digits of the others
+        turns = xp.where(xp.abs(turns) <= 1, turns, xp.zeros_like(turns))  # and one that is no number, too
         if lengths is not None:
             real = valid_steps(xp, rest.shape[1], lengths)[:, :, None]
             later = xp.where(real, later, xp.zeros_like(later))
@@ -245,6 +249,22 @@ class Mamba3(Layer[Mamba3Config]):
         if c.mimo_rank == 1:
             return F.swiglu(z, y)
         return xp.sum(F.swiglu(z * p["mimo_z"], y) * p["mimo_o"], axis=3)
+
+
+def _turned(xp: Any, a: Array, cos: Array, sin: Array) -> Array:
+    """`rotate`; the angle, a sum over all documents, gets no gradient from what is no number in another one."""
+    (numbers,), lost = quarantined(xp, a)
+    return released(xp, rotate(xp, numbers, cos, sin), lost)
+
+
+def _shifted(xp: Any, a: Array, before: Array | None, reset: Array | None) -> Array:
+    """What a (B, L, ...) held a step before: `before` (B, ...) or zeros at the first, zeros where a document starts."""
+    first = xp.zeros_like(a[:, :1]) if before is None else xp.astype(before, a.dtype)[:, None]
+    a = xp.concat([first, a[:, :-1]], axis=1)
+    if reset is None:
+        return a
+    starts = xp.reshape(reset, (*reset.shape, *(1,) * (len(a.shape) - 2)))
+    return xp.where(starts, xp.zeros_like(a), a)
 
 
 def _last(xp: Any, a: Array, before: Array, lengths: Array | None) -> Array:

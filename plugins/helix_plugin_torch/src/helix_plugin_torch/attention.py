@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import array_api_compat.torch as xp
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from helix_core.ops.attention import cache_sources, cached_positions
+from helix_core.ops.arrays import blank_padding, valid_steps
+from helix_core.ops.attention import LIMIT, cache_sources, cached_positions
+from helix_core.ops.quarantine import quarantined, released
+from helix_plugin_torch.tracing import known
 
 BLOCK = 128
 """Fewest queries that a window is cut into."""
@@ -27,25 +33,52 @@ def attention(
     """q (B, L, H, K), k (B, L, G, K), v (B, L, G, V) -> (B, L, H, V) and the cache; see the op."""
     scale = scale or q.shape[3] ** -0.5
     length = q.shape[1]
+    valid = None if lengths is None else valid_steps(xp, length, lengths)
+    q, k, v = blank_padding(xp, valid, q, k, v)
+    if 0 in q.shape[:2]:
+        after = (k[:, :0], v[:, :0]) if keys is None or values is None else (keys, values)
+        return v.new_zeros(*q.shape[:3], v.shape[3]), *after
+    seen = None
     if keys is None or values is None:
-        if position is None and 0 < window < length:
-            y = _banded(q, k, v, window, scale)
-        elif position is None:
-            y = _sdpa(q, k, v, None, scale)
-        else:
-            y = _sdpa(q, k, v, _mask(position, 0, window), scale)
-        after = k.new_empty(k.shape[0], 0, *k.shape[2:]), v.new_empty(v.shape[0], 0, *v.shape[2:])
+        every, after = (k, v), (k.new_empty(k.shape[0], 0, *k.shape[2:]), v.new_empty(v.shape[0], 0, *v.shape[2:]))
+        if position is not None:
+            seen = _mask(position, 0, window)
     else:
         if position is None:
             position = torch.arange(length, dtype=torch.int64, device=q.device).expand(q.shape[0], length)
         every = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
-        y = _sdpa(q, *every, _mask(position, keys.shape[1], window), scale)
-        source, filled = cache_sources(_namespace(), position, lengths, keys.shape[1])
+        seen = _mask(position, keys.shape[1], window)
+        source, filled = cache_sources(xp, position, lengths, keys.shape[1])
         after = _gather(every[0], source, filled), _gather(every[1], source, filled)
-    if lengths is not None:
-        valid = torch.arange(length, dtype=torch.int64, device=q.device) < lengths[:, None]
-        y = torch.where(valid[:, :, None, None], y, y.new_zeros(()))
-    return y, *after
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if seen is None and 0 < window < length:
+            return _banded(q, k, v, window, scale)
+        return _sdpa(q, k, v, seen, scale)
+
+    y = attend(q, *every)
+    # A weight of 0 does not hide what is no number, which then shows in the outputs.
+    if known(y.isfinite().all()) is not True:
+        y = _isolated(attend, q, *every, seen, window)
+    return blank_padding(xp, valid, y)[0], *after
+
+
+def _isolated(
+    attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, window: int
+) -> Tensor:
+    """`attend` without what is no number, which then makes NaN of the outputs that see it: seen (B, 1, L, T)."""
+    (q,), silent = quarantined(xp, q, limit=LIMIT)
+    (k,), lost_key = quarantined(xp, k, limit=LIMIT)
+    (v,), lost = quarantined(xp, v)
+    lost = (lost + lost_key)[..., 0]
+    if seen is not None:
+        reached = seen[:, 0].to(lost.dtype) @ lost
+    else:
+        reached = lost.cumsum(1)
+        if 0 < window < lost.shape[1]:
+            reached = reached - pad(reached, (0, 0, window, 0))[:, :-window]
+    y = attend(q, k, v)
+    return released(xp, y, silent + reached.repeat_interleave(y.shape[2] // lost.shape[2], 2)[..., None])
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
@@ -66,7 +99,7 @@ def _mask(position: Tensor, cached: int, window: int) -> Tensor:
     """Which of the cached and new keys each query sees: position (B, L) -> (B, 1, L, cached + L)."""
     batch, length = position.shape
     steps = torch.arange(length, dtype=torch.int64, device=position.device)
-    before = cached_positions(_namespace(), position[:, :1], cached) - position[:, :1]
+    before = cached_positions(xp, position[:, :1], cached) - position[:, :1]
     at = torch.cat([before, steps.expand(batch, length)], dim=1)[:, None, :]
     here = steps[None, :, None]
     seen = (at <= here) & (at >= here - position[..., None]) & (at >= -position[:, :1, None])
@@ -100,9 +133,3 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tenso
 def _gather(every: Tensor, source: Tensor, filled: Tensor) -> Tensor:
     index = source[:, :, None, None].expand(*source.shape, *every.shape[2:])
     return torch.where(filled[:, :, None, None], every.gather(1, index), every.new_zeros(()))
-
-
-def _namespace() -> object:
-    from helix_plugin_torch.backend import namespace
-
-    return namespace()

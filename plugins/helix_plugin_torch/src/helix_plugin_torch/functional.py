@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import array_api_compat.torch as xp
 import torch
 from torch import Tensor
 from torch.nn import functional as nn
 
 from helix_core.ops import OPS
+from helix_core.ops.arrays import blank_padding, valid_steps
+from helix_core.ops.long_conv import in_order, uneven
 from helix_plugin_torch.attention import attention as attention
 from helix_plugin_torch.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
+from helix_plugin_torch.tracing import known
 
 sigmoid = torch.sigmoid
 silu = nn.silu
@@ -67,10 +71,8 @@ def causal_conv1d(
 ) -> tuple[Tensor, Tensor]:
     """torch's grouped conv1d for plain rows; rows with resets or padding go through the reference."""
     if reset is not None or lengths is not None:
-        from helix_plugin_torch.backend import namespace
-
         y, last = OPS["causal_conv1d"].reference(
-            namespace(), x, weight, bias, initial_state, reset, lengths, activation=activation
+            xp, x, weight, bias, initial_state, reset, lengths, activation=activation
         )
         return y, last
     B, L, D = x.shape
@@ -94,19 +96,35 @@ def long_conv(
     reset: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """By FFT along a contiguous time axis; rows with resets or padding go through the reference."""
-    if reset is not None or lengths is not None:
-        from helix_plugin_torch.backend import namespace
+    """By FFT along a contiguous time axis; rows with resets, or that grow, go through the reference.
 
-        reference = OPS["long_conv"].reference
-        y: Tensor = reference(namespace(), u, filter, pre, post, initial_state, reset, lengths)
+    Compiled and on accelerators, rows that grow are not told apart; what is no number still reaches nothing before it.
+    """
+    if reset is not None:
+        y: Tensor = OPS["long_conv"].reference(xp, u, filter, pre, post, initial_state, reset, lengths)
         return y
+    valid = None if lengths is None else valid_steps(xp, u.shape[1], lengths)
+    u, *gates = blank_padding(xp, valid, u, *(gate for gate in (pre, post) if gate is not None))
+    pre, post = None if pre is None else gates[0], None if post is None else gates[-1]
     v = u if pre is None else u * pre
     if initial_state is not None:
         v = torch.cat([initial_state, v], dim=1)
+    if v.numel() == 0:
+        return torch.zeros_like(u)
+    grows = known(uneven(xp, v.detach()))
+    if grows is None:
+        lost = ~torch.isfinite(v)
+        y = torch.where(lost.cumsum(1) > 0, torch.nan, _by_transform(torch.where(lost, 0.0, v), filter))
+    else:
+        y = in_order(xp, v, filter) if grows else _by_transform(v, filter)
+    y = y[:, v.shape[1] - u.shape[1] :]
+    return blank_padding(xp, valid, y if post is None else y * post)[0]
+
+
+def _by_transform(v: Tensor, filter: Tensor) -> Tensor:
+    """v (B, L, D) with the filter (K, D), by one transform of the whole row."""
     length = v.shape[1]
     filter = filter[:length]
     n = 1 << (length + filter.shape[0] - 2).bit_length()
     spectrum = torch.fft.rfft(v.transpose(1, 2), n=n) * torch.fft.rfft(filter.transpose(0, 1), n=n)
-    y = torch.fft.irfft(spectrum, n=n)[..., length - u.shape[1] : length].transpose(1, 2)
-    return y if post is None else y * post
+    return torch.fft.irfft(spectrum, n=n)[..., :length].transpose(1, 2)

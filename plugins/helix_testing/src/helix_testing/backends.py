@@ -10,12 +10,13 @@ from helix_testing.levels.basic import BasicLevel
 from helix_testing.levels.compile import CompileLevel
 from helix_testing.levels.descriptor import DescriptorLevel
 from helix_testing.levels.grad import GradLevel
+from helix_testing.levels.isolation import IsolationLevel
 from helix_testing.levels.ops import OpsLevel
 from helix_testing.levels.train import TrainLevel
 
 
 # Inherited tests are collected from the last base to the first.
-class BaseBackendTests(CompileLevel, TrainLevel, GradLevel, OpsLevel, BasicLevel, DescriptorLevel):
+class BaseBackendTests(CompileLevel, TrainLevel, GradLevel, IsolationLevel, OpsLevel, BasicLevel, DescriptorLevel):
     """Set `backend` to the name to certify.
 
     descriptor and basic are mandatory; the further levels follow the capabilities that the backend declares: what is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
 from helix_testing.levels.base import assert_close
 
 EPSILON = 1e-6
+
+INPUTS = "x"
+"""What the gradient of a layer's inputs is called."""
 
 
 class Case:
@@ -86,6 +89,28 @@ class Case:
 
         _, grads = self.backend.value_and_grad(projection)(self.params)
         return {k: self.numpy(g).astype(np.float64) for k, g in grads.items()}
+
+    def gradient_of_some(
+        self, weights: np.ndarray, **rows: np.ndarray
+    ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        """A function of x: gradients of Σ weights * y over outputs that have a weight, for all parameters and INPUTS.
+
+        One function for every x, so that a backend that compiles does so once.
+        """
+        F, w, used = self.F, self.backend.asarray(weights, self.dtype), self.backend.asarray(weights != 0)
+        extra = {k: self.backend.asarray(v) for k, v in rows.items()}
+
+        def projection(given: dict[str, Any]) -> Any:
+            y = self.layer.apply(F, {k: given[k] for k in self.params}, given[INPUTS], **extra)[0]
+            return F.xp.sum(w * F.xp.where(used, y, F.xp.zeros_like(y)))
+
+        run = self.backend.value_and_grad(projection)
+
+        def gradients(x: np.ndarray) -> dict[str, np.ndarray]:
+            _, grads = run({**self.params, INPUTS: self.backend.asarray(x, self.dtype)})
+            return {k: self.numpy(g).astype(np.float64) for k, g in grads.items()}
+
+        return gradients
 
     def scale_of(self, name: str) -> float:
         """The size of a parameter's values, for steps of finite differences."""

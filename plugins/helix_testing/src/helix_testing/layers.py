@@ -17,11 +17,17 @@ from helix_core.errors import ConfigError
 from helix_core.plugin_system import components, create, explain
 from helix_core.tree import tree_items
 from helix_testing.counting import count
-from helix_testing.layer_case import Case, ModelCase
+from helix_testing.layer_case import INPUTS, Case, ModelCase
 from helix_testing.levels.apart import share_memory
 from helix_testing.levels.base import assert_close
+from helix_testing.levels.isolation import rounds_in_order
 
 LENGTH = 70
+
+POISONS = (float("nan"), float("inf"), 1e30)
+"""What stands, with either sign, where nothing may be read."""
+
+QUIET = np.errstate(all="ignore")  # what comes of it where it stands is not looked at
 
 
 class BaseLayerTests:
@@ -293,6 +299,106 @@ class BaseLayerTests:
             assert_close(found[row : row + 1, mask[row]], alone, layer_case.tolerance, f"{where}-padded row {row}")
             layer_case.assert_states_close(layer_case.row(state, row), last)
 
+    # Isolation: what may not be read may be anything.
+
+    @QUIET
+    def test_what_padding_holds_reaches_nothing(self, layer_case: Case, x: np.ndarray) -> None:
+        lengths = np.array([LENGTH, 1, 41])
+        real = np.arange(LENGTH) < lengths[:, None]
+        clean, state = layer_case.run(x, layer_case.init_state(3), lengths=lengths)
+        for value in POISONS:
+            found, after = layer_case.run(poisoned(x, ~real, value), layer_case.init_state(3), lengths=lengths)
+            assert_close(found[real], clean[real], layer_case.tolerance, f"outputs with {value} in padding")
+            layer_case.assert_states_close(after, state)
+
+    @QUIET
+    def test_what_padding_holds_reaches_no_gradient(
+        self, layer_case: Case, x: np.ndarray, rng: np.random.Generator
+    ) -> None:
+        if "grad" not in layer_case.backend.capabilities:
+            pytest.skip(f"not implemented: {layer_case.backend.name} does not declare 'grad'")
+        lengths = np.array([LENGTH, 1, 41])
+        real = np.arange(LENGTH) < lengths[:, None]
+        weights = np.where(real[..., None], rng.normal(size=x.shape), 0.0)
+        gradients = layer_case.gradient_of_some(weights, lengths=lengths)
+        clean = gradients(x)
+        for value in POISONS:
+            found = gradients(poisoned(x, ~real, value))
+            assert not found[INPUTS][~real].any(), f"padding with {value} has a gradient"
+            for name, grad in found.items():
+                assert_close(grad, clean[name], layer_case.tolerance, f"gradient of {name} with {value} in padding")
+
+    @pytest.mark.parametrize("odd", [0, 1], ids=["even", "odd"])
+    @pytest.mark.parametrize("with_state", [False, True], ids=["parallel", "recurrent"])
+    @QUIET
+    def test_what_other_documents_hold_reaches_nothing(
+        self, layer_case: Case, x: np.ndarray, with_state: bool, odd: int
+    ) -> None:
+        """Every other document is poisoned, and with the first of them the state that comes before it."""
+        reset, other = documents(odd)
+        state = layer_case.init_state(3) if with_state else None
+        clean, last = layer_case.run(x, state, reset=reset)
+        for value in POISONS:
+            before = state
+            if with_state and not odd:
+                _, before = layer_case.run(poisoned(x, np.ones_like(other), value), state)
+            found, after = layer_case.run(poisoned(x, other, value), before, reset=reset)
+            assert_close(found[~other], clean[~other], layer_case.tolerance, f"outputs with {value} in other documents")
+            if with_state and not other[0, -1]:
+                layer_case.assert_states_close(after, last)
+
+    @pytest.mark.parametrize("odd", [0, 1], ids=["even", "odd"])
+    @QUIET
+    def test_what_other_documents_hold_reaches_no_gradient(
+        self, layer_case: Case, x: np.ndarray, rng: np.random.Generator, odd: int
+    ) -> None:
+        """Of the inputs. A weight is multiplied with other documents too, and has no gradient where they have none."""
+        if "grad" not in layer_case.backend.capabilities:
+            pytest.skip(f"not implemented: {layer_case.backend.name} does not declare 'grad'")
+        reset, other = documents(odd)
+        weights = np.where(other[..., None], 0.0, rng.normal(size=x.shape))
+        gradients = layer_case.gradient_of_some(weights, reset=reset)
+        clean = gradients(x)[INPUTS]
+        for value in POISONS:
+            found = gradients(poisoned(x, other, value))[INPUTS]
+            assert_close(
+                found[~other], clean[~other], layer_case.tolerance, f"gradient of x with {value} in other documents"
+            )
+
+    @pytest.mark.parametrize("with_state", [False, True], ids=["parallel", "recurrent"])
+    @QUIET
+    def test_what_later_steps_hold_reaches_nothing(self, layer_case: Case, x: np.ndarray, with_state: bool) -> None:
+        if not layer_case.layer.causal:
+            pytest.skip("not causal")
+        later = np.broadcast_to(np.arange(LENGTH) >= 25, (3, LENGTH))
+        state = layer_case.init_state(3) if with_state else None
+        clean, _ = layer_case.run(x, state)
+        for value in (*POISONS, 1e4):
+            if np.isfinite(value) and not rounds_in_order(layer_case.backend):
+                continue
+            found, _ = layer_case.run(poisoned(x, later, value), state)
+            assert_close(found[~later], clean[~later], layer_case.tolerance, f"outputs before {value}")
+
+    # Nothing at all.
+
+    @pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0), (0, 0)])
+    def test_of_nothing_comes_nothing(self, layer_case: Case, x: np.ndarray, batch: int, length: int) -> None:
+        nothing = x[:batch, :length]
+        rows = {"reset": np.zeros((batch, length), bool), "lengths": np.full(batch, length)}
+        for extra in ({}, rows):
+            assert layer_case.run(nothing, **extra)[0].shape == nothing.shape
+        if layer_case.layer.causal:
+            before = layer_case.init_state(batch)
+            if batch:
+                _, before = layer_case.run(x[:batch], before)
+            for extra in ({}, rows):
+                y, state = layer_case.run(nothing, before, **extra)
+                assert y.shape == nothing.shape
+                layer_case.assert_states_close(state, before)
+        if "grad" in layer_case.backend.capabilities:
+            for grad in layer_case.gradient_of_some(np.ones(nothing.shape))(nothing).values():
+                assert not grad.any(), "a sum of nothing has a gradient"
+
     # Learning.
 
     def test_every_parameter_has_the_gradient_of_the_function(
@@ -320,6 +426,19 @@ class BaseLayerTests:
             tokens = (tokens[:, :1] + 5 * np.arange(17)) % 16
         losses = ModelCase(layer_case).overfit(tokens, steps=150)
         assert losses[-1] < 0.3 * losses[0], f"loss went from {losses[0]:.3f} to {losses[-1]:.3f} only"
+
+
+def poisoned(x: np.ndarray, where: np.ndarray, value: float) -> np.ndarray:
+    """x (B, L, D) with `value`, of either sign, at the steps `where` (B, L)."""
+    signs = np.where(np.arange(x.size) % 3, 1.0, -1.0).reshape(x.shape)
+    return np.where(where[..., None], signs * value, x)
+
+
+def documents(odd: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the documents of three rows start, the first at step 5, and the steps of every other one of them (3, L)."""
+    reset = np.zeros((3, LENGTH), bool)
+    reset[:, [5, 6, 8, 38]] = True
+    return reset, np.cumsum(reset, axis=1) % 2 == odd
 
 
 def traces(backend: str) -> bool:

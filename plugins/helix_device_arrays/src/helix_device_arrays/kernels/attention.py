@@ -122,6 +122,9 @@ def attention(
     groups, d_value = k.shape[2], v.shape[3]
     xp = device.namespace
     slots = 0 if keys is None else keys.shape[1]
+    if 0 in (batch, length):
+        nothing = Array(device, fresh(device, (batch, length, heads, d_value)))
+        return nothing, *(a[:, :0] if old is None else old for a, old in ((k, keys), (v, values)))
     cached = slots > 0
     if cached and position is None:
         position = xp.broadcast_to(xp.arange(length)[None], (batch, length))

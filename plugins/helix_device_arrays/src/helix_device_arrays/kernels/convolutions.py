@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from helix_core.ops.long_conv import uneven
 from helix_device_arrays.array import Array
 from helix_device_arrays.device import Device
 from helix_device_arrays.dtypes import float32, int32
@@ -167,7 +168,7 @@ def long_conv(
     reset: Array | None = None,
     lengths: Array | None = None,
 ) -> Array:
-    """The op `long_conv`: term by term for few terms and for rows of documents, else by transforms."""
+    """The op `long_conv`: term by term for few terms and for rows of documents or that grow, else by transforms."""
     device = u.device
     xp = device.namespace
     batch, length, channels = u.shape
@@ -180,7 +181,8 @@ def long_conv(
     if initial_state is not None:
         v = xp.concat([initial_state, v], axis=1)
     taps = min(filter.shape[0], old + length)
-    if reset is not None or min(taps, length) <= DIRECT:
+    v = Array(device, v.leaf())
+    if reset is not None or min(taps, length) <= DIRECT or bool(uneven(xp, v)):
         y = fresh(device, u.shape)
         lanes = lanes_for(device, channels) if device.vectors else 1
         count = batch * length * channels // lanes
