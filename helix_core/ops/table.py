@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.ops.half import HALF, between_casts, narrowed
 from helix_core.ops.op import OPS, Op
+from helix_core.ops.signature import as_op
+from helix_core.suggest import did_you_mean
 from helix_core.tree import tree_map
 
 if TYPE_CHECKING:
@@ -120,7 +122,6 @@ def bind_ops(
     wrap: Wrap,
     asarray: Callable[[Any], Any],
     pins: Mapping[str, str] | None = None,
-    reference_only: bool = False,
 ) -> OpTable:
     """Bind every op for `facts`: the best kernel that accepts them, else the op's reference.
 
@@ -129,20 +130,34 @@ def bind_ops(
     wrap     turns a loaded kernel into a callable of the namespace (autodiff registration and the like)
     pins     kernel by op name, exact and never falling back; "core/reference" pins the reference
 
-    Raises ComponentNotFound for a pin that names no kernel, ComponentUnavailable for a pinned kernel that refuses.
+    Whatever serves an op is called with the signature of its reference. A kernel of an op that there is not warns.
+    Raises ComponentNotFound for a pin that names no op or no kernel, ComponentUnavailable for a pinned kernel that
+    refuses.
     """
     if facts.mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, not {facts.mode!r}")
+    for name in pins or {}:
+        if name not in OPS:
+            raise ComponentNotFound(
+                f"a kernel is pinned for an op {name!r}, which there is not{did_you_mean(name, OPS)}",
+                hint="`helix explain op` lists the ops",
+            )
     by_op: dict[str, list[tuple[str, KernelDescriptor]]] = {}
-    if not reference_only:
-        for plugin, descriptor in kernels:
-            by_op.setdefault(descriptor.op, []).append((f"{plugin}/{descriptor.name}", descriptor))
+    for plugin, descriptor in kernels:
+        by_op.setdefault(descriptor.op, []).append((f"{plugin}/{descriptor.name}", descriptor))
+    for name in by_op.keys() - OPS.keys():
+        warnings.warn(
+            f"kernel {by_op[name][0][0]} is for an op {name!r}, which there is not{did_you_mean(name, OPS)}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     bound: dict[str, Callable[..., Any]] = {}
     trail: dict[str, Choice] = {}
     for op in OPS.values():
         ranked = sorted(by_op.get(op.name, ()), key=lambda pair: (-pair[1].priority, pair[0]))
         pin = (pins or {}).get(op.name)
-        bound[op.name], trail[op.name] = _bind_at(op, xp, facts, ranked, wrap, pin)
+        function, trail[op.name] = _bind_at(op, xp, facts, ranked, wrap, pin)
+        bound[op.name] = as_op(op, function)
     return OpTable(xp, facts, bound, trail, asarray)
 
 
@@ -175,7 +190,7 @@ def _bind(
         ranked = [pair for pair in ranked if pin in (pair[0], pair[1].name)]
         if not ranked:
             raise ComponentNotFound(
-                f"op {op.name!r} is pinned to kernel {pin!r}, and no installed plugin provides it",
+                f"op {op.name!r} is pinned to kernel {pin!r}, which is none of those that this backend is offered",
                 hint=f"`helix explain op {op.name}` lists its kernels",
             )
     refused: list[Refusal] = []

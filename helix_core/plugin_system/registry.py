@@ -20,8 +20,10 @@ from helix_core.plugin_system.loading import describe_failure, load_modules, wit
 from helix_core.plugin_system.policy import denial
 from helix_core.plugin_system.requirements import unmet_requirement
 from helix_core.settings import Settings, load_settings
+from helix_core.suggest import did_you_mean
 
 CORE = "core"
+HOOKS = frozenset(name for name in vars(hookspecs) if name.startswith("helix_"))
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class Registry:
         """Register a module and collect its components; any fault marks the whole plugin as failed."""
         try:
             self.manager.register(module, name)
+            self._check_hooks(module)
             components = [
                 Component(name, descriptor)
                 for kind, hook_name in hookspecs.KIND_HOOKS.items()
@@ -168,6 +171,17 @@ class Registry:
             self._fail(name, " ".join(str(error).split()) if broken else describe_failure(error))
         else:
             self._components += components
+
+    def _check_hooks(self, module: ModuleType) -> None:
+        """Raise BrokenContract for a hook that there is not, or one that is not marked: pluggy passes over both."""
+        implemented = self.manager.get_hookcallers(module) or []
+        for hook in implemented:
+            optional = all(one.optionalhook for one in hook.get_hookimpls() if one.plugin is module)
+            if not hook.has_spec() and not optional:
+                raise BrokenContract(f"there is no hook {hook.name!r}{did_you_mean(hook.name, HOOKS)}")
+        for name in HOOKS.difference(hook.name for hook in implemented):
+            if callable(getattr(module, name, None)):
+                raise BrokenContract(f"{name} is not marked with @helix_core.hookimpl, so nothing would call it")
 
     def _call(self, plugin: str, hook_name: str, kind: str) -> list[Descriptor]:
         found: list[Descriptor] = []

@@ -38,6 +38,32 @@ class OpsLevel:
             second = call(backend_instance, F, OPS[op_name], arrays, sample)
             assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(first, second, strict=True))
 
+    @pytest.mark.parametrize("op_name", OPS)
+    def test_op_is_called_like_its_reference(
+        self, backend_instance: Backend, op_name: str, rng: np.random.Generator
+    ) -> None:
+        """By position or keyword, and nothing that its signature does not name."""
+        op, function = OPS[op_name], getattr(backend_instance.bind(mode="infer"), op_name)
+        sample = max(op.samples(rng), key=lambda s: len(s.arrays))  # of those with the most optional arrays, the first
+        arrays = to_backend(backend_instance, sample, "float32")
+        first = op.arrays[0]
+        forms = [
+            ((*(arrays.get(name) for name in op.arrays),), sample.attrs),
+            ((arrays[first],), {n: a for n, a in arrays.items() if n != first} | {**op.attrs, **sample.attrs}),
+            ((), {**sample.attrs, **dict(reversed(arrays.items()))}),
+        ]
+        with backend_instance.inference():
+            found = [[backend_instance.to_numpy(y) for y in as_tuple(function(*a, **k))] for a, k in forms]
+            for other in found[1:]:
+                assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found[0], other, strict=True))
+            for word in ("misspelt", *(f"{name}_" for name in (*op.arrays[1:], *op.attrs))):
+                with pytest.raises(TypeError, match=rf"{op_name}\(\) got an unexpected keyword argument '{word}'"):
+                    function(*forms[0][0], **{word: None})
+            with pytest.raises(TypeError, match=rf"{op_name}\(\) takes"):
+                function(*forms[0][0], 1)
+            with pytest.raises(TypeError, match=rf"{op_name}\(\) missing"):
+                function(**{n: a for n, a in arrays.items() if n != first})
+
     @pytest.mark.parametrize(
         "op_name",
         ["linear", "linear_cross_entropy", "rms_norm", "softmax", "selective_scan", "linear_scan", "long_conv"],

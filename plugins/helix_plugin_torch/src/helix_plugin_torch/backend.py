@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from helix_core.backends import Backend
-from helix_core.ops import Kernel, Op
+from helix_core.ops import Kernel, Op, OpTable
 
 if TYPE_CHECKING:
     from helix_core.descriptors import KernelDescriptor
@@ -22,10 +22,20 @@ if TYPE_CHECKING:
 
 @functools.cache
 def namespace() -> Any:
-    """torch behind the array API (array-api-compat)."""
-    import array_api_compat.torch
+    """torch behind the array API."""
+    from helix_plugin_torch import namespace as module
 
-    return array_api_compat.torch
+    return module
+
+
+def _known(known: Callable[[Tensor], int | None], scalar: Tensor) -> int | None:
+    """`OpTable.known`, for which vmap has an error of its own."""
+    try:
+        return known(scalar)
+    except RuntimeError:
+        if torch._C._are_functorch_transforms_active():
+            return None
+        raise
 
 
 class TorchBackend(Backend):
@@ -81,7 +91,17 @@ class TorchBackend(Backend):
 
             label = "_".join(descriptor.target.split(":")[0].split(".")[:1]).removeprefix("helix_plugin_")
             return as_torch_function(op, kernel, f"{label}_{descriptor.name}", (self.home.type,))
+        if descriptor.gradient == "none":
+            from helix_plugin_torch.transforms import seen_through
+
+            return seen_through(op, kernel)
         return super().wrap(op, descriptor, kernel)
+
+    def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
+        """The op table; under `torch.func.vmap`, where a sample's numbers cannot be told, they are not known."""
+        table = super().bind(dtype=dtype, mode=mode, pins=pins)
+        table.__dict__["known"] = functools.partial(_known, table.known)
+        return table
 
     def module(self, model: LanguageModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
         """A real `torch.nn.Module` of a model or a layer, with fresh parameters."""
