@@ -64,6 +64,29 @@ class OpsLevel:
             with pytest.raises(TypeError, match=rf"{op_name}\(\) missing"):
                 function(**{n: a for n, a in arrays.items() if n != first})
 
+    @pytest.mark.parametrize("op_name", ["embedding", "cross_entropy", "linear_cross_entropy"])
+    def test_an_index_outside_raises_or_gives_nan(
+        self, backend_instance: Backend, op_name: str, rng: np.random.Generator
+    ) -> None:
+        """And changes nothing else: no number of another row, or of foreign memory."""
+        F, op = backend_instance.bind(mode="infer"), OPS[op_name]
+        sample = next(iter(op.samples(rng)))
+        name = next(iter(op.no_grad))
+        size = sample.arrays["logits"].shape[-1] if "logits" in op.arrays else sample.arrays["weight"].shape[0]
+        right = call(backend_instance, F, op, to_backend(backend_instance, sample, "float32"), sample)[0]
+        for outside in (-100, -1, size, size + 1000):
+            indices = sample.arrays[name].copy()
+            indices[0, 1] = outside
+            wrong = Sample({**sample.arrays, name: indices}, sample.attrs)
+            try:
+                found = call(backend_instance, F, op, to_backend(backend_instance, wrong, "float32"), wrong)[0].copy()
+            except IndexError as error:
+                assert str(outside) in str(error)
+                continue
+            assert np.isnan(found[0, 1]).all(), f"{op_name} made a number of index {outside}"
+            found[0, 1] = right[0, 1]
+            assert np.array_equal(found, right)
+
     @pytest.mark.parametrize(
         "op_name",
         ["linear", "linear_cross_entropy", "rms_norm", "softmax", "selective_scan", "linear_scan", "long_conv"],

@@ -26,7 +26,8 @@ from helix_plugin_torch.transforms import (
 )
 
 NAMESPACE = "helix"
-_SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
+_SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str", type(None): "int?"}
+"""Of an attribute by its default; those that may be absent are numbers."""
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 _PLAIN = {Tensor, torch.nn.Parameter}
