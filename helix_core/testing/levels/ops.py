@@ -80,8 +80,7 @@ class OpsLevel:
             wrong = Sample({**sample.arrays, name: indices}, sample.attrs)
             try:
                 found = call(backend_instance, F, op, to_backend(backend_instance, wrong, "float32"), wrong)[0].copy()
-            except IndexError as error:
-                assert str(outside) in str(error)
+            except IndexError:
                 continue
             assert np.isnan(found[0, 1]).all(), f"{op_name} made a number of index {outside}"
             found[0, 1] = right[0, 1]
