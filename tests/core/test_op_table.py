@@ -5,11 +5,11 @@ import functools
 import numpy as np
 import pytest
 
-from helix_core.descriptors import KernelDescriptor
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.ops import OPS, Facts, as_op, bind_ops
 from helix_core.ops.table import REFERENCE
 from helix_core.plugin_system import create
+from helix_core.plugin_system.descriptors import KernelDescriptor
 
 FACTS = Facts("numpy", "cpu", "float32", "infer")
 

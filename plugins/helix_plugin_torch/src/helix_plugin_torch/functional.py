@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as nn
 
 from helix_core.ops import OPS
-from helix_core.ops._range import out_of_range, within
+from helix_core.ops.indices import out_of_range, within
 from helix_plugin_torch import namespace as xp
 from helix_plugin_torch.attention import attention as attention
 from helix_plugin_torch.linear_cross_entropy import cross_entropy as cross_entropy

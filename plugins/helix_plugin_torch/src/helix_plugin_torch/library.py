@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helix_core.ops import Kernel, Op, as_op
+from helix_core.kinds.kernel import Kernel
+from helix_core.ops import Op, as_op
 from helix_plugin_torch.transforms import (
     by_reference,
     in_forward_mode,

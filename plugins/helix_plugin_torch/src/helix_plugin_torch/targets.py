@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from helix_core.ops._range import out_of_range
+from helix_core.ops.indices import out_of_range
 
 
 @dataclass(frozen=True)
