@@ -8,9 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-from helix_plugin_lm.runs.checkpoint import load_checkpoint
 
 from helix_core import create
+from helix_plugin_lm.runs.checkpoint import load_checkpoint
 from helix_plugin_training import Trainer
 from helix_plugin_training.data import load_corpus
 from helix_plugin_training.recipes import parse_recipe

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from helix_plugin_lm.runs.load import load_run
 
 from helix_core import create
 from helix_core.plugin_system import components
 from helix_plugin_lm.generation import Sampling, Stopping, generate
+from helix_plugin_lm.runs.load import load_run
 from helix_plugin_training import Trainer, train
 from helix_plugin_training.data import load_corpus
 from helix_plugin_training.recipes import parse_recipe

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from helix_plugin_lm.runs.checkpoint import load_checkpoint
 
 import helix_core
 from helix_core.errors import ConfigError
 from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
+from helix_plugin_lm.runs.checkpoint import load_checkpoint
 from helix_plugin_training import Trainer
 from helix_plugin_training.data import load_corpus
 from helix_plugin_training.recipes import parse_recipe

@@ -6,12 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
-from helix_plugin_lm.runs import RunFolder
-from helix_plugin_lm.runs.checkpoint import save_checkpoint
-from helix_plugin_lm.runs.load import load_run
 
 from helix_core.cli.main import main
 from helix_plugin_lm.models import LanguageModel
+from helix_plugin_lm.runs import RunFolder
+from helix_plugin_lm.runs.checkpoint import save_checkpoint
+from helix_plugin_lm.runs.load import load_run
 from helix_plugin_training.data import read_documents
 from helix_plugin_training.recipes import dump_recipe, parse_recipe
 

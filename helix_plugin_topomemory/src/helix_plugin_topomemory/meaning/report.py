@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helix_plugin_lm.runs.run_folder import write_text
 
 from helix_core.errors import HelixError
+from helix_plugin_lm.runs.run_folder import write_text
 from helix_plugin_lm.storage.store import save_store
 from helix_plugin_topomemory.links import State
 from helix_plugin_topomemory.meaning.induction import Induction

@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helix_plugin_lm.runs.checkpoint import load_checkpoint, open_checkpoint, prune_checkpoints
-from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder
-from helix_plugin_lm.runs.signals import StopRequest
-
 from helix_core.cli.progress import Progress
 from helix_core.errors import Interrupted, UsageError
 from helix_core.events import Event, emit, subscribe
 from helix_core.version import __version__
 from helix_plugin_lm.generation import Sampling, Stopping, generate
+from helix_plugin_lm.runs.checkpoint import load_checkpoint, open_checkpoint, prune_checkpoints
+from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder
+from helix_plugin_lm.runs.signals import StopRequest
 from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
 from helix_plugin_training.data import Corpus, Task, load_corpus, load_task
 from helix_plugin_training.evaluation.held_out import describe, facts, measure, size

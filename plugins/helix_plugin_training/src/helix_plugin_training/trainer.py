@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from helix_plugin_lm.runs.checkpoint import Checkpoint, StoredCheckpoint, check_params, save_checkpoint
 
 from helix_core.errors import CheckpointError, ConfigError, TrainingError
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create, select
 from helix_core.tree import tree_items
 from helix_plugin_lm.models import LanguageModel, loss
+from helix_plugin_lm.runs.checkpoint import Checkpoint, StoredCheckpoint, check_params, save_checkpoint
 from helix_plugin_lm.tokenizers import BYTES, Tokenizer
 from helix_plugin_training.chunked import chunked_value_and_grad
 from helix_plugin_training.data import Batch, Batches, Corpus, Task, TaskBatches

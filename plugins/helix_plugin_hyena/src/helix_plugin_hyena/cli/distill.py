@@ -9,7 +9,6 @@ import click
 
 if TYPE_CHECKING:
     from helix_plugin_lm.runs.load import LoadedRun
-
     from helix_plugin_training.data.corpus import Document
     from helix_plugin_training.recipes import Recipe
 
@@ -32,13 +31,12 @@ def command(
     both models on held-out files. JSON: run, modes, error_median, error_max, bits_per_byte, bits_per_byte_distilled
     and bytes; the last three are null for a run that learned a task.
     """
-    from helix_plugin_lm.runs import RunFolder
-    from helix_plugin_lm.runs.checkpoint import load_checkpoint, save_checkpoint
-    from helix_plugin_lm.runs.load import load_run
-
     from helix_core.cli.progress import Progress
     from helix_core.cli.table import print_json
     from helix_plugin_hyena.distill import distill_model, filter_count
+    from helix_plugin_lm.runs import RunFolder
+    from helix_plugin_lm.runs.checkpoint import load_checkpoint, save_checkpoint
+    from helix_plugin_lm.runs.load import load_run
     from helix_plugin_training.recipes import dump_recipe, load_recipe
 
     is_checkpoint = (run / "manifest.json").exists()

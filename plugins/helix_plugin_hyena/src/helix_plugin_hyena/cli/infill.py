@@ -31,11 +31,10 @@ def command(
     stands behind the blanks too, and each time the bytes it is surest of are filled in. JSON: text and filled, a list,
     in which bytes that are no UTF-8 are U+FFFD.
     """
-    from helix_plugin_lm.runs.load import load_run
-
     from helix_core.errors import UsageError
     from helix_plugin_hyena.infill import BLANK, fill, parse
     from helix_plugin_hyena.masked_spans import MASK
+    from helix_plugin_lm.runs.load import load_run
 
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise UsageError(f"temperature must be a number, at least 0; it is {temperature}")

@@ -11,7 +11,6 @@ from helix_core.errors import UsageError
 
 if TYPE_CHECKING:
     from helix_plugin_lm.runs.load import LoadedRun
-
     from helix_plugin_training.data.corpus import Document
 
 
@@ -54,9 +53,8 @@ def command(
     if overrides:
         raise UsageError("--set changes the run's task; give either that or --data")
 
-    from helix_plugin_lm.runs.load import load_run
-
     from helix_core.cli.progress import Progress
+    from helix_plugin_lm.runs.load import load_run
     from helix_plugin_lm.tokenizers import BYTES
     from helix_plugin_training import evaluate, gzip_bits_per_byte
     from helix_plugin_training.data import read_documents
@@ -106,10 +104,9 @@ def command(
 def _task(run: Path, overrides: tuple[str, ...], backend: str, as_json: bool) -> None:
     import json
 
+    from helix_core.cli.progress import Progress
     from helix_plugin_lm.runs import RunFolder
     from helix_plugin_lm.runs.load import load_run
-
-    from helix_core.cli.progress import Progress
     from helix_plugin_training import evaluate_task, load_data
     from helix_plugin_training.data import Task
     from helix_plugin_training.recipes import load_recipe
@@ -158,10 +155,9 @@ def _task(run: Path, overrides: tuple[str, ...], backend: str, as_json: bool) ->
 
 def _with_memory(run: Path, name: str, limit: int, loaded: LoadedRun, documents: list[Document]) -> dict[str, Any]:
     """The same evaluation with a memory beside the model."""
-    from helix_plugin_lm.runs import RunFolder
-
     from helix_core.cli.progress import Progress
     from helix_core.plugin_system import create
+    from helix_plugin_lm.runs import RunFolder
     from helix_plugin_training.data import load_corpus
     from helix_plugin_training.evaluation.memory import evaluate_with_memory, fill
     from helix_plugin_training.recipes import load_recipe

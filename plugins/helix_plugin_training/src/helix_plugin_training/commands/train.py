@@ -33,7 +33,6 @@ def command(
     if resume_from is not None and recipe is not None:
         raise UsageError("a resumed run has its own recipe; give either RECIPE or --resume RUN")
     from helix_plugin_lm.runs import RunFolder
-
     from helix_plugin_training import resume, train
     from helix_plugin_training.recipes import load_recipe
 
@@ -52,7 +51,6 @@ def _report(path: Path, as_json: bool) -> None:
     import json
 
     from helix_plugin_lm.runs import RunFolder
-
     from helix_plugin_training.plot import can_plot
 
     run = RunFolder(path)
