@@ -26,6 +26,10 @@ class UsageError(HelixError):
     exit_code = 2
 
 
+class IndexOutOfRange(UsageError, IndexError):
+    """A token or a target is none of those that there are."""
+
+
 class ConfigError(UsageError):
     """A config or recipe does not validate; the message lists each wrong key with its path."""
 

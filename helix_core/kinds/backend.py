@@ -97,7 +97,8 @@ class Backend(ABC):
     def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
         """The op table `F` for a dtype and a mode ("train" needs gradients, "infer" does not).
 
-        `pins` adds to the user's kernel pins (settings and `HELIX_KERNEL_<OP>`).
+        `pins` adds to the user's kernel pins (settings and `HELIX_KERNEL_<OP>`), and is all that counts for a backend
+        without kernels. Raises ComponentUnavailable for a dtype that it does not compute in, and what `bind_ops` does.
         """
         from helix_core.plugin_system import kernel_descriptors, kernel_pins
 
@@ -114,7 +115,7 @@ class Backend(ABC):
             wrap=self.wrap,
             asarray=lambda array: self.asarray(array, storage(dtype)),
             bound_by=functools.partial(self.bind, dtype=dtype, mode=mode, pins=pins),
-            pins={**kernel_pins(), **(pins or {})} if self.use_kernels else None,
+            pins={**kernel_pins(), **(pins or {})} if self.use_kernels else pins,
         )
         from helix_core.events import emit
 

@@ -28,6 +28,7 @@ from helix_core.ops import (
 )
 from helix_core.ops.arrays import device_of
 from helix_core.ops.op import OPS, Op, Sample, define_op
+from helix_core.ops.signature import as_op
 from helix_core.ops.table import Choice, Facts, OpTable, Refusal, bind_ops
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "activations",
     "adamw",
     "add_rms_norm",
+    "as_op",
     "attention",
     "bind_ops",
     "bit_linear",

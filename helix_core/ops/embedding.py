@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from helix_core.ops.indices import within
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 
@@ -19,6 +20,12 @@ def _samples(rng: Any) -> Iterator[Sample]:
 
 @define_op(shapes=_shapes, samples=_samples, no_grad=("tokens",))
 def embedding(xp: Any, tokens: Array, weight: Array) -> Array:
-    """Rows of a table: integer tokens (...), weight (V, D) -> (..., D)."""
-    rows = xp.take(weight, xp.reshape(tokens, (-1,)), axis=0)
+    """Rows of a table: integer tokens (...), weight (V, D) -> (..., D).
+
+    A token outside 0..V-1 raises IndexOutOfRange, or gives NaN where numbers are not at hand.
+    """
+    flat = xp.astype(xp.reshape(tokens, (-1,)), xp.int64)
+    inside, counted = within(xp, "embedding: tokens", flat, weight.shape[0])
+    rows = xp.take(weight, inside, axis=0)
+    rows = xp.where(counted[:, None], rows, xp.full_like(rows[:, :1], float("nan")))
     return xp.reshape(rows, (*tokens.shape, weight.shape[1]))

@@ -27,7 +27,7 @@ def rows_at_once(rows: int, width: int, classes: int, chunk: int | None = None) 
     return max(FEWEST, chunk // classes)
 
 
-def _shapes(x: Shape, weight: Shape, targets: Shape) -> tuple[Shape, ...]:
+def _shapes(x: Shape, weight: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
     return (targets,)
 
 
@@ -40,13 +40,19 @@ def _samples(rng: Any) -> Iterator[Sample]:
     # Their exponentials overflow in float32.
     large = {"x": 6 * rng.normal(size=(9, 8)), "weight": 6 * rng.normal(size=(50, 8))}
     yield Sample(large | {"targets": rng.integers(50, size=9)}, label="large logits")
+    some = {"x": rng.normal(size=(2, 6, 5)), "weight": rng.normal(size=(8, 5)), "targets": rng.integers(8, size=(2, 6))}
+    some["targets"][0, 1:] = -100
+    yield Sample(some, {"ignore_index": -100}, "ignored")
 
 
-def _flops(x: Shape, weight: Shape, targets: Shape) -> float:
+def _flops(x: Shape, weight: Shape, targets: Shape, **attrs: Any) -> float:
     return 2.0 * math.prod(x) * weight[0]
 
 
 @define_op(shapes=_shapes, samples=_samples, flops=_flops, no_grad=("targets",), wide=("y",))
-def linear_cross_entropy(xp: Any, x: Array, weight: Array, targets: Array) -> Array:
-    """-log softmax(x Wᵀ)[target], in nats: (..., D), (V, D), integer (...) -> (...)."""
-    return cross_entropy(xp, linear(xp, x, weight), targets)
+def linear_cross_entropy(xp: Any, x: Array, weight: Array, targets: Array, *, ignore_index: int | None = None) -> Array:
+    """-log softmax(x Wᵀ)[target], in nats: (..., D), (V, D), integer (...) -> (...).
+
+    Targets that are ignored or outside are treated as `cross_entropy` does.
+    """
+    return cross_entropy(xp, linear(xp, x, weight), targets, ignore_index=ignore_index)

@@ -15,6 +15,7 @@ from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.isolation import isolated
 from helix_core.ops.half import HALF, between_casts, narrowed
 from helix_core.ops.op import OPS, Op
+from helix_core.ops.signature import as_op
 from helix_core.suggest import did_you_mean
 from helix_core.tree import tree_map
 
@@ -131,7 +132,6 @@ def bind_ops(
     asarray: Callable[[Any], Any],
     bound_by: Callable[[], OpTable] | None = None,
     pins: Mapping[str, str] | None = None,
-    reference_only: bool = False,
 ) -> OpTable:
     """Bind every op for `facts`: the best kernel that accepts them, else the op's reference.
 
@@ -141,22 +141,23 @@ def bind_ops(
     wrap     turns a loaded kernel into a callable of the namespace (autodiff registration and the like)
     pins     kernel by op name, exact and never falling back; "core/reference" pins the reference
 
-    Raises ComponentNotFound for a pin that names no kernel or no op, ComponentUnavailable for a pinned kernel that
-    refuses. Warns of kernels for ops that there are not.
+    Whatever serves an op is called with the signature of its reference. Raises ComponentNotFound for a pin that names
+    no kernel or no op, ComponentUnavailable for a pinned kernel that refuses. Warns of kernels for ops that there are
+    not.
     """
     if facts.mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, not {facts.mode!r}")
     by_op: dict[str, list[tuple[str, KernelDescriptor]]] = {}
-    if not reference_only:
-        for plugin, descriptor in kernels:
-            by_op.setdefault(descriptor.op, []).append((f"{plugin}/{descriptor.name}", descriptor))
+    for plugin, descriptor in kernels:
+        by_op.setdefault(descriptor.op, []).append((f"{plugin}/{descriptor.name}", descriptor))
     _check_op_names(by_op, pins or {})
     bound: dict[str, Callable[..., Any]] = {}
     trail: dict[str, Choice] = {}
     for op in OPS.values():
         ranked = sorted(by_op.get(op.name, ()), key=lambda pair: (-pair[1].priority, pair[0]))
         pin = (pins or {}).get(op.name)
-        bound[op.name], trail[op.name] = _bind_at(op, xp, facts, ranked, wrap, pin)
+        function, trail[op.name] = _bind_at(op, xp, facts, ranked, wrap, pin)
+        bound[op.name] = as_op(op, function)
     return OpTable(xp, facts, bound, trail, asarray, bound_by)
 
 

@@ -1,12 +1,13 @@
 """Binding: who is chosen, who is refused and why, pins, broken kernels."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
-from helix_core.ops import OPS, Facts, bind_ops
+from helix_core.ops import OPS, Facts, as_op, bind_ops
 from helix_core.ops.table import REFERENCE
 from helix_core.plugin_system import create
 from helix_core.plugin_system.descriptors import KernelDescriptor
@@ -81,6 +82,48 @@ def test_a_pin_is_exact_and_never_falls_back():
         bind(kernel("a", dtypes=("float64",)), kernel("b"), pins={"silu": "p/a"})
     with pytest.raises(ComponentUnavailable, match="broken: ModuleNotFoundError"):
         bind(kernel("a", target="no_such_module:silu"), kernel("b"), pins={"silu": "p/a"})
+
+
+def test_pins_and_kernels_of_ops_that_there_are_not():
+    with pytest.raises(ComponentNotFound, match=r"op 'sliu', which there is not; did you mean 'silu'\?"):
+        bind(pins={"sliu": REFERENCE})
+    reference = create("backend", "core/reference")
+    with pytest.raises(ComponentNotFound, match="'sliu'"):
+        reference.bind(pins={"sliu": REFERENCE})
+    with pytest.raises(ComponentNotFound, match="'silu' is pinned to kernel 'p/k'"):
+        reference.bind(pins={"silu": "p/k"})
+    stray = KernelDescriptor(name="k", op="sliu", target="test_op_table:silu", summary="", namespace="numpy")
+    with pytest.warns(RuntimeWarning, match=r"kernel p/k is for an op 'sliu', which there is not; did you mean 'silu'"):
+        assert bind(("p", stray)).trail["silu"].chosen == REFERENCE
+
+
+def everything(*arrays, **attrs):
+    return arrays, attrs
+
+
+def test_a_kernel_gets_every_array_by_position_and_every_attribute_by_keyword():
+    descriptor = KernelDescriptor(
+        name="k", op="selective_scan", target="test_op_table:everything", summary="", namespace="numpy"
+    )
+    F = bind(("p", descriptor))
+    arrays, attrs = F.selective_scan(1, 2, C=5, A=3, B=4, reset=10)
+    assert arrays == (1, 2, 3, 4, 5, None, None, None, None, 10, None)
+    assert attrs == {"delta_softplus": False}
+    with pytest.raises(TypeError, match=r"^selective_scan\(\) got an unexpected keyword argument 'rest'"):
+        F.selective_scan(1, 2, 3, 4, 5, rest=10)
+    assert F.selective_scan.__doc__ == OPS["selective_scan"].reference.__doc__
+
+
+def test_a_function_that_has_the_signature_is_not_wrapped_again():
+    named = as_op(OPS["silu"], silu)
+    assert as_op(OPS["silu"], named) is named
+
+    @functools.wraps(named)
+    def around(*arrays, **attrs):
+        return named(*arrays)
+
+    with pytest.raises(TypeError, match="'x_'"):
+        as_op(OPS["silu"], around)(1, x_=2)
 
 
 def test_an_unknown_op_names_the_known_ones():

@@ -10,6 +10,7 @@ import mlx.core as mx
 from helix_core.ops import OPS
 from helix_core.ops.arrays import blank_padding, valid_steps
 from helix_core.ops.attention import LIMIT, cache_sources, cached_positions
+from helix_core.ops.indices import at_targets
 from helix_core.ops.quarantine import quarantined, released
 from helix_plugin_metal.device import on_cpu
 from helix_plugin_metal.elementwise import silu
@@ -39,9 +40,13 @@ def softmax(x: Array) -> Array:
     return mx.softmax(x, axis=-1, precise=True)
 
 
-def cross_entropy(logits: Array, targets: Array) -> Array:
-    """logits (..., V), targets (...) -> nats (...), in float32."""
-    return mx.fast.cross_entropy(logits, targets)
+def cross_entropy(logits: Array, targets: Array, *, ignore_index: int | None = None) -> Array:
+    """logits (..., V), targets (...) -> nats (...), in float32; NaN for a target outside the classes."""
+
+    def nats(targets: Array) -> Array:
+        return mx.fast.cross_entropy(logits, targets)
+
+    return at_targets(xp, "cross_entropy: targets", nats, targets, logits.shape[-1], ignore_index)
 
 
 def causal_conv1d(*arrays: Array | None, activation: str = "none") -> tuple[Array, Array]:

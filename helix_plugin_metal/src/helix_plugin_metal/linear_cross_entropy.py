@@ -6,17 +6,23 @@ from typing import Any
 
 import mlx.core as mx
 
+from helix_core.ops.indices import at_targets
 from helix_core.ops.linear_cross_entropy import rows_at_once
+from helix_plugin_metal.namespace import xp
 from helix_plugin_metal.products import linear
 
 Array = Any
 
 
-def linear_cross_entropy(x: Array, weight: Array, targets: Array) -> Array:
-    """The op `linear_cross_entropy`: (..., D), (V, D), (...) -> nats (...), in float32."""
-    if len(_pieces(targets.size, weight)) < 2:
-        return _whole(x, weight, targets)
-    return _chunked(x.reshape(-1, x.shape[-1]), weight, targets.reshape(-1)).reshape(targets.shape)
+def linear_cross_entropy(x: Array, weight: Array, targets: Array, *, ignore_index: int | None = None) -> Array:
+    """The op `linear_cross_entropy`: (..., D), (V, D), (...) -> nats (...), in float32; NaN for a target outside."""
+
+    def nats(targets: Array) -> Array:
+        if len(_pieces(targets.size, weight)) < 2:
+            return _whole(x, weight, targets)
+        return _chunked(x.reshape(-1, x.shape[-1]), weight, targets.reshape(-1)).reshape(targets.shape)
+
+    return at_targets(xp, "linear_cross_entropy: targets", nats, targets, weight.shape[0], ignore_index)
 
 
 def _whole(x: Array, weight: Array, targets: Array) -> Array:

@@ -11,7 +11,7 @@ from helix_core import create
 from helix_core.ops import OPS
 
 CASES = [("selective_scan", {"delta_softplus": True}), ("causal_conv1d", {"activation": "silu"})]
-FUSED = [("embedding", {}), ("cross_entropy", {}), ("swiglu", {}), ("add_rms_norm", {"eps": 1e-5})]
+FUSED = [("embedding", {}), ("cross_entropy", {"ignore_index": 1}), ("swiglu", {}), ("add_rms_norm", {"eps": 1e-5})]
 
 
 def inputs(op, rng, label):
@@ -96,19 +96,3 @@ def test_a_mode_sees_operators_and_nothing_changes(rng, bound):
     assert [n for n in seen.names if "cpu_causal_conv1d_train" in n]
     assert [n for n in seen.names if "cpu_causal_conv1d_backward" in n]
     assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
-
-
-def test_gradients_of_gradients_are_refused(rng, bound):
-    """Not silently zero."""
-    args = [a if a is None else a.requires_grad_(True) for a in inputs("causal_conv1d", rng, "state")]
-    y, _ = bound.causal_conv1d(*args, activation="silu")
-    (dx,) = torch.autograd.grad(y.square().sum(), args[0], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dx.sum().backward()
-
-
-def test_vmap_maps_a_kernel(rng, bound):
-    x = torch.from_numpy(rng.normal(size=(3, 2, 5, 16)).astype("float32"))
-    weight = torch.ones(16)
-    mapped = torch.vmap(lambda row: bound.rms_norm(row, weight))(x)
-    torch.testing.assert_close(mapped, torch.stack([bound.rms_norm(row, weight) for row in x]))

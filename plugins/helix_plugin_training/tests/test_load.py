@@ -48,6 +48,11 @@ def test_a_written_recipe_reads_back_equal():
         (("steps = 3", "stpes = 3"), 9, ["training.stpes", "did you mean", "steps"]),
         (("d_model = 8", "d_model = -8"), 4, ["model.d_model", "greater than 0"]),
         (("n_layers = 2", "n_layers = 'two'"), 5, ["model.n_layers", "integer"]),
+        (
+            ("[training]", "[backend.kernels]\nselectiv_scan = 'core/reference'\n[training]"),
+            9,
+            ["backend.kernels.selectiv_scan: no op has that name; did you mean 'selective_scan'?"],
+        ),
         (("[training]", "[trainign]"), 8, ["trainign", "training"]),
         (("steps = 3", "duration = 'soon'"), 9, ["training.duration", "2m"]),
         (('mixer = { name = "mamba", d_state = 4 }', "mixer = []"), 6, ["at least one mixer"]),

@@ -28,6 +28,9 @@ def hook(body):
         (hook("1 / 0"), "ZeroDivisionError"),
         (hook("sys.exit()"), "it called sys.exit(None)"),
         ("@hookimpl\ndef helix_event(occurrence): pass", "helix_event"),
+        ("@hookimpl\ndef helix_layer(): return []", "there is no hook 'helix_layer'; did you mean 'helix_layers'?"),
+        ("@hookimpl(specname='helix_codec')\ndef mine(): return []", "there is no hook 'helix_codec'"),
+        ("def helix_layers(): return []", "helix_layers is not marked with @helix_core.hookimpl"),
     ],
 )
 def test_a_plugin_that_breaks_the_contract_fails_whole_and_alone(site, status, source, reason):
@@ -107,3 +110,21 @@ def test_a_function_that_was_meant_as_a_hook_is_not_passed_over(site, status, so
 def test_other_functions_of_a_plugin_are_its_own(site, status, source):
     site.plugin("fine", source, other="def helix_layers(): pass")
     assert status(site.registry())["fine"] == ("ok", "")
+
+
+def test_a_hook_may_be_optional_or_have_another_name(site, status):
+    site.plugin(
+        "fine",
+        """
+        @hookimpl(optionalhook=True)
+        def helix_of_a_later_core():
+            return []
+
+        @hookimpl(specname="helix_layers")
+        def mine():
+            return [LayerDescriptor(name="l", target="a:b", summary="")]
+    """,
+    )
+    registry = site.registry()
+    assert status(registry)["fine"][0] == "ok"
+    assert [c.full_name for c in registry.components()] == ["fine/l"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, empty, from_forward, zeros
@@ -18,6 +17,7 @@ from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, keep_first, splat, store
 from helix_plugin_cpu.kernels._storage import kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.targets import Rows, rows_of
 
 ROWS = 8
 LOWEST = -3.4e38
@@ -85,32 +85,38 @@ def residuals(logits: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
     return (tuple(targets),)
 
 
-def forward(*arrays: Tensor | None) -> tuple[Tensor]:
+def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Tensor]:
     """logits (..., V) float32 or bfloat16, integer targets (...) -> nats (...) float32.
 
-    Raises IndexError for a target outside 0..V-1, TypeError for other logits.
+    Raises IndexOutOfRange for a target outside 0..V-1 that is not ignored, TypeError for other logits.
     """
-    return forward_train(*arrays)[0]
+    return forward_train(*arrays, ignore_index=ignore_index)[0]
 
 
-def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
+def forward_train(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
-    logits, targets = _checked(arrays)
+    logits, taken = _checked(arrays, ignore_index)
+    targets = taken.targets
     nats, log_sums = empty(targets.shape), empty(targets.shape)
     rows, V = targets.numel(), logits.shape[-1]
     launch(
         forward_jobs, -(-rows // ROWS), 4 * logits.numel(), VECTOR, kind(logits),
         *map(address, (logits, targets, nats, log_sums)), rows, V,
     )  # fmt: skip
-    return (nats,), (log_sums,)
+    return (taken.nats(nats),), (log_sums,)
 
 
 def backward(
-    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
+    grads: tuple[Tensor | None, ...],
+    arrays: tuple[Tensor | None, ...],
+    saved: tuple[Tensor, ...],
+    *,
+    ignore_index: int | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of nats -> that of logits."""
-    logits, targets = _checked(arrays)
-    dnats = dense(zeros(targets.shape) if grads[0] is None else grads[0])
+    logits, taken = _checked(arrays, ignore_index)
+    targets = taken.targets
+    dnats = dense(zeros(targets.shape) if grads[0] is None else taken.counted(grads[0]))
     check("cross_entropy's backward", {"nats": (dnats, tuple(targets.shape))})
     dlogits = empty(logits.shape, dtype=logits.dtype)
     slopes(logits, targets, from_forward("cross_entropy", saved[0], tuple(targets.shape)), dnats, dlogits)
@@ -126,16 +132,11 @@ def slopes(logits: Tensor, targets: Tensor, log_sums: Tensor, dnats: Tensor, dlo
     )  # fmt: skip
 
 
-def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
+def _checked(arrays: tuple[Tensor | None, ...], ignore_index: int | None) -> tuple[Tensor, Rows]:
     logits, targets = dense(arrays[0]), dense(arrays[1])
     if logits is None or targets is None:
         raise ValueError("cross_entropy: logits and targets are needed")
     V = logits.shape[-1]
     shapes = {"logits": (logits, (*targets.shape, V)), "targets": (targets, tuple(targets.shape))}
     check("cross_entropy", shapes, exempt=("targets",), dtypes=STORED)
-    targets = targets.to(torch.int64)
-    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < V:
-        raise IndexError(
-            f"cross_entropy: targets are {int(targets.min())}..{int(targets.max())}, and there are {V} classes"
-        )
-    return logits, targets
+    return logits, rows_of("cross_entropy: targets", targets, V, ignore_index)

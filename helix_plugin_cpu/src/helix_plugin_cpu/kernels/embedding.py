@@ -17,6 +17,7 @@ from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, take_job
 from helix_plugin_cpu.kernels._simd import LANES, load_first, store_first
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.functional import embedding
 
 STRIP = 4 * LANES
 
@@ -46,11 +47,11 @@ def residuals(tokens: Shape, weight: Shape, **attrs: Any) -> tuple[Shape, ...]:
 
 
 def forward(*arrays: Tensor | None) -> tuple[Tensor]:
-    """Integer tokens (...), weight (V, D) float32 -> (..., D). Raises IndexError for a token outside 0..V-1."""
+    """Integer tokens (...), weight (V, D) float32 -> (..., D). Raises IndexOutOfRange for a token outside 0..V-1."""
     tokens, weight = arrays
     if tokens is None or weight is None:
         raise ValueError("embedding: tokens and weight are needed")
-    return (torch.nn.functional.embedding(tokens, weight.detach()),)
+    return (embedding(tokens, weight.detach()),)
 
 
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:

@@ -33,13 +33,13 @@ _in_chunks = as_torch_function(
 )
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int | None = None) -> Tensor:
     """x (..., D) float32 or bfloat16, weight (V, D), integer targets (...) -> nats (...) float32.
 
-    Raises IndexError for a target outside 0..V-1.
+    Raises IndexOutOfRange for a target outside 0..V-1 that is not ignored.
     """
     if fits(x, weight):
-        nats: Tensor = _whole(linear(x, weight.to(x.dtype)), targets)
+        nats: Tensor = _whole(linear(x, weight.to(x.dtype)), targets, ignore_index=ignore_index)
     else:
-        nats = _in_chunks(x, weight, targets)
+        nats = _in_chunks(x, weight, targets, ignore_index=ignore_index)
     return nats

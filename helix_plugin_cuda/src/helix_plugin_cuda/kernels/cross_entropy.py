@@ -48,47 +48,59 @@ def _backward(logits, targets, log_sums, dnats, dlogits, V, BLOCK: tl.constexpr)
     v = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(logits + row * V + v, mask=v < V, other=0.0).to(tl.float32)
     p = tl.exp(x - tl.load(log_sums + row))
-    p = tl.where(v == tl.load(targets + row), p - 1.0, p)
-    tl.store(dlogits + row * V + v, p * tl.load(dnats + row).to(tl.float32), mask=v < V)
+    target = tl.load(targets + row)
+    counts = (target >= 0) & (target < V)
+    p = tl.where(v == target, p - 1.0, p) * tl.load(dnats + row).to(tl.float32)
+    tl.store(dlogits + row * V + v, tl.where(counts, p, 0.0), mask=v < V)
 
 
-def residuals(logits: Shape, targets: Shape) -> tuple[Shape, ...]:
+def residuals(logits: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
     """The logarithm of each row's sum of exponentials."""
     return (tuple(targets),)
 
 
-def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
+def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Tensor, ...]:
     """logits (..., V), integer targets (...) -> nats (...) float32.
 
-    Raises TypeError for float64, ValueError for shapes that do not fit. A target outside 0..V-1 makes its row NaN:
-    raising would have to wait for the card.
+    Raises TypeError for float64, ValueError for shapes that do not fit. A target outside 0..V-1 that is not ignored
+    makes its row NaN: raising would have to wait for the card.
     """
-    return forward_train(*arrays)[0]
+    return forward_train(*arrays, ignore_index=ignore_index)[0]
 
 
-def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def forward_train(
+    *arrays: Tensor | None, ignore_index: int | None = None
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`forward`, with the logarithms of the sums."""
     logits, targets = _checked(arrays)
     nats, log_sums = (torch.empty(targets.shape, dtype=torch.float32, device=logits.device) for _ in range(2))
     V = logits.shape[-1]
     block = min(WIDEST, power(V))
     launch(_forward, (targets.numel(),), logits, targets, nats, log_sums, V, BLOCK=block, num_warps=_warps(block))
-    return (nats,), (log_sums,)
+    return (without(nats, targets, ignore_index),), (log_sums,)
 
 
 def backward(
-    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
+    grads: tuple[Tensor | None, ...],
+    arrays: tuple[Tensor | None, ...],
+    saved: tuple[Tensor, ...],
+    *,
+    ignore_index: int | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of nats -> that of logits."""
     logits, targets = _checked(arrays)
+    dnats = dense(without(grads[0], targets, ignore_index))
     dlogits = like(logits)
     V = logits.shape[-1]
     block = min(WIDEST, power(V))
     grid = (targets.numel(), triton.cdiv(V, block))
-    launch(
-        _backward, grid, logits, targets, saved[0], dense(grads[0]), dlogits, V, BLOCK=block, num_warps=_warps(block)
-    )
+    launch(_backward, grid, logits, targets, saved[0], dnats, dlogits, V, BLOCK=block, num_warps=_warps(block))
     return dlogits, None
+
+
+def without(values: Any, targets: Tensor, ignore_index: int | None) -> Any:
+    """Numbers of rows, 0 where a target is ignored."""
+    return values if ignore_index is None else values.masked_fill(targets == ignore_index, 0.0)
 
 
 def _warps(block: int) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 from helix_plugin_cuda.kernels._arguments import Shape, check, dense, needed
 from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, precision, processors, wide
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_cuda.kernels.cross_entropy import without
 from helix_plugin_torch.linear_cross_entropy import gradients
 
 CHUNK = 1 << 10 if INTERPRETED else 1 << 26
@@ -84,26 +85,30 @@ def _slopes(
     inside = row < rows
     logits = _logits(x, weight, row, column, rows, V, D, PRECISION, WIDEN, ROWS, CLASSES, DEPTH)
     p = tl.exp(logits - tl.load(log_sums + row, mask=inside, other=0.0)[:, None])
-    p = tl.where(column[None, :] == tl.load(targets + row, mask=inside, other=0)[:, None], p - 1.0, p)
+    target = tl.load(targets + row, mask=inside, other=0)
+    p = tl.where(column[None, :] == target[:, None], p - 1.0, p)
     p *= tl.load(dnats + row, mask=inside, other=0.0)[:, None]
+    p = tl.where(((target >= 0) & (target < V))[:, None], p, 0.0)
     tl.store(slopes + row[:, None] * V + column[None, :], p, mask=inside[:, None] & (column < V)[None, :])
 
 
-def residuals(x: Shape, weight: Shape, targets: Shape) -> tuple[Shape, ...]:
+def residuals(x: Shape, weight: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
     """The logarithm of each row's sum of exponentials."""
     return (tuple(targets),)
 
 
-def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
+def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Tensor, ...]:
     """x (..., D), weight (V, D), integer targets (...) -> nats (...) float32.
 
-    Raises TypeError for float64, ValueError for shapes that do not fit. A target outside 0..V-1 makes its row NaN:
-    raising would have to wait for the card.
+    Raises TypeError for float64, ValueError for shapes that do not fit. A target outside 0..V-1 that is not ignored
+    makes its row NaN: raising would have to wait for the card.
     """
-    return forward_train(*arrays)[0]
+    return forward_train(*arrays, ignore_index=ignore_index)[0]
 
 
-def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def forward_train(
+    *arrays: Tensor | None, ignore_index: int | None = None
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`forward`, with the logarithms of the sums."""
     x, weight, targets = _checked(arrays)
 
@@ -120,15 +125,21 @@ def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Ten
 
     log_sums, picked = run(_way("forward", x, weight, run))
     shape = arrays[2].shape  # type: ignore[union-attr]
-    return ((log_sums - picked).view(shape),), (log_sums.view(shape),)
+    nats = without(log_sums - picked, targets, ignore_index)
+    return (nats.view(shape),), (log_sums.view(shape),)
 
 
 def backward(
-    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
+    grads: tuple[Tensor | None, ...],
+    arrays: tuple[Tensor | None, ...],
+    saved: tuple[Tensor, ...],
+    *,
+    ignore_index: int | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of nats -> those of x and weight."""
     x, weight, targets = _checked(arrays)
     log_sums, dnats = (a.detach().reshape(-1).contiguous() for a in (saved[0], grads[0]))  # type: ignore[union-attr]
+    dnats = without(dnats, targets, ignore_index)
 
     def fill(part: slice, slopes: Tensor) -> None:
         given = (x[part], weight, targets[part], log_sums[part], dnats[part], slopes)

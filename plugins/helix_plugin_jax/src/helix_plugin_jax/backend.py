@@ -12,7 +12,7 @@ import numpy as np
 from helix_core.errors import UsageError
 from helix_core.kinds.backend import Backend
 from helix_core.kinds.params import init_params
-from helix_core.ops import OPS
+from helix_core.ops import OPS, as_op
 from helix_plugin_jax.kernels import SELF_COMPILED
 from helix_plugin_jax.namespace import xp
 
@@ -85,7 +85,7 @@ class JaxBackend(Backend):
                 continue
             key = (name, table.trail[name].chosen, dtype)
             if key not in _compiled:
-                _compiled[key] = jax.jit(getattr(table, name), static_argnames=tuple(op.attrs))
+                _compiled[key] = as_op(op, jax.jit(getattr(table, name), static_argnames=tuple(op.attrs)))
             table.__dict__[name] = _compiled[key]
 
         def when(holds: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:

@@ -143,9 +143,9 @@ def _masked(a: Array, x: Array, reset: Array | None, real: Array | None) -> tupl
     return a, x, reset
 
 
-def linear_cross_entropy(x: Array, weight: Array, targets: Array) -> Array:
+def linear_cross_entropy(x: Array, weight: Array, targets: Array, *, ignore_index: int | None = None) -> Array:
     """The op `linear_cross_entropy`; many logits go in chunks of rows, which the backward pass computes again."""
-    reference = functools.partial(OPS["linear_cross_entropy"].reference, xp)
+    reference = functools.partial(OPS["linear_cross_entropy"].reference, xp, ignore_index=ignore_index)
     (classes, width), rows = weight.shape, targets.size
     size = rows_at_once(rows, width, classes)
     if size >= rows:

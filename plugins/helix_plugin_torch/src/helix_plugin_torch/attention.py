@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from helix_core.ops import OPS
 from helix_core.ops.arrays import blank_padding, valid_steps
 from helix_core.ops.attention import LIMIT, cache_sources, cached_positions
 from helix_core.ops.quarantine import quarantined, released
 from helix_plugin_torch.tracing import known
+from helix_plugin_torch.transforms import by_reference, transformed
 
 BLOCK = 128
 """Fewest queries that a window is cut into."""
@@ -31,6 +33,11 @@ def attention(
     scale: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q (B, L, H, K), k (B, L, G, K), v (B, L, G, V) -> (B, L, H, V) and the cache; see the op."""
+    if transformed():  # torch's kernels have neither a rule for vmap nor a forward derivative
+        found: tuple[Tensor, Tensor, Tensor] = by_reference(
+            OPS["attention"], q, k, v, position, keys, values, lengths, window=window, scale=scale
+        )
+        return found
     scale = scale or q.shape[3] ** -0.5
     length = q.shape[1]
     valid = None if lengths is None else valid_steps(xp, length, lengths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from helix_core.kinds.backend import Backend
 from helix_core.kinds.kernel import Kernel
-from helix_core.ops import Op
+from helix_core.ops import Op, OpTable
 
 if TYPE_CHECKING:
     from helix_core.kinds.decoder import DecodableModel
@@ -23,10 +23,20 @@ if TYPE_CHECKING:
 
 @functools.cache
 def namespace() -> Any:
-    """torch behind the array API (array-api-compat)."""
-    import array_api_compat.torch
+    """torch behind the array API."""
+    from helix_plugin_torch import namespace as module
 
-    return array_api_compat.torch
+    return module
+
+
+def _known(known: Callable[[Tensor], int | None], scalar: Tensor) -> int | None:
+    """`OpTable.known`, for which vmap has an error of its own."""
+    try:
+        return known(scalar)
+    except RuntimeError:
+        if torch._C._are_functorch_transforms_active():
+            return None
+        raise
 
 
 class TorchBackend(Backend):
@@ -82,7 +92,17 @@ class TorchBackend(Backend):
 
             label = "_".join(descriptor.target.split(":")[0].split(".")[:1]).removeprefix("helix_plugin_")
             return as_torch_function(op, kernel, f"{label}_{descriptor.name}", (self.home.type,))
+        if descriptor.gradient == "none":
+            from helix_plugin_torch.transforms import seen_through
+
+            return seen_through(op, kernel)
         return super().wrap(op, descriptor, kernel)
+
+    def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
+        """The op table; under `torch.func.vmap`, where a sample's numbers cannot be told, they are not known."""
+        table = super().bind(dtype=dtype, mode=mode, pins=pins)
+        table.__dict__["known"] = functools.partial(_known, table.known)
+        return table
 
     def module(self, model: DecodableModel | Any, *, seed: int | None = None, dtype: str = "float32") -> HelixModule:
         """A real `torch.nn.Module` of a model or a layer, with fresh parameters.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import array_api_compat.torch as xp
 import torch
 from torch import Tensor
 from torch.nn import functional as nn
 
 from helix_core.ops import OPS
 from helix_core.ops.arrays import blank_padding, valid_steps
+from helix_core.ops.indices import out_of_range, within
 from helix_core.ops.long_conv import in_order, uneven
+from helix_plugin_torch import namespace as xp
 from helix_plugin_torch.attention import attention as attention
+from helix_plugin_torch.linear_cross_entropy import cross_entropy as cross_entropy
 from helix_plugin_torch.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from helix_plugin_torch.tracing import known
 
@@ -40,7 +42,15 @@ def softmax(x: Tensor) -> Tensor:
 
 def embedding(tokens: Tensor, weight: Tensor) -> Tensor:
     """tokens (...), weight (V, D) -> (..., D)."""
-    return nn.embedding(tokens, weight)
+    size = weight.shape[0]
+    if not tokens.is_cpu or torch.compiler.is_compiling():
+        # A graphics card would stop the process at a token outside, and compiled code might read at a negative one.
+        inside, counted = within(xp, "embedding: tokens", tokens.long(), size)
+        return nn.embedding(inside, weight).masked_fill(~counted[..., None], float("nan"))
+    try:
+        return nn.embedding(tokens if tokens.dtype in (torch.int32, torch.int64) else tokens.long(), weight)
+    except IndexError:
+        raise out_of_range("embedding: tokens", int(tokens.min()), int(tokens.max()), size) from None
 
 
 def rms_norm(x: Tensor, weight: Tensor, *, eps: float = 1e-5) -> Tensor:
@@ -51,12 +61,6 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float = 1e-5) -> Tensor:
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, eps: float = 1e-5) -> Tensor:
     """(..., D) -> (..., D)."""
     return nn.layer_norm(x, weight.shape, weight, bias, eps)
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """logits (..., V), targets (...) -> nats (...)."""
-    nats = nn.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), reduction="none")
-    return nats.reshape(targets.shape)
 
 
 def causal_conv1d(

@@ -2,7 +2,7 @@
 
 Each becomes three torch operators: one for inference, one for training that also returns what the backward needs,
 and the backward itself. All are opaque to the compiler and carry shape functions, so graphs have no breaks. Where
-nobody looks at operators, the kernel is called without them.
+nobody looks at operators, the kernel is called without them; see `transforms` for what else torch may ask of it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from helix_core.kinds.kernel import Kernel
-from helix_core.ops import Op
+from helix_core.ops import Op, as_op
+from helix_plugin_torch.transforms import (
+    by_reference,
+    in_forward_mode,
+    in_turn,
+    refuse_batched,
+    second_gradients,
+    transformed,
+)
 
 NAMESPACE = "helix"
-_SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
+_SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str", type(None): "int?"}
+"""Of an attribute by its default; those that may be absent are numbers."""
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 _PLAIN = {Tensor, torch.nn.Parameter}
@@ -142,12 +150,21 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
                 result[index] = result[other]
         return tuple(result)
 
-    torch.library.register_autograd(
-        f"{NAMESPACE}::{label}_train_{layout}",
-        lambda ctx, *grads: gradients(ctx, backward_op, grads),
-        setup_context=setup_context,
-        lib=_library,
-    )
+    def backward_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.attrs = inputs[first_attr:]
+        ctx.save_for_backward(*inputs[:first_saved])
+        ctx.set_materialize_grads(False)
+
+    def second(ctx: Any, *slopes: Tensor | None) -> tuple[Any, ...]:
+        found = second_gradients(op, slopes, ctx.saved_tensors, named(ctx.attrs), differentiable)
+        return (*found, *(None,) * (n_residuals + len(attr_names)))
+
+    for suffix, formula, context in (
+        ("train", lambda ctx, *grads: gradients(ctx, backward_op, grads), setup_context),
+        ("backward", second, backward_context),
+    ):
+        name = f"{NAMESPACE}::{label}_{suffix}_{layout}"
+        torch.library.register_autograd(name, formula, setup_context=context, lib=_library)
 
     class Direct(torch.autograd.Function):
         """The same without torch's dispatcher, which takes longer than a small kernel."""
@@ -159,30 +176,72 @@ def _register(op: Op, kernel: Kernel, label: str, devices: Sequence[str] | None)
             return _bare(outputs)
 
         @staticmethod
-        @once_differentiable
         def backward(ctx: Any, *grads: Any) -> Any:
-            return gradients(ctx, backward, grads)
+            refuse_batched(op, grads)
+            return gradients(ctx, Backward.apply if torch.is_grad_enabled() or transformed() else backward, grads)
 
-    Direct.__name__ = label
-    defaults = tuple(op.attrs.values())
+    class Transformed(torch.autograd.Function):
+        """The same for `torch.func`, which wants the residuals among the outputs."""
 
-    def call(*args: Tensor | None, **attrs: Any) -> Any:
-        given = args if len(args) == n_arrays else (*args, *(None,) * (n_arrays - len(args)))
-        values = tuple([attrs.get(name, default) for name, default in zip(attr_names, defaults, strict=True)])
-        watched = _watched(given, devices)
-        if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in given):
-            return _bare(_tuple(train_op(*given, *values))[:n_outputs]) if watched else Direct.apply(*given, *values)
-        return infer_op(*given, *values) if watched else _bare(kernel.forward(*given, **named(values)))
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return _tuple(train(*args))
 
-    return call
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            setup_context(ctx, inputs, output)
+            ctx.mark_non_differentiable(*output[n_outputs:])
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            return gradients(ctx, Backward.apply, grads)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+            return in_turn(Transformed.apply, info, in_dims, *args)
+
+    class Backward(torch.autograd.Function):
+        """The kernel's backward, with a gradient of its own."""
+
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return _tuple(backward_real(*args))
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            backward_context(ctx, inputs, output)
+
+        @staticmethod
+        def backward(ctx: Any, *slopes: Any) -> Any:
+            return second(ctx, *slopes)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+            return in_turn(Backward.apply, info, in_dims, *args)
+
+    Direct.__name__ = Transformed.__name__ = label
+    Backward.__name__ = f"{label}_backward"
+
+    def call(*arrays: Tensor | None, **attrs: Any) -> Any:
+        values = attrs.values()
+        if transformed():
+            if in_forward_mode() or torch.compiler.is_compiling():  # neither sees a kernel there
+                return by_reference(op, *arrays, **attrs)
+            return _bare(Transformed.apply(*arrays, *values)[:n_outputs])
+        watched = _watched(arrays, devices)
+        if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arrays):
+            return _bare(_tuple(train_op(*arrays, *values))[:n_outputs]) if watched else Direct.apply(*arrays, *values)
+        return infer_op(*arrays, *values) if watched else _bare(kernel.forward(*arrays, **attrs))
+
+    return as_op(op, call)
 
 
 def _watched(arrays: Sequence[Tensor | None], devices: Sequence[str] | None) -> bool:
-    """Whether somebody has to see operators: a compiler, a tracer, a mode, a transform of torch.func, a tensor's own
-    class; or none is for this device."""
+    """Whether somebody has to see operators: a compiler, a tracer, a mode, a tensor's own class; or none is for this
+    device."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return True
-    if torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state() is not None:
+    if torch._C._get_tracing_state() is not None:
         return True
     given = [a for a in arrays if a is not None]
     if devices is not None and given[0].device.type not in devices:

@@ -19,10 +19,15 @@ from torch.nn import functional as nn
 
 from helix_core.kinds.kernel import Kernel
 from helix_core.ops import OPS
+from helix_core.ops.indices import at_targets
 from helix_core.ops.linear_cross_entropy import rows_at_once
+from helix_plugin_torch import namespace as xp
 from helix_plugin_torch.library import as_torch_function
+from helix_plugin_torch.targets import Rows, rows_of
 
 Shape = tuple[int, ...]
+NEVER = -(2**63)
+"""A target that there is not: torch ignores -100 unless told otherwise."""
 Losses = Callable[[Tensor, Tensor], Tensor]
 """logits (R, V), targets (R,) -> nats (R,)."""
 Slopes = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -38,12 +43,12 @@ def fits(x: Tensor, weight: Tensor) -> bool:
 def chunked(losses: Losses, slopes: Slopes) -> Kernel:
     """The kernel of `linear_cross_entropy` that goes over the rows in chunks."""
 
-    def forward(*arrays: Tensor | None) -> tuple[Tensor]:
-        x, weight, targets = _flat(arrays)
-        nats = torch.empty(targets.shape, dtype=_wide(x), device=x.device)
+    def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Tensor]:
+        x, weight, taken = _flat(arrays, ignore_index)
+        nats = torch.empty(taken.targets.shape, dtype=_wide(x), device=x.device)
         for part, logits in _chunks(x, weight):
-            nats[part] = losses(torch.mm(x[part], weight.mT, out=logits), targets[part])
-        return (nats.view(arrays[2].shape),)  # type: ignore[union-attr]
+            nats[part] = losses(torch.mm(x[part], weight.mT, out=logits), taken.targets[part])
+        return (taken.nats(nats).view(arrays[2].shape),)  # type: ignore[union-attr]
 
     def weighed(x: Tensor, weight: Tensor, targets: Tensor, dnats: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         nats = torch.empty(targets.shape, dtype=_wide(x), device=x.device)
@@ -54,23 +59,31 @@ def chunked(losses: Losses, slopes: Slopes) -> Kernel:
 
         return nats, *gradients(x, weight, fill)
 
-    def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
-        x, weight, targets = _flat(arrays)
-        nats, dx, dweight = weighed(x, weight, targets, torch.ones(targets.shape, dtype=_wide(x), device=x.device))
-        return (nats.view(arrays[2].shape),), (dx.to(nats.dtype).view(arrays[0].shape), dweight)  # type: ignore[union-attr]
+    def forward_train(
+        *arrays: Tensor | None, ignore_index: int | None = None
+    ) -> tuple[tuple[Tensor], tuple[Tensor, ...]]:
+        x, weight, taken = _flat(arrays, ignore_index)
+        alike = taken.counted(torch.ones(taken.targets.shape, dtype=_wide(x), device=x.device))
+        nats, dx, dweight = weighed(x, weight, taken.targets, alike)
+        return (taken.nats(nats).view(arrays[2].shape),), (dx.to(nats.dtype).view(arrays[0].shape), dweight)  # type: ignore[union-attr]
 
     def backward(
-        grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
+        grads: tuple[Tensor | None, ...],
+        arrays: tuple[Tensor | None, ...],
+        saved: tuple[Tensor, ...],
+        *,
+        ignore_index: int | None = None,
     ) -> tuple[Tensor | None, ...]:
+        x, weight, taken = _flat(arrays, ignore_index)
         dnats = grads[0].detach().reshape(-1).contiguous()  # type: ignore[union-attr]
-        if dnats.numel() and bool((dnats == dnats[0]).all()):
+        if dnats.numel() and bool((dnats == dnats[0]).all()):  # the rows that do not count are no part of `saved`
             dx, dweight = (dnats[0] * a for a in saved)
         else:
-            _, dx, dweight = weighed(*_flat(arrays), dnats)
+            _, dx, dweight = weighed(x, weight, taken.targets, taken.counted(dnats))
         x, weight, _ = arrays
         return dx.view(x.shape).to(x.dtype), dweight.to(weight.dtype), None  # type: ignore[union-attr]
 
-    def residuals(x: Shape, weight: Shape, targets: Shape) -> tuple[Shape, ...]:
+    def residuals(x: Shape, weight: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
         return tuple(x), tuple(weight)
 
     return Kernel(forward, forward_train, backward, residuals)
@@ -107,8 +120,8 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _flat(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """x (N, D), weight (V, D) in the dtype of x, targets (N,), all contiguous. Raises ValueError if they do not fit."""
+def _flat(arrays: tuple[Tensor | None, ...], ignore_index: int | None) -> tuple[Tensor, Tensor, Rows]:
+    """x (N, D), weight (V, D) in the dtype of x, the rows of targets (N,). Raises ValueError if they do not fit."""
     x, weight, targets = arrays
     if x is None or weight is None or targets is None:
         raise ValueError("linear_cross_entropy: x, weight and targets are needed")
@@ -117,8 +130,9 @@ def _flat(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor, Tensor]:
             f"linear_cross_entropy: x {tuple(x.shape)}, weight {tuple(weight.shape)} and targets "
             f"{tuple(targets.shape)} do not fit (..., D), (V, D) and (...)"
         )
-    rows = x.detach().reshape(targets.numel(), x.shape[-1]).contiguous()
-    return rows, weight.detach().to(x.dtype).contiguous(), targets.reshape(-1).to(torch.int64).contiguous()
+    flat = x.detach().reshape(targets.numel(), x.shape[-1]).contiguous()
+    taken = rows_of("linear_cross_entropy: targets", targets.reshape(-1), weight.shape[0], ignore_index)
+    return flat, weight.detach().to(x.dtype).contiguous(), taken
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:
@@ -136,10 +150,24 @@ def _slopes(logits: Tensor, targets: Tensor, dnats: Tensor) -> Tensor:
 _in_chunks = as_torch_function(OPS["linear_cross_entropy"], chunked(_losses, _slopes), "torch_linear_cross_entropy")
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int | None = None) -> Tensor:
     """x (..., D), weight (V, D), targets (...) -> nats (...), float32 or wider."""
     if not fits(x, weight):
-        nats: Tensor = _in_chunks(x, weight, targets)
+        nats: Tensor = _in_chunks(x, weight, targets, ignore_index=ignore_index)
         return nats
-    logits = nn.linear(x, weight.to(x.dtype)).reshape(-1, weight.shape[0])
-    return _losses(logits, targets.reshape(-1)).reshape(targets.shape)
+    logits = nn.linear(x, weight.to(x.dtype))
+    return cross_entropy(logits.to(_wide(logits)), targets, ignore_index=ignore_index)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, *, ignore_index: int | None = None) -> Tensor:
+    """logits (..., V), targets (...) -> nats (...)."""
+
+    def nats(targets: Tensor, ignore_index: int = NEVER) -> Tensor:
+        flat = logits.reshape(-1, logits.shape[-1])
+        found = nn.cross_entropy(flat, targets.reshape(-1).long(), reduction="none", ignore_index=ignore_index)
+        return found.reshape(targets.shape)
+
+    if logits.is_cpu and not torch.compiler.is_compiling():
+        return nats(targets, NEVER if ignore_index is None else ignore_index)
+    # A graphics card would stop the process at a target outside, and compiled code might read at a negative one.
+    return at_targets(xp, "cross_entropy: targets", nats, targets, logits.shape[-1], ignore_index)

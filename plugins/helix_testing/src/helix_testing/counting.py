@@ -10,7 +10,7 @@ import numpy as np
 
 from helix_core.kinds.layer import Layer
 from helix_core.kinds.params import init_params
-from helix_core.ops import OPS, Facts, OpTable
+from helix_core.ops import OPS, Facts, OpTable, as_op
 from helix_core.ops.op import Op
 
 
@@ -29,14 +29,10 @@ class CountingTable(OpTable):
     def _counted(self, op: Op) -> Any:
         def call(*arrays: Any, **attrs: Any) -> Any:
             if op.flops is not None:
-                named = {name: attrs.pop(name) for name in list(attrs) if name in op.arrays}
-                given = op.split(arrays) | named
-                shapes = (None if a is None else a.shape for a in given.values())
-                self.flops += op.flops(*shapes, **{**op.attrs, **attrs})
-                return op.reference(np, *given.values(), **attrs)
+                self.flops += op.flops(*(None if a is None else a.shape for a in arrays), **attrs)
             return op.reference(np, *arrays, **attrs)
 
-        return call
+        return as_op(op, call)
 
 
 class _Namespace:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from helix_core.kinds.component import ComponentConfig
+from helix_core.suggest import did_you_mean
 from helix_plugin_lm.models.config import ModelConfig
 
 
@@ -25,13 +26,24 @@ def parse_duration(value: object) -> object:
     return value
 
 
+def op_name(value: str) -> str:
+    """The name of an op of the table. Raises ValueError for another."""
+    from helix_core.ops import OPS
+
+    if value not in OPS:
+        raise ValueError(f"no op has that name{did_you_mean(value, OPS)}")
+    return value
+
+
 class BackendConfig(_Section):
     """Where the run computes."""
 
     name: str = Field("auto", description="backend or `plugin/backend`; auto takes the best that can train here")
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     compile: bool = Field(False, description="compile the training step with the backend's compiler")
-    kernels: dict[str, str] = Field({}, description="pin ops to kernels: selective_scan = 'core/reference'")
+    kernels: dict[Annotated[str, AfterValidator(op_name)], str] = Field(
+        {}, description="pin ops to kernels: selective_scan = 'core/reference'"
+    )
 
 
 def name_or_table(value: object) -> object:

@@ -35,6 +35,54 @@ class OpsLevel:
             check_apart(backend_instance, F, OPS[op_name], sample, "float32")
 
     @pytest.mark.parametrize("op_name", OPS)
+    def test_op_is_called_like_its_reference(
+        self, backend_instance: Backend, op_name: str, rng: np.random.Generator
+    ) -> None:
+        """By position or keyword, and nothing that its signature does not name."""
+        op, function = OPS[op_name], getattr(backend_instance.bind(mode="infer"), op_name)
+        sample = max(op.samples(rng), key=lambda s: len(s.arrays))  # of those with the most optional arrays, the first
+        arrays = to_backend(backend_instance, sample, "float32")
+        first = op.arrays[0]
+        forms = [
+            ((*(arrays.get(name) for name in op.arrays),), sample.attrs),
+            ((arrays[first],), {n: a for n, a in arrays.items() if n != first} | {**op.attrs, **sample.attrs}),
+            ((), {**sample.attrs, **dict(reversed(arrays.items()))}),
+        ]
+        with backend_instance.inference():
+            found = [[backend_instance.to_numpy(y) for y in as_tuple(function(*a, **k))] for a, k in forms]
+            for other in found[1:]:
+                assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found[0], other, strict=True))
+            for word in ("misspelt", *(f"{name}_" for name in (*op.arrays[1:], *op.attrs))):
+                with pytest.raises(TypeError, match=rf"{op_name}\(\) got an unexpected keyword argument '{word}'"):
+                    function(*forms[0][0], **{word: None})
+            with pytest.raises(TypeError, match=rf"{op_name}\(\) takes"):
+                function(*forms[0][0], 1)
+            with pytest.raises(TypeError, match=rf"{op_name}\(\) missing"):
+                function(**{n: a for n, a in arrays.items() if n != first})
+
+    @pytest.mark.parametrize("op_name", ["embedding", "cross_entropy", "linear_cross_entropy"])
+    def test_an_index_outside_raises_or_gives_nan(
+        self, backend_instance: Backend, op_name: str, rng: np.random.Generator
+    ) -> None:
+        """And changes nothing else: no number of another row, or of foreign memory."""
+        F, op = backend_instance.bind(mode="infer"), OPS[op_name]
+        sample = next(iter(op.samples(rng)))
+        name = next(iter(op.no_grad))
+        size = sample.arrays["logits"].shape[-1] if "logits" in op.arrays else sample.arrays["weight"].shape[0]
+        right = call(backend_instance, F, op, to_backend(backend_instance, sample, "float32"), sample)[0]
+        for outside in (-100, -1, size, size + 1000):
+            indices = sample.arrays[name].copy()
+            indices[0, 1] = outside
+            wrong = Sample({**sample.arrays, name: indices}, sample.attrs)
+            try:
+                found = call(backend_instance, F, op, to_backend(backend_instance, wrong, "float32"), wrong)[0].copy()
+            except IndexError:
+                continue
+            assert np.isnan(found[0, 1]).all(), f"{op_name} made a number of index {outside}"
+            found[0, 1] = right[0, 1]
+            assert np.array_equal(found, right)
+
+    @pytest.mark.parametrize("op_name", OPS)
     def test_nan_comes_out_where_it_counts(
         self, backend_instance: Backend, op_name: str, rng: np.random.Generator
     ) -> None:
