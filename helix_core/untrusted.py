@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from helix_core.errors import HelixError
 
-JSON_BYTES, TOML_BYTES = 64 << 20, 1 << 20
+JSON_BYTES, TOML_BYTES = 64 << 20, 256 << 10
 """Most bytes of a file of text; weights, shards and tokenizers have their own readers."""
 DEPTH = 50
 """Most tables and lists within each other: parsers, validators and printers recurse."""

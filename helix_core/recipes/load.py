@@ -14,7 +14,7 @@ from helix_core.recipes.locate import line_of
 from helix_core.suggest import did_you_mean
 from helix_core.untrusted import TOML_BYTES, parse_toml, read_text
 
-SHOWN = 20
+SHOWN = 10
 """Most wrong keys that an error lists."""
 
 

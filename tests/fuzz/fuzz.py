@@ -28,7 +28,7 @@ from fuzz_readers import READERS
 HERE = Path(__file__).parent
 MOST_SECONDS, MOST_MEGABYTES = 10.0, 1024
 """Of one input."""
-START_SECONDS = 240
+START_SECONDS = 240.0
 """Of a worker, whose imports and compilations may take long."""
 SHOWN = 5
 
@@ -63,7 +63,7 @@ def _run_worker(result: Result, begin: int, end: int, seed: int) -> int:
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
     try:
         now: int | None = None
-        for line in _lines(worker, lambda: START_SECONDS if now is None else 2 * MOST_SECONDS):
+        for line in _lines(worker):
             word, index, *rest = line.split(" ", 4)
             if word == "begin":
                 now = int(index)
@@ -103,16 +103,17 @@ def _count(result: Result, index: int, seconds: float, megabytes: int, outcome: 
     result.counts["faults"] += 1
 
 
-def _lines(worker: subprocess.Popen[bytes], patience: object) -> Iterable[str]:
-    """Lines of a worker's output, until its end or until none comes for as many seconds as `patience()`."""
+def _lines(worker: subprocess.Popen[bytes]) -> Iterable[str]:
+    """Lines of a worker's output, until its end or until none comes for too long."""
     assert worker.stdout is not None
-    pending = b""
+    pending, patience = b"", START_SECONDS
     with selectors.DefaultSelector() as selector:
         selector.register(worker.stdout, selectors.EVENT_READ)
-        while selector.select(patience()):  # type: ignore[operator]
+        while selector.select(patience):
             data = os.read(worker.stdout.fileno(), 1 << 16)
             if not data:
                 return
+            patience = 2 * MOST_SECONDS
             *lines, pending = (pending + data).split(b"\n")
             yield from (line.decode(errors="replace") for line in lines)
 
@@ -122,27 +123,28 @@ def _folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="helix-fuzz-", dir=memory if os.access(memory, os.W_OK) else None))
 
 
-def report(results: Iterable[Result]) -> str:
-    """A table of results, and a verdict."""
-    results = list(results)
-    lines = [f"{'reader':<34} {'read':>7} {'refused':>8} {'faults':>7} {'s':>7} {'slowest s':>10} {'most MB':>8}"]
-    for r in results:
-        counts = [r.counts[kind] for kind in ("read", "refused", "faults")]
-        lines.append(
-            f"{r.reader:<34} {counts[0]:>7} {counts[1]:>8} {counts[2]:>7} {r.seconds:>7.1f} {r.slowest:>10.3f} "
-            f"{r.megabytes:>8}"
-        )
-        lines += [f"    {fault}" for fault in r.faults[:SHOWN]]
-        if len(r.faults) > SHOWN:
-            lines.append(f"    and {len(r.faults) - SHOWN} more")
+HEAD = f"{'reader':<34} {'read':>7} {'refused':>8} {'faults':>7} {'s':>7} {'slowest s':>10} {'most MB':>8}"
+
+
+def row(r: Result) -> str:
+    """A line of the table, and the first faults below it."""
+    counts = [r.counts[kind] for kind in ("read", "refused", "faults")]
+    numbers = f"{counts[0]:>7} {counts[1]:>8} {counts[2]:>7} {r.seconds:>7.1f} {r.slowest:>10.3f} {r.megabytes:>8}"
+    lines = [f"{r.reader:<34} {numbers}", *(f"    {fault}" for fault in r.faults[:SHOWN])]
+    if len(r.faults) > SHOWN:
+        lines.append(f"    and {len(r.faults) - SHOWN} more")
+    return "\n".join(lines)
+
+
+def verdict(results: list[Result]) -> str:
+    """The closing line."""
     total = sum(sum(r.counts.values()) for r in results)
     faults = sum(r.counts["faults"] for r in results)
-    verdict = "all were read or refused" if not faults else f"{faults} FAULTS"
-    lines.append(
-        f"{total} inputs to {len(results)} readers: {verdict}; slowest {max(r.slowest for r in results):.2f} s, "
+    found = "all were read or refused" if not faults else f"{faults} FAULTS"
+    return (
+        f"{total} inputs to {len(results)} readers: {found}; slowest {max(r.slowest for r in results):.2f} s, "
         f"most memory {max(r.megabytes for r in results)} MB"
     )
-    return "\n".join(lines)
 
 
 def main() -> int:
@@ -161,8 +163,12 @@ def main() -> int:
         return subprocess.call([sys.executable, str(HERE / "fuzz_worker.py"), readers[0], *place])
     each = -(-options.inputs // len(readers))
     with ThreadPoolExecutor(options.processes) as pool:
-        results = list(pool.map(lambda reader: fuzz(reader, each, options.seed), readers))
-    print(report(results))
+        results = []
+        print(HEAD, flush=True)
+        for result in pool.map(lambda reader: fuzz(reader, each, options.seed), readers):
+            results.append(result)
+            print(row(result), flush=True)
+    print(verdict(results))
     return 1 if any(r.faults for r in results) else 0
 
 

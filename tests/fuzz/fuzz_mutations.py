@@ -153,7 +153,7 @@ def _structured(name: str, data: bytes, rng: Random) -> bytes:
             return _toml(data.decode(), rng).encode()
         if name.endswith((".safetensors", ".state")):
             return _safetensors(data, rng)
-    except (ValueError, IndexError, struct.error):
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
         pass  # damaged before
     return rng.choice(BYTES)(data, rng)
 

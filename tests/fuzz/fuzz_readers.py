@@ -195,7 +195,8 @@ def run_folder_with_a_tokenizer() -> Pair:
     from helix_core.inference import load_run
 
     def make(folder: Path) -> None:
-        make_run(folder, RECIPE.replace("d_model", "vocab_size = 300\nd_model").replace('"nothing"', '"n"\ntokenizer = "t"'))
+        recipe = RECIPE.replace("d_model", "vocab_size = 300\nd_model")
+        make_run(folder, recipe.replace('"nothing"', '"nothing"\ntokenizer = "t"'))
         make_tokenizer(folder)
 
     return make, lambda folder, _: load_run(folder, backend="reference")
@@ -265,7 +266,8 @@ def recipe() -> Pair:
 def settings() -> Pair:
     from helix_core.settings import load_settings
 
-    text = 'strict = true\n[plugins]\nallow = ["a*"]\ndeny = []\n[pin]\nbackend = "cpu"\n[kernels]\nlinear = "core/reference"\n'
+    text = 'strict = true\n[plugins]\nallow = ["a*"]\ndeny = []\n[pin]\nbackend = "cpu"\n'
+    text += '[kernels]\nlinear = "core/reference"\n'
 
     def read(folder: Path, _: Any) -> None:
         load_settings({"HELIX_CONFIG": str(folder / "helix.toml"), "XDG_CONFIG_HOME": str(folder / "none")}, folder)
@@ -360,7 +362,8 @@ def topological_memory() -> Pair:
 def meaning_recipe() -> Pair:
     from helix_plugin_topomemory.meaning.config import load_meaning_recipe
 
-    text = 'name = "m"\nseed = 1\n[data]\nsource = "stdlib"\nvalidation = 0.1\n[links]\nmin_count = 3.0\n[replay]\npool = 10\n'
+    text = 'name = "m"\nseed = 1\n[data]\nsource = "stdlib"\nvalidation = 0.1\n'
+    text += "[links]\nmin_count = 3.0\n[replay]\npool = 10\n"
     return (lambda folder: (folder / "m.toml").write_text(text) and None), lambda folder, _: load_meaning_recipe(
         folder / "m.toml"
     )
@@ -390,7 +393,7 @@ for _fmt in ("parquet", "arrow", "safetensors"):
     _dataset(_fmt, "pcfg", {"seq_len": 8})  # a field of varying length
     _dataset(_fmt, "templates", {})  # text
 _dataset("parquet", "watts-strogatz", {"nodes": 8})
-_dataset("arrow", "trend-seasonality", {"length": 12, "missing": 0.1})  # NaN
+_dataset("arrow", "trend-seasonality", {"length": 24, "missing": 0.1})  # NaN
 
 
 @_reader("dataset under way")
@@ -413,18 +416,40 @@ def dataset_under_way() -> Pair:
 CONFIGS: dict[str, dict[str, Any]] = {
     "mamba": {"model_type": "mamba", "vocab_size": 9, "hidden_size": 8, "state_size": 3, "num_hidden_layers": 1},
     "mamba2": {
-        **{"model_type": "mamba2", "vocab_size": 9, "hidden_size": 8, "state_size": 4, "num_hidden_layers": 1},
-        **{"num_heads": 4, "head_dim": 4, "n_groups": 1, "time_step_limit": [0.0, 1e30], "tie_word_embeddings": True},
+        "model_type": "mamba2",
+        "vocab_size": 9,
+        "hidden_size": 8,
+        "state_size": 4,
+        "num_hidden_layers": 1,
+        "num_heads": 2,
+        "head_dim": 8,
+        "n_groups": 1,
+        "time_step_limit": [0.0, 1e30],
+        "tie_word_embeddings": True,
     },
     "rwkv": {"model_type": "rwkv", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1},
     "qwen3_next": {
-        **{"model_type": "qwen3_next", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2},
-        **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "linear_key_head_dim": 2},
-        **{"linear_value_head_dim": 2, "linear_num_key_heads": 2, "linear_num_value_heads": 2, "num_experts": 2},
-        **{"num_experts_per_tok": 1, "moe_intermediate_size": 4, "shared_expert_intermediate_size": 4},
-        **{"max_position_embeddings": 64, "layer_types": ["linear_attention", "full_attention"]},
-        **{"mlp_only_layers": [1], "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
-        **{"router_aux_loss_coef": 0.01},
+        "model_type": "qwen3_next",
+        "vocab_size": 9,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "linear_key_head_dim": 2,
+        "linear_value_head_dim": 2,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "num_experts": 3,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 4,
+        "shared_expert_intermediate_size": 4,
+        "max_position_embeddings": 64,
+        "layer_types": ["linear_attention", "full_attention"],
+        "mlp_only_layers": [1],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+        "router_aux_loss_coef": 0.01,
     },
     "state-spaces": {"d_model": 8, "n_layer": 1, "vocab_size": 9, "ssm_cfg": {"layer": "Mamba1", "d_state": 3}},
 }
