@@ -13,7 +13,7 @@ from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_core.recipes import Recipe
 from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
-from helix_core.training.checkpoint import MODEL, check_params, open_checkpoint, read_manifest
+from helix_core.training.checkpoint import MODEL, check_params, check_size, open_checkpoint, read_manifest
 from helix_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     """
     run, folder = RunFolder.locate(path)
     recipe = run.recipe()
-    model = LanguageModel(recipe.model)
     checkpoint = open_checkpoint(folder)
+    check_size(checkpoint.params, recipe.model, folder)
+    model = LanguageModel(recipe.model)
     check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     tokenizer = run_tokenizer(run, recipe)
     chosen: Backend = create("backend", backend)

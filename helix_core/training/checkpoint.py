@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from helix_core.errors import CheckpointError
+from helix_core.models.config import ModelConfig
 from helix_core.tensor_file import Tensor, digest_of, open_tensors, write_tensors
 from helix_core.untrusted import fits, read_json, regular
 
@@ -174,6 +175,16 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints."""
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_size(found: Mapping[str, Tensor], model: ModelConfig, origin: Path | str) -> None:
+    """Raise CheckpointError if a model is larger than its checkpoint, before the model is built: that takes memory."""
+    longest = max((max(tensor.shape, default=1) for tensor in found.values()), default=0)
+    if model.n_layers > len(found) or max(model.d_model, model.vocab_size) > longest:
+        raise CheckpointError(
+            f"{origin} does not fit the model: {len(found)} tensors of axes up to {longest} are none of n_layers = "
+            f"{model.n_layers}, d_model = {model.d_model} and vocab_size = {model.vocab_size}"
+        )
 
 
 def check_params(found: Mapping[str, Tensor | np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: Path) -> None:

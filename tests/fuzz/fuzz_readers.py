@@ -307,9 +307,12 @@ def prompts() -> Pair:
     from helix_core.cli.generate import _read_prompts
 
     text = '"one"\n{"prompt": "two", "seed": 3}\n{"prompt": "three"}\n'
-    return (lambda folder: (folder / "p.jsonl").write_text(text) and None), lambda folder, _: _read_prompts(
-        folder / "p.jsonl", 0
-    )
+
+    def read(folder: Path, _: Any) -> None:
+        if not (folder / "p.jsonl").is_fifo():  # a pipe is waited for on purpose: `--prompts <(command)`
+            _read_prompts(folder / "p.jsonl", 0)
+
+    return (lambda folder: (folder / "p.jsonl").write_text(text) and None), read
 
 
 # Memories.

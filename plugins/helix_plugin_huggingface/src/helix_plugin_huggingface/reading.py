@@ -14,7 +14,7 @@ from helix_core.models import LanguageModel
 from helix_core.recipes import Recipe
 from helix_core.suggest import did_you_mean
 from helix_core.training import RunFolder
-from helix_core.training.checkpoint import save_checkpoint
+from helix_core.training.checkpoint import check_size, save_checkpoint
 from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import imported
 from helix_plugin_huggingface.families import FAMILIES, STATE_SPACES, Family
@@ -69,8 +69,9 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
             "optimizer": {"name": "adamw", "lr": 1e-4},
         }
     )
-    model = LanguageModel(recipe.model)
     found = source.tensors()
+    check_size(found, recipe.model, str(source.weights))
+    model = LanguageModel(recipe.model)
     params = imported(family, model, found, str(source.weights))
     codes = {theirs.name: found[_present(family, theirs.name, found)].code for theirs in family.names(model).values()}
     with written_aside(out) as aside, watched(params, "importing") as (stopping, progress):

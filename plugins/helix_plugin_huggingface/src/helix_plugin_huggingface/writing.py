@@ -12,7 +12,7 @@ from helix_core.errors import ConfigError, UsageError
 from helix_core.models import LanguageModel, ModelConfig
 from helix_core.tensor_file import write_tensors
 from helix_core.training import RunFolder
-from helix_core.training.checkpoint import check_params, open_checkpoint
+from helix_core.training.checkpoint import check_params, check_size, open_checkpoint
 from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import FLOATS, exported
 from helix_plugin_huggingface.families import FAMILIES, Family
@@ -45,9 +45,10 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
     check_free(out)
     run, folder = RunFolder.locate(path)
     recipe = run.recipe()
+    stored = open_checkpoint(folder)
+    check_size(stored.params, recipe.model, folder)
     family, config = family_for(recipe.model)
     model = LanguageModel(recipe.model)
-    stored = open_checkpoint(folder)
     check_params(stored.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     kept = run.path / KEPT
     codes = read_table(kept / DTYPES) if dtype is None and (kept / DTYPES).is_file() else {}
