@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ HERE = Path(__file__).parent
 MOST_SECONDS, MOST_MEGABYTES = 10.0, 1024
 """Of one input."""
 START_SECONDS = 240.0
-"""Of a worker, whose imports and compilations may take long."""
+"""Until a worker reads its first input."""
 SHOWN = 5
 
 
@@ -44,78 +43,85 @@ class Result:
     megabytes: int = 0
     faults: list[str] = field(default_factory=list)
 
-
-def fuzz(reader: str, inputs: int, seed: int = 0) -> Result:
-    """Have a worker read inputs 0..inputs-1; a new one goes on behind an input that ended the one before."""
-    result, begin, started = Result(reader), 0, time.perf_counter()
-    while begin < inputs:
-        begin = _run_worker(result, begin, inputs, seed)
-    result.seconds = time.perf_counter() - started
-    return result
+    def fault(self, index: int, what: str) -> None:
+        self.counts["faults"] += 1
+        self.faults.append(f"input {index}: {what}")
 
 
-def _run_worker(result: Result, begin: int, end: int, seed: int) -> int:
-    """Read inputs until all are read or one ends the worker; the input to go on with."""
+def fuzz(readers: list[str], inputs: int, seed: int = 0) -> list[Result]:
+    """Have a worker read inputs 0..inputs-1 of readers; a new one goes on behind an input that ended the one before."""
+    results = [Result(reader) for reader in readers]
+    at = begin = 0
+    while at < len(readers):
+        at, begin = _run_worker(results, at, begin, inputs, seed)
+    assert all(result.counts.total() == inputs for result in results), "an input was lost"
+    return results
+
+
+def _run_worker(results: list[Result], at: int, begin: int, end: int, seed: int) -> tuple[int, int]:
+    """Read inputs until all are read or one ends the worker; the reader and the input to go on with."""
     work = _folder()
     command = [sys.executable, "-X", "faulthandler", str(HERE / "fuzz_worker.py")]
-    command += [result.reader, str(seed), str(begin), str(end), str(work)]
+    command += [str(seed), str(begin), str(end), str(work / "files"), *(result.reader for result in results[at:])]
     with (work / "errors").open("w") as errors:
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
     try:
-        now: int | None = None
+        at, now, hung = at - 1, -1, False
         for line in _lines(worker):
-            word, index, *rest = line.split(" ", 4)
-            if word == "begin":
-                now = int(index)
+            word, rest = line.split(" ", 1)
+            if word == "reader":
+                at, now = at + 1, -1
+            elif word == "begin":
+                now = int(rest)
+            elif word == "hung":
+                hung = True
+                worker.kill()
             elif word == "end":
-                begin = int(index) + 1
-                _count(result, begin - 1, float(rest[0]), int(rest[1]), rest[2])
-        hung = worker.poll() is None and begin < end
-        if hung:
-            worker.kill()
-        worker.wait()
-        if begin == end and not worker.returncode:
-            return end
-        if now is None or now < begin:  # not by an input
+                _count(results[at], *rest.split(" ", 3))
+                now = -1
+        if worker.wait() == 0:
+            return len(results), 0
+        if now < 0:  # not by an input
             said = (work / "errors").read_text()[-2000:]
-            raise RuntimeError(f"the worker of {result.reader} ended with {worker.returncode}:\n{said}")
+            raise RuntimeError(f"the worker of {results[at].reader} ended with {worker.returncode}:\n{said}")
         what = f"no end after {2 * MOST_SECONDS:.0f} s" if hung else f"the process ended with {worker.returncode}"
-        result.counts["faults"] += 1
-        result.faults.append(f"input {now}: {what}")
-        return now + 1
+        results[at].fault(now, what)
+        return (at, now + 1) if now + 1 < end else (at + 1, 0)
     finally:
         worker.kill()
         worker.wait()
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _count(result: Result, index: int, seconds: float, megabytes: int, outcome: str) -> None:
-    result.slowest, result.megabytes = max(result.slowest, seconds), max(result.megabytes, megabytes)
+def _count(result: Result, index: str, seconds: str, megabytes: str, outcome: str) -> None:
+    took, more = float(seconds), int(megabytes)
+    result.seconds += took
+    result.slowest, result.megabytes = max(result.slowest, took), max(result.megabytes, more)
     if outcome not in ("read", "refused"):
-        result.faults.append(f"input {index}: {outcome}")
-    elif seconds > MOST_SECONDS:
-        result.faults.append(f"input {index}: took {seconds:.1f} s")
-    elif megabytes > MOST_MEGABYTES:
-        result.faults.append(f"input {index}: took {megabytes} MB")
+        result.fault(int(index), outcome)
+    elif more > MOST_MEGABYTES:
+        result.fault(int(index), f"took {more} MB")
+    elif took > MOST_SECONDS:
+        result.fault(int(index), f"took {took:.1f} s")
     else:
         result.counts[outcome] += 1
-        return
-    result.counts["faults"] += 1
 
 
 def _lines(worker: subprocess.Popen[bytes]) -> Iterable[str]:
-    """Lines of a worker's output, until its end or until none comes for too long."""
+    """Lines of a worker's output, until its end or until none comes for too long; then the last one is `hung 0`."""
     assert worker.stdout is not None
     pending, patience = b"", START_SECONDS
-    with selectors.DefaultSelector() as selector:
+    with worker.stdout, selectors.DefaultSelector() as selector:
         selector.register(worker.stdout, selectors.EVENT_READ)
         while selector.select(patience):
             data = os.read(worker.stdout.fileno(), 1 << 16)
             if not data:
                 return
-            patience = 2 * MOST_SECONDS
             *lines, pending = (pending + data).split(b"\n")
+            if lines:  # of a reader, imports and a first compilation may take longer
+                patience = 2 * MOST_SECONDS if lines[-1].startswith(b"begin") else START_SECONDS
             yield from (line.decode(errors="replace") for line in lines)
+        yield "hung 0"
 
 
 def _folder() -> Path:
@@ -158,14 +164,14 @@ def main() -> int:
     readers = options.reader or list(READERS)
     if options.only is not None:
         work = _folder()
-        place = [str(options.seed), str(options.only), str(options.only + 1), str(work), "--show"]
+        place = [str(options.seed), str(options.only), str(options.only + 1), str(work), readers[0], "--show"]
         print(f"the input is in {work / 'input'}", flush=True)
-        return subprocess.call([sys.executable, str(HERE / "fuzz_worker.py"), readers[0], *place])
+        return subprocess.call([sys.executable, str(HERE / "fuzz_worker.py"), *place])
     each = -(-options.inputs // len(readers))
     with ThreadPoolExecutor(options.processes) as pool:
         results = []
         print(HEAD, flush=True)
-        for result in pool.map(lambda reader: fuzz(reader, each, options.seed), readers):
+        for (result,) in pool.map(lambda reader: fuzz([reader], each, options.seed), readers):
             results.append(result)
             print(row(result), flush=True)
     print(verdict(results))

@@ -1,14 +1,16 @@
 """A process that reads damaged files: what crashes it, crashes it alone.
 
-    python fuzz_worker.py READER SEED BEGIN END FOLDER
+    python fuzz_worker.py SEED BEGIN END FOLDER READER...
 
-It prints a line `begin INDEX` before each input and `end INDEX SECONDS MEGABYTES OUTCOME` after it. Inputs depend on
-reader, seed and index alone. With END = BEGIN + 1 and `--show` it leaves the input in FOLDER and prints a traceback.
+It reads inputs BEGIN..END-1 of the first reader and 0..END-1 of the others. It prints a line `reader NAME`, then
+`begin INDEX` before each input and `end INDEX SECONDS MEGABYTES OUTCOME` after it. Inputs depend on reader, seed and
+index alone. With `--show` it leaves the last input in FOLDER and prints tracebacks.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 import traceback
@@ -16,22 +18,31 @@ import warnings
 from pathlib import Path
 from random import Random
 
+from fuzz_faulty import FAULTY
 from fuzz_mutations import damage
 from fuzz_readers import READERS
 
 
-def main(name: str, seed: int, begin: int, end: int, work: Path, show: bool) -> None:
-    from helix_core.errors import HelixError
-
+def main(seed: int, begin: int, end: int, work: Path, readers: list[str], show: bool) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    reader = READERS[name]()
+    for name in readers:
+        print("reader", name, flush=True)
+        read_inputs(name, seed, range(begin, end), work, show)
+        begin = 0
+
+
+def read_inputs(name: str, seed: int, inputs: range, work: Path, show: bool) -> None:
+    from helix_core.errors import HelixError
+
+    reader = (READERS | FAULTY)[name]()
+    shutil.rmtree(work, ignore_errors=True)
     sample, folder = work / "sample", work / "input"
     sample.mkdir(parents=True, exist_ok=True)
     given = reader.make(sample)
     files = {p.relative_to(sample).as_posix(): p.read_bytes() for p in sorted(sample.rglob("*")) if p.is_file()}
     reader.read(sample, given)  # as it is, it must be read; kernels are compiled here, too
-    for index in range(begin, end):
+    for index in inputs:
         damage(folder, files, Random(f"{name} {seed} {index}"), reader.sign)
         print("begin", index, flush=True)
         before = _reset_peak()
@@ -77,4 +88,4 @@ def _status(key: str) -> int:
 
 if __name__ == "__main__":
     arguments = [a for a in sys.argv[1:] if a != "--show"]
-    main(arguments[0], *map(int, arguments[1:4]), Path(arguments[4]), "--show" in sys.argv)
+    main(*map(int, arguments[:3]), Path(arguments[3]), arguments[4:], "--show" in sys.argv)
