@@ -177,7 +177,7 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def check_size(found: Mapping[str, Tensor], model: ModelConfig, origin: Path | str) -> None:
+def check_size(found: Mapping[str, Tensor | np.ndarray], model: ModelConfig, origin: Path | str) -> None:
     """Raise CheckpointError if a model is larger than its checkpoint, before the model is built: that takes memory."""
     longest = max((max(tensor.shape, default=1) for tensor in found.values()), default=0)
     if model.n_layers > len(found) or max(model.d_model, model.vocab_size) > longest:

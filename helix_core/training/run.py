@@ -16,7 +16,7 @@ from helix_core.events import Event, emit, subscribe
 from helix_core.generation import Sampling, Stopping, generate
 from helix_core.recipes import Recipe
 from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
-from helix_core.training.checkpoint import load_checkpoint, open_checkpoint, prune_checkpoints
+from helix_core.training.checkpoint import check_size, load_checkpoint, open_checkpoint, prune_checkpoints
 from helix_core.training.held_out import describe, facts, measure, size
 from helix_core.training.plot import can_plot, plot_losses
 from helix_core.training.progress import Progress
@@ -99,6 +99,7 @@ def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | N
         raise UsageError("a resumed run keeps its recipe; only `training.*` and `sample.*` may be set")
     path = checkpoint or run.latest_checkpoint()
     loaded = load_checkpoint(path)
+    check_size(loaded.params, recipe.model, path)
     tokenizer = None
     if recipe.data.tokenizer is not None:
         tokenizer = FileTokenizer(run.path / TOKENIZER_FILE, separated=True)

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from helix_core.errors import CheckpointError, UsageError
 from helix_core.recipes import Recipe, dump_recipe, load_recipe
 from helix_core.training.checkpoint import latest_checkpoint
-from helix_core.untrusted import AGAIN, parse_json, read_json, read_text
+from helix_core.untrusted import AGAIN, parse_json, read_json, read_text, refusing
 
 COMPANIONS = ("tokenizer.json", "huggingface")
 
@@ -64,10 +64,11 @@ class RunFolder:
         """Copy what belongs to another run's parameters: their tokenizer, and where they came from."""
         for name in COMPANIONS:
             place = other.path / name
-            if place.is_dir():
-                shutil.copytree(place, self.path / name)
-            elif place.is_file():
-                shutil.copyfile(place, self.path / name)
+            with refusing(place, CheckpointError):
+                if place.is_dir():
+                    shutil.copytree(place, self.path / name)
+                elif place.is_file():
+                    shutil.copyfile(place, self.path / name)
 
     @property
     def recipe_file(self) -> Path:

@@ -153,7 +153,7 @@ def _structured(name: str, data: bytes, rng: Random) -> bytes:
             return _toml(data.decode(), rng).encode()
         if name.endswith((".safetensors", ".state")):
             return _safetensors(data, rng)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error):
         pass  # damaged before
     return rng.choice(BYTES)(data, rng)
 
@@ -188,7 +188,7 @@ def _json(text: str, rng: Random) -> str:
         return json.dumps(value).replace(_HOLE, rng.choice(TOKENS))
     try:
         return json.dumps(value)
-    except ValueError:  # put into itself
+    except (ValueError, RecursionError):  # put into itself
         return "[]"
 
 
