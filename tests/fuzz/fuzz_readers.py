@@ -134,7 +134,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 @_reader("safetensors")
 def safetensors() -> Pair:
-    from helix_core.tensor_file import open_tensors, write_tensors
+    from helix_plugin_lm.storage.tensor_file import open_tensors, write_tensors
 
     def read(folder: Path, _: Any) -> None:
         for tensor in open_tensors(folder / "x.safetensors").values():
@@ -145,7 +145,7 @@ def safetensors() -> Pair:
 
 @_reader("checkpoint", sign_listed)
 def checkpoint() -> Pair:
-    from helix_core.training.checkpoint import load_checkpoint, save_checkpoint
+    from helix_plugin_lm.runs.checkpoint import load_checkpoint, save_checkpoint
 
     def make(folder: Path) -> None:
         save_checkpoint(folder, 5, arrays(), {"m/a": arrays()["a"]}, {"train_seconds": 1.5, "data": "f"})
@@ -155,14 +155,14 @@ def checkpoint() -> Pair:
 
 def make_run(folder: Path, recipe: str = RECIPE) -> Any:
     """A run folder with a checkpoint of step 5; returns its model."""
-    from helix_core.models import LanguageModel
-    from helix_core.recipes.load import parse_recipe
-    from helix_core.training.checkpoint import save_checkpoint
-    from helix_core.training.run_folder import JsonLines, RunFolder
+    from helix_plugin_lm.models import LanguageModel
+    from helix_plugin_lm.runs.checkpoint import save_checkpoint
+    from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder
+    from helix_plugin_training.recipes.load import dump_recipe, parse_recipe
 
     run = RunFolder(folder)
     parsed = parse_recipe(recipe, "here")
-    run.write_recipe(parsed)
+    run.write_recipe(dump_recipe(parsed))
     model = LanguageModel(parsed.model)
     params = model.init(0)
     save_checkpoint(run.checkpoints, 5, params, {}, {"train_seconds": 1.0, "data": "f", "backend": "reference"})
@@ -176,8 +176,8 @@ def make_run(folder: Path, recipe: str = RECIPE) -> Any:
 
 @_reader("run folder", sign_listed)
 def run_folder() -> Pair:
-    from helix_core.inference import load_run
-    from helix_core.training.run_folder import RunFolder
+    from helix_plugin_lm.runs import load_run
+    from helix_plugin_lm.runs.run_folder import RunFolder
 
     def read(folder: Path, _: Any) -> None:
         run = RunFolder(folder)
@@ -192,7 +192,7 @@ def run_folder() -> Pair:
 
 @_reader("run folder with a tokenizer", sign_listed)
 def run_folder_with_a_tokenizer() -> Pair:
-    from helix_core.inference import load_run
+    from helix_plugin_lm.runs import load_run
 
     def make(folder: Path) -> None:
         recipe = RECIPE.replace("d_model", "vocab_size = 300\nd_model")
@@ -204,7 +204,7 @@ def run_folder_with_a_tokenizer() -> Pair:
 
 @_reader("resumed metrics")
 def resumed_metrics() -> Pair:
-    from helix_core.training.run_folder import JsonLines, RunFolder
+    from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder
 
     def make(folder: Path) -> None:
         lines = JsonLines(folder / "metrics.jsonl")
@@ -227,9 +227,9 @@ def _attempt(part: Callable[[], Any]) -> list[Exception]:
 
 @_reader("saved state")
 def saved_state() -> Pair:
-    from helix_core.generation import Stopping, generate, read_state
     from helix_core.plugin_system import create
-    from helix_core.tokenizers import BYTES
+    from helix_plugin_lm.generation import Stopping, generate, read_state
+    from helix_plugin_lm.tokenizers import BYTES
 
     def make(folder: Path) -> Any:
         aside = folder.with_name(f"{folder.name}-run")
@@ -255,7 +255,7 @@ def saved_state() -> Pair:
 
 @_reader("recipe")
 def recipe() -> Pair:
-    from helix_core.recipes import load_recipe
+    from helix_plugin_training.recipes import load_recipe
 
     return (lambda folder: (folder / "r.toml").write_text(RECIPE) and None), lambda folder, _: load_recipe(
         folder / "r.toml", ["seed=2"]
@@ -264,7 +264,7 @@ def recipe() -> Pair:
 
 @_reader("settings")
 def settings() -> Pair:
-    from helix_core.settings import load_settings
+    from helix_core.plugin_system.settings import load_settings
 
     text = 'strict = true\n[plugins]\nallow = ["a*"]\ndeny = []\n[pin]\nbackend = "cpu"\n'
     text += '[kernels]\nlinear = "core/reference"\n'
@@ -291,7 +291,7 @@ def make_tokenizer(folder: Path) -> None:
 
 @_reader("tokenizer")
 def tokenizer() -> Pair:
-    from helix_core.tokenizers import FileTokenizer
+    from helix_plugin_lm.tokenizers import FileTokenizer
 
     def read(folder: Path, _: Any) -> None:
         tokenizer = FileTokenizer(folder / "tokenizer.json", separated=True)
@@ -304,7 +304,7 @@ def tokenizer() -> Pair:
 
 @_reader("prompts")
 def prompts() -> Pair:
-    from helix_core.cli.generate import _read_prompts
+    from helix_plugin_lm.commands.generate import _read_prompts
 
     text = '"one"\n{"prompt": "two", "seed": 3}\n{"prompt": "three"}\n'
 
@@ -320,7 +320,7 @@ def prompts() -> Pair:
 
 @_reader("memory store", sign_store)
 def memory_store() -> Pair:
-    from helix_core.memory.store import load_store, save_store
+    from helix_plugin_lm.storage.store import load_store, save_store
 
     def make(folder: Path) -> None:
         save_store(folder, {"items": arrays(), "index": b"bytes" * 20}, {"memory": "x", "config": {"dim": 3}, "n": 4})
@@ -460,8 +460,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 def weights_of(config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Tensors of a foreign model of this config."""
-    from helix_core.models import LanguageModel
     from helix_plugin_huggingface.reading import family_of
+    from helix_plugin_lm.models import LanguageModel
 
     family = family_of(config)
     names = family.names(LanguageModel(family.read(config)))
@@ -486,13 +486,13 @@ def _foreign(name: str, save: Callable[[Path, dict[str, np.ndarray]], None], kin
 
 
 def _one_file(folder: Path, weights: dict[str, np.ndarray]) -> None:
-    from helix_core.tensor_file import write_tensors
+    from helix_plugin_lm.storage.tensor_file import write_tensors
 
     write_tensors(folder / "model.safetensors", weights)
 
 
 def _sharded(folder: Path, weights: dict[str, np.ndarray]) -> None:
-    from helix_core.tensor_file import write_tensors
+    from helix_plugin_lm.storage.tensor_file import write_tensors
 
     places = {name: f"m-{i % 2}.safetensors" for i, name in enumerate(weights)}
     for file in set(places.values()):

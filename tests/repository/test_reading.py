@@ -16,8 +16,8 @@ PARSERS = {
 }
 ALLOWED = {
     "helix_core/untrusted.py": "the guard",
-    "helix_core/testing/memory_faults.py": "what the kit hands to its own process",
-    "helix_core/testing/memories.py": "what the kit's own process answers",
+    "helix_testing/memory_faults.py": "what the kit hands to its own process",
+    "helix_testing/memories.py": "what the kit's own process answers",
     "plugin_system/discovery.py": "metadata of installed packages, whose code runs anyway",
     "helix_plugin_webgpu/probe.py": "a file of the system's driver, in a probe",
     "helix_plugin_huggingface/source.py": "torch.load of plain tensors, inside a guard of its own",
