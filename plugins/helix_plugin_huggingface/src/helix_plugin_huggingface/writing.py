@@ -45,9 +45,9 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
     check_free(out)
     run, folder = RunFolder.locate(path)
     spec = run.spec()
+    family, config = family_for(spec.model)
     stored = open_checkpoint(folder)
     check_size(stored.params, spec.model, folder)
-    family, config = family_for(spec.model)
     model = LanguageModel(spec.model)
     check_params(stored.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     kept = run.path / KEPT
