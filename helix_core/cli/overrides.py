@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
 
 from helix_core.errors import ConfigError
+from helix_core.untrusted import parse_toml
 
 
 def apply_override(data: dict[str, Any], item: str) -> str:
@@ -20,7 +20,7 @@ def apply_override(data: dict[str, Any], item: str) -> str:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {item}: {key!r} is a value, not a table")
     try:
-        target[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        target[keys[-1]] = parse_toml(f"value = {value}", "--set", ConfigError)["value"]
+    except ConfigError:
         target[keys[-1]] = value.strip()
     return ".".join(keys)

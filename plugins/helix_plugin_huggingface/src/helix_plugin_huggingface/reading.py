@@ -18,7 +18,7 @@ from helix_plugin_huggingface.source import CONFIG, find
 from helix_plugin_huggingface.watched import watched
 from helix_plugin_lm.models import LanguageModel, ModelConfig
 from helix_plugin_lm.runs import RunFolder
-from helix_plugin_lm.runs.checkpoint import save_checkpoint
+from helix_plugin_lm.runs.checkpoint import check_size, save_checkpoint
 from helix_plugin_training.recipes import Recipe, dump_recipe
 
 # What a run keeps of the checkpoint that it came from, for export.
@@ -79,8 +79,9 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
             "optimizer": {"name": "adamw", "lr": 1e-4},
         }
     )
-    model = LanguageModel(recipe.model)
     found = source.tensors()
+    check_size(found, recipe.model, str(source.weights))
+    model = LanguageModel(recipe.model)
     params = imported(family, model, found, str(source.weights))
     codes = {theirs.name: found[_present(family, theirs.name, found)].code for theirs in family.names(model).values()}
     with written_aside(out) as aside, watched(params, "importing") as (stopping, progress):

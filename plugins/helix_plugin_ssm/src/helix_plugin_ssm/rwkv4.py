@@ -44,11 +44,14 @@ class RWKV4(Layer[RWKV4Config]):
     def params(self) -> dict[str, ParamSpec]:
         D, A = self.config.d_model, self.config.channels
         place = np.arange(D) / D
-        speed = 8 * np.linspace(0, 1, A) ** 0.7 - 5
-        zigzag = 0.5 * ((np.arange(A) + 1) % 3 - 1)
+
+        def bonus() -> np.ndarray:
+            zigzag = 0.5 * ((np.arange(A) + 1) % 3 - 1)
+            return math.log(0.3) + zigzag
+
         return {
-            "time_decay": ParamSpec((A,), values(speed), decay=False),
-            "time_first": ParamSpec((A,), values(math.log(0.3) + zigzag), decay=False),
+            "time_decay": ParamSpec((A,), values(lambda: 8 * np.linspace(0, 1, A) ** 0.7 - 5), decay=False),
+            "time_first": ParamSpec((A,), values(bonus), decay=False),
             "time_mix_key": ParamSpec((D,), values(place), decay=False),
             "time_mix_value": ParamSpec((D,), values(place), decay=False),
             "time_mix_receptance": ParamSpec((D,), values(np.sqrt(place)), decay=False),

@@ -14,7 +14,7 @@ from helix_core.errors import Interrupted, UsageError
 from helix_core.events import Event, emit, subscribe
 from helix_core.version import __version__
 from helix_plugin_lm.generation import Sampling, Stopping, generate
-from helix_plugin_lm.runs.checkpoint import load_checkpoint, open_checkpoint, prune_checkpoints
+from helix_plugin_lm.runs.checkpoint import check_size, load_checkpoint, open_checkpoint, prune_checkpoints
 from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder
 from helix_plugin_lm.runs.signals import StopRequest
 from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
@@ -99,6 +99,7 @@ def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | N
         raise UsageError("a resumed run keeps its recipe; only `training.*` and `sample.*` may be set")
     path = checkpoint or run.latest_checkpoint()
     loaded = load_checkpoint(path)
+    check_size(loaded.params, recipe.model, path)
     tokenizer = None
     if recipe.data.tokenizer is not None:
         tokenizer = FileTokenizer(run.path / TOKENIZER_FILE, separated=True)

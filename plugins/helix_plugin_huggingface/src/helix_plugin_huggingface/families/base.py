@@ -6,13 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from reprlib import repr as shortened
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
 from helix_core.kinds.component import ComponentConfig
+from helix_core.untrusted import fits
 from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 Config = Mapping[str, Any]
+LARGE = 2**31
+"""Whole numbers of a config are below it."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,16 @@ class Family(ABC):
     ignored: tuple[str, ...] = ()
 
 
+def described(fields: dict[str, Any]) -> ModelConfig:
+    """The model of these options. Raises ConfigError for options that no model has."""
+    return fits(ModelConfig, fields, "config.json", ConfigError, hint=None)
+
+
 def number(config: Config, key: str, default: int | None = None, *, least: int = 1) -> int:
     """A whole number of a config. Raises ConfigError if it is absent or none."""
     value = config.get(key, default)
-    if not _is_number(value) or value != int(value) or value < least:
-        raise ConfigError(f"config.json: {key} must be a whole number, at least {least}; it is {str(value)[:200]}")
+    if not _is_number(value) or not least <= value < LARGE or value != int(value):
+        raise ConfigError(f"config.json: {key} must be a whole number, at least {least}; it is {shortened(value)}")
     return int(value)
 
 
@@ -69,7 +78,7 @@ def real(config: Config, key: str, default: float, *, zero: bool = False) -> flo
     value = config.get(key, default)
     if not _is_number(value) or not (value > 0 or (zero and value == 0)):
         least = "at least 0" if zero else "above 0"
-        raise ConfigError(f"config.json: {key} must be a number {least}; it is {str(value)[:200]}")
+        raise ConfigError(f"config.json: {key} must be a number {least}; it is {shortened(value)}")
     return float(value)
 
 
@@ -85,7 +94,7 @@ def flag(config: Config, key: str, default: bool) -> bool:
     """A boolean of a config."""
     value = config.get(key, default)
     if not isinstance(value, bool):
-        raise ConfigError(f"config.json: {key} must be true or false; it is {value!r}")
+        raise ConfigError(f"config.json: {key} must be true or false; it is {shortened(value)}")
     return value
 
 
@@ -93,7 +102,7 @@ def only(config: Config, key: str, allowed: Iterable[Any], why: str) -> None:
     """Raise ConfigError if a config has another value than Helix's layers can have."""
     allowed = list(allowed)
     if key in config and config[key] not in allowed:
-        raise ConfigError(f"config.json: {key} = {str(config[key])[:200]!r} cannot be imported: {why}")
+        raise ConfigError(f"config.json: {key} = {shortened(config[key])} cannot be imported: {why}")
 
 
 def inner_over_width(config: Config, hidden: int) -> int:

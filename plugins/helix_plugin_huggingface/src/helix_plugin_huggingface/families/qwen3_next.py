@@ -9,6 +9,7 @@ from helix_plugin_huggingface.families.base import (
     Config,
     Family,
     Name,
+    described,
     flag,
     number,
     only,
@@ -40,7 +41,7 @@ class Qwen3Next(Family):
         dense = {"name": "swiglu", "d_ff": number(config, "intermediate_size", 5632)}
         sparse = _sparse(config, layers)
         experts = self._experts(config)
-        return ModelConfig.model_validate(
+        return described(
             {
                 "vocab_size": number(config, "vocab_size", 151936),
                 "d_model": number(config, "hidden_size", 2048),

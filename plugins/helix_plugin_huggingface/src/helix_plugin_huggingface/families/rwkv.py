@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_plugin_huggingface.families.base import Config, Family, Name, flag, number, real, the_layers
+from helix_plugin_huggingface.families.base import Config, Family, Name, described, flag, number, real, the_layers
 from helix_plugin_lm.models import ModelConfig
 
 EPS = 1e-5
@@ -37,7 +37,7 @@ class Rwkv(Family):
         attention = _or_default(config, "attention_hidden_size", hidden)
         # A width that is no multiple: the half more is cut off again.
         expand = inner / hidden if inner % hidden == 0 else (inner + 0.5) / hidden
-        return ModelConfig.model_validate(
+        return described(
             {
                 "vocab_size": number(config, "vocab_size", 50277),
                 "d_model": hidden,

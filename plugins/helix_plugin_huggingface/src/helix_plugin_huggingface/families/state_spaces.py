@@ -7,7 +7,7 @@ from typing import Any
 
 from helix_core.errors import ConfigError
 from helix_plugin_huggingface.families._backbone import Backbone
-from helix_plugin_huggingface.families.base import Config, flag, number, only
+from helix_plugin_huggingface.families.base import Config, described, flag, number, only
 from helix_plugin_huggingface.families.fields import Fields
 from helix_plugin_huggingface.families.mamba2 import limits
 from helix_plugin_lm.models import ModelConfig
@@ -29,7 +29,7 @@ class StateSpaces(Backbone):
         if not isinstance(table, dict):
             raise ConfigError(f"config.json: ssm_cfg must be a table; it is {table!r}")
         ssm = Fields(table, "ssm_cfg: ")
-        layer = {"Mamba1": "mamba", "Mamba2": "mamba2"}.get(ssm.get("layer", "Mamba1"))
+        layer = {"Mamba1": "mamba", "Mamba2": "mamba2"}.get(str(ssm.get("layer", "Mamba1")))
         if layer is None:
             raise ConfigError(f"config.json: ssm_cfg.layer must be Mamba1 or Mamba2; it is {ssm['layer']!r}")
         only(config, "d_intermediate", (0,), "there is no MLP in these families")
@@ -55,7 +55,7 @@ class StateSpaces(Backbone):
             mixer["n_groups"] = number(ssm, "ngroups", 1)
             mixer["time_step_limit"] = limits(ssm.get("dt_limit", (0.0, math.inf)))
         ssm.check(_NEUTRAL)
-        return ModelConfig.model_validate(
+        return described(
             {
                 "vocab_size": -(-number(config, "vocab_size") // multiple) * multiple,
                 "d_model": number(config, "d_model"),

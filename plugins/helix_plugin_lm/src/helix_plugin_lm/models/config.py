@@ -16,7 +16,7 @@ class ModelConfig(BaseModel):
 
     vocab_size: int = Field(256, gt=0, description="256 for bytes")
     d_model: int = Field(gt=0, description="width of the residual stream")
-    n_layers: int = Field(gt=0, description="number of blocks")
+    n_layers: int = Field(gt=0, le=2048, description="number of blocks")
     mixer: tuple[ComponentConfig, ...] = Field(
         description="the sequence-mixing layer, or a list of them that the blocks go through in turn"
     )

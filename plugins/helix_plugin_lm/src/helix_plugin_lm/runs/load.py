@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from helix_plugin_lm.models import LanguageModel
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
-from helix_plugin_lm.runs.checkpoint import MANIFEST, MODEL, check_params, open_checkpoint
+from helix_plugin_lm.runs.checkpoint import MODEL, check_params, check_size, open_checkpoint, read_manifest
 from helix_plugin_lm.runs.run_folder import RunFolder
 from helix_plugin_lm.runs.spec import RunSpec
 
@@ -46,8 +45,9 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     """
     run, folder = RunFolder.locate(path)
     spec = run.spec()
-    model = LanguageModel(spec.model)
     checkpoint = open_checkpoint(folder)
+    check_size(checkpoint.params, spec.model, folder)
+    model = LanguageModel(spec.model)
     check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     tokenizer = run_tokenizer(run, spec)
     chosen: Backend = create("backend", backend)
@@ -73,5 +73,5 @@ def run_tokenizer(run: RunFolder, spec: RunSpec) -> Tokenizer | None:
 
 
 def _fingerprint(spec: RunSpec, checkpoint: Path) -> str:
-    weights = json.loads((checkpoint / MANIFEST).read_bytes())["files"][MODEL]["blake2b"]
+    weights = read_manifest(checkpoint).files[MODEL].blake2b
     return hashlib.blake2b(f"{spec.model.model_dump_json()} {weights}".encode(), digest_size=16).hexdigest()

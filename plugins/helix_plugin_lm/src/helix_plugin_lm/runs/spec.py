@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from helix_core.errors import ConfigError
 from helix_core.kinds.component import ComponentConfig
+from helix_core.untrusted import read_toml
 from helix_plugin_lm.models.config import ModelConfig
 
 
@@ -33,12 +33,9 @@ class RunSpec(BaseModel):
 
 def read_spec(path: Path) -> RunSpec:
     """The spec in a run's recipe. Raises ConfigError if the file cannot be read or names no valid model."""
+    data = read_toml(path, ConfigError)
     try:
-        return RunSpec.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        return RunSpec.model_validate(data)
     except ValidationError as error:
-        problems = [f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        problems = [f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:10]]
         raise ConfigError(f"{path} describes no valid model:\n" + "\n".join(problems)) from None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from helix_core.errors import TokenizerError
+from helix_core.untrusted import read_bytes, read_json
 from helix_plugin_lm.tokenizers.base import StreamState, Tokenizer
 from helix_plugin_lm.tokenizers.decoding import Decoding
 from helix_plugin_lm.tokenizers.library import guarded, library
@@ -38,10 +39,7 @@ class FileTokenizer(Tokenizer):
     def __init__(self, path: str | Path, *, separated: bool = False) -> None:
         self.path, self.separated = Path(path), separated
         tokenizers = library()
-        try:
-            data = self.path.read_bytes()
-        except OSError as error:
-            raise TokenizerError(f"cannot read tokenizer {path}: {error.strerror or error}") from error
+        data = read_bytes(self.path, TokenizerError)
         _check_merges(data, path)
         with guarded(f"{path} is not a tokenizer of the library `tokenizers`"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
@@ -123,12 +121,9 @@ def _said(folders: Iterable[Path], vocabulary: dict[str, int]) -> dict[str, list
     """The tokens that files in these folders name as the first and the last of a text."""
     found: dict[str, list[int]] = {"bos": [], "eos": []}
     for path in (folder / name for folder in folders for name in CONFIG_FILES):
-        try:
-            config = json.loads(path.read_bytes())
-        except OSError:
+        if not path.exists():
             continue
-        except (ValueError, RecursionError) as error:
-            raise TokenizerError(f"{path} is not JSON: {error}") from error
+        config = read_json(path, TokenizerError, finite=False)
         if not isinstance(config, dict):
             continue
         for kind, ids in found.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from helix_core.errors import DataError
+from helix_core.untrusted import refusing
 
 STDLIB = "stdlib"
 _NOT_STDLIB = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
@@ -21,7 +22,8 @@ def find_files(source: str | Iterable[str]) -> list[Path]:
     sources = [source] if isinstance(source, str) else list(source)
     found: dict[Path, None] = {}
     for one in sources:
-        files = _stdlib_files() if one == STDLIB else _files_of(one)
+        with refusing(f"data source {one!r}", DataError, what="is no name of files", hint=None):
+            files = _stdlib_files() if one == STDLIB else _files_of(one)
         if not files:
             raise DataError(f"no files in data source {one!r}", hint="give a file, a folder, a glob, or 'stdlib'")
         found.update(dict.fromkeys(files))

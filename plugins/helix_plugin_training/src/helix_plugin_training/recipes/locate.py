@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_TABLE = re.compile(r"^\s*\[+\s*([^\]]+?)\s*\]+")
+_TABLE = re.compile(r"^\s*\[{1,2}([^\]]+)\]")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_.\"'-]+)\s*=")
 
 
