@@ -263,7 +263,6 @@ def test_a_full_disk_leaves_nothing(saved, helix, tmp_path, monkeypatch):
 )
 def test_runs_that_transformers_has_no_model_for(model, said, helix, tmp_path):
     from helix_plugin_lm.runs import RunFolder
-
     from helix_plugin_training.recipes import Recipe, dump_recipe
 
     run = RunFolder(tmp_path / "run")

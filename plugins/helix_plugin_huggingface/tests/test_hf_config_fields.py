@@ -7,10 +7,10 @@ import shutil
 import hf_models
 import numpy as np
 import pytest
-from helix_plugin_lm.runs.load import load_run
 
 from helix_core.errors import HelixError
 from helix_plugin_huggingface.reading import import_checkpoint
+from helix_plugin_lm.runs.load import load_run
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from helix_plugin_lm.runs.load import load_run
 from hf_models import random_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from helix_plugin_lm.runs.load import load_run
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

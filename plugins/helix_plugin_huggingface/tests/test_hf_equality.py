@@ -5,10 +5,10 @@ import json
 import hf_models
 import numpy as np
 import pytest
-from helix_plugin_lm.runs.load import load_run
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from helix_plugin_lm.runs.load import load_run
 from helix_testing.layers import usable_backends
 
 torch = pytest.importorskip("torch")

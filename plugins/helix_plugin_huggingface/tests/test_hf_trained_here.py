@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from helix_plugin_lm.runs.load import load_run
 
 torch = pytest.importorskip("torch")

@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 import pytest
+
+from helix_core.errors import CheckpointError
 from helix_plugin_lm.runs import checkpoint as module
 from helix_plugin_lm.runs.checkpoint import (
     check_params,
@@ -15,8 +17,6 @@ from helix_plugin_lm.runs.checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
-
-from helix_core.errors import CheckpointError
 
 PARAMS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32([np.pi])}
 MOMENTS = {"m/a.weight": np.ones((2, 3), np.float32), "m/b": np.zeros(1, np.float32)}

@@ -9,9 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from helix_plugin_lm.runs import RunFolder
-from helix_plugin_lm.runs.checkpoint import save_checkpoint
-
 from helix_core.errors import ConfigError
 from helix_core.suggest import did_you_mean
 from helix_plugin_huggingface.aside import check_free, written_aside
@@ -20,6 +17,8 @@ from helix_plugin_huggingface.families import FAMILIES, NEUTRAL, STATE_SPACES, F
 from helix_plugin_huggingface.source import CONFIG, find
 from helix_plugin_huggingface.watched import watched
 from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_lm.runs import RunFolder
+from helix_plugin_lm.runs.checkpoint import save_checkpoint
 from helix_plugin_training.recipes import Recipe, dump_recipe
 
 # What a run keeps of the checkpoint that it came from, for export.

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
-from helix_plugin_lm.runs.signals import StopRequest
 
 from helix_core.cli.progress import Progress
 from helix_core.errors import Interrupted
+from helix_plugin_lm.runs.signals import StopRequest
 from helix_plugin_lm.storage.tensor_file import Tensor
 
 

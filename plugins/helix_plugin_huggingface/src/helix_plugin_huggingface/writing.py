@@ -8,9 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from helix_plugin_lm.runs import RunFolder
-from helix_plugin_lm.runs.checkpoint import check_params, open_checkpoint
-
 from helix_core.errors import UsageError
 from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import exported
@@ -19,6 +16,8 @@ from helix_plugin_huggingface.reading import BESIDE, DTYPES, KEPT, TOKENIZER, co
 from helix_plugin_huggingface.source import CONFIG, read_json
 from helix_plugin_huggingface.watched import watched
 from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_lm.runs import RunFolder
+from helix_plugin_lm.runs.checkpoint import check_params, open_checkpoint
 from helix_plugin_lm.storage.tensor_file import write_tensors
 
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
