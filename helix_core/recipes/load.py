@@ -23,7 +23,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -35,7 +35,7 @@ def parse_recipe(text: str, origin: str, overrides: Iterable[str] = ()) -> Recip
     """The recipe in a TOML text; `origin` names it in errors."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, a number too long, tables too deep
         raise ConfigError(f"{origin} is not valid TOML: {error}") from error
     overridden = {apply_override(data, item) for item in overrides}
     try:
@@ -53,6 +53,8 @@ def parse_recipe(text: str, origin: str, overrides: Iterable[str] = ()) -> Recip
 
 def apply_override(data: dict[str, Any], item: str) -> str:
     """Set `a.b=c` in nested tables; c is read as a TOML value, or as text if it is none. Returns the path."""
+    if not is_utf8(item):
+        raise ConfigError(f"--set {item!r} is not UTF-8 text, as a recipe is", hint="name such a file by a glob")
     dotted, separator, value = item.partition("=")
     keys = [key.strip() for key in dotted.split(".")]
     if not separator or not all(keys):
@@ -64,7 +66,7 @@ def apply_override(data: dict[str, Any], item: str) -> str:
             raise ConfigError(f"--set {item}: {key!r} is a value, not a table")
     try:
         target[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         target[keys[-1]] = value.strip()
     return ".".join(keys)
 
@@ -78,6 +80,11 @@ def dump_recipe(recipe: Recipe) -> str:
         section, _, name = key.partition(".")
         del (data[section] if name else data)[name or section]
     return tomlkit.dumps(_without_none(data))
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can stand in a recipe: names of files may hold bytes that no text has."""
+    return text == text.encode("utf-8", "replace").decode()
 
 
 def _without_none(value: Any) -> Any:

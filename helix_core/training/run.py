@@ -15,6 +15,7 @@ from helix_core.errors import Interrupted, UsageError
 from helix_core.events import Event, emit, subscribe
 from helix_core.generation import Sampling, Stopping, generate
 from helix_core.recipes import Recipe
+from helix_core.recipes.absolute import absolute
 from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
 from helix_core.training.checkpoint import load_checkpoint, open_checkpoint, prune_checkpoints
 from helix_core.training.held_out import describe, facts, measure, size
@@ -60,7 +61,7 @@ def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
     Raises TrainingError on a loss that is not finite, CheckpointError if state cannot be saved, Interrupted on
     Ctrl-C or SIGTERM once it is saved, and what `Trainer` raises.
     """
-    origin = None
+    recipe, origin = absolute(recipe), None
     if recipe.training.init is not None:
         origin, path = RunFolder.locate(recipe.training.init)
         if recipe.data.tokenizer is None and (origin.path / TOKENIZER_FILE).exists():
@@ -68,7 +69,7 @@ def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
             recipe = recipe.model_copy(update={"data": data})
     tokenizer = None
     if recipe.data.tokenizer is not None:
-        tokenizer = FileTokenizer(Path(recipe.data.tokenizer).expanduser(), separated=True)
+        tokenizer = FileTokenizer(recipe.data.tokenizer, separated=True)
         check_vocabulary(tokenizer, recipe.model.vocab_size)
     trainer = Trainer(recipe, load_data(recipe, tokenizer), tokenizer or BYTES)
     if origin is not None:
