@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from helix_core.events import Event, emit, subscribe
 from helix_core.generation import Sampling, Stopping, generate
 from helix_core.recipes import Recipe
 from helix_core.recipes.absolute import absolute
+from helix_core.streams import tell
 from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
 from helix_core.training.checkpoint import load_checkpoint, open_checkpoint, prune_checkpoints
 from helix_core.training.held_out import describe, facts, measure, size
@@ -124,7 +124,7 @@ def _run(run: RunFolder, trainer: Trainer, clock: _Clock, *, fresh: bool) -> Run
         if steps is None:
             duration = trainer.recipe.training.duration
             assert duration is not None  # the recipe's validator saw to it
-            print("timing a few steps; kernels are compiled on their first use", file=sys.stderr, flush=True)
+            tell("timing a few steps; kernels are compiled on their first use")
             steps = max(1, round(duration / trainer.measure_step()))
             training = trainer.recipe.training.model_copy(update={"steps": steps})
             trainer.recipe = trainer.recipe.model_copy(update={"training": training})

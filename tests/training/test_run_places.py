@@ -1,6 +1,8 @@
 """Runs that lie in the data they learn from, and are resumed from another folder."""
 
 import os
+import subprocess
+import sys
 
 from helix_core.recipes import load_recipe, parse_recipe
 from helix_core.training import RunFolder, resume, train
@@ -27,3 +29,13 @@ def test_a_run_inside_its_own_relative_source_is_resumed_from_elsewhere(tmp_path
     run = RunFolder.open(os.path.relpath(tmp_path / run.path))
     resumed = resume(run, load_recipe(run.recipe_file, ["training.steps=3"]))
     assert [line["step"] for line in resumed.metrics() if "loss" in line] == [1, 2, 3]
+
+
+def test_a_run_is_finished_though_nobody_can_be_told(tmp_path):
+    (tmp_path / "a.txt").write_text("text " * 30)
+    (tmp_path / "r.toml").write_text(RECIPE.replace('"."', f'"{tmp_path}/a.txt"'))
+    command = f'"{sys.executable}" -W error -m helix_core.cli.main train {tmp_path}/r.toml --runs {tmp_path}/runs'
+    for streams in (">&- 2>&-", "2>/dev/full", "2>&1 | :"):
+        subprocess.run(["sh", "-c", f"{command} {streams}"], check=True, timeout=120)
+    runs = [*(tmp_path / "runs").iterdir()]
+    assert [(run / "summary.json").is_file() for run in runs] == [True] * 3

@@ -56,7 +56,7 @@ class Choices:
         try:
             saved = json.loads(self.path.read_text(encoding="utf-8"))
             return dict(saved["choices"]) if saved["stamp"] == self.stamp else {}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{self.path} is not read, kernels are tuned anew: {error}", RuntimeWarning, stacklevel=2)
@@ -91,7 +91,9 @@ def size_class(n: int) -> int:
 
 @cache
 def _choices(card: str) -> Choices:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "helix" / "cuda"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    # A user without a home has no cache: nothing can be read from or written to what is below a file.
+    folder = Path(cache if os.path.isabs(cache) else os.devnull, "helix", "cuda")
     name = re.sub(r"[^A-Za-z0-9]+", "-", card).strip("-").lower()
     return Choices(folder / f"{name}.json", f"{VERSION}, triton {triton.__version__}, torch {torch.__version__}")
 

@@ -72,11 +72,11 @@ class MeaningRecipe(_Section):
 def load_meaning_recipe(path: Path) -> MeaningRecipe:
     """Read a recipe. Raises ConfigError with every wrong key."""
     try:
-        return MeaningRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return MeaningRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
         raise ConfigError(f"{path} is not a meaning recipe:\n  " + "\n  ".join(lines)) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
