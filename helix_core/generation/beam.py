@@ -14,6 +14,7 @@ from helix_core.generation.reading import check_length, read
 from helix_core.generation.rows import take
 from helix_core.generation.sampling import Sampling
 from helix_core.generation.stopping import CONTEXT, LENGTH, STOP_STRING, STOP_TOKEN, Stopping, StopScanner
+from helix_core.machine import require_memory
 from helix_core.tokenizers import BYTES, Tokenizer
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def beam_search(
         raise UsageError("beam search is limited by max_tokens, and by nothing else")
     fed = tokenizer.prompt(prompt)
     check_length(model, len(fed))
+    needed = num_beams * (model.state_bytes + 4 * model.config.vocab_size)  # float32 logits
+    require_memory(needed, backend.memory(), f"a search with {num_beams:,} beams", hint="take fewer beams")
     room = math.inf if model.context is None else model.context - len(fed) + 1
     steps = int(min(stopping.max_tokens, room))
     if steps == 0:

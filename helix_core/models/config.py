@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+MOST_LAYERS = 10_000
+
 
 class ComponentConfig(BaseModel):
     """A component by name, with its own options beside it: `{name = "mamba", d_state = 16}`."""
@@ -27,7 +29,7 @@ class ModelConfig(BaseModel):
 
     vocab_size: int = Field(256, gt=0, description="256 for bytes")
     d_model: int = Field(gt=0, description="width of the residual stream")
-    n_layers: int = Field(gt=0, description="number of blocks")
+    n_layers: int = Field(gt=0, le=MOST_LAYERS, description="number of blocks")
     mixer: tuple[ComponentConfig, ...] = Field(
         description="the sequence-mixing layer, or a list of them that the blocks go through in turn"
     )

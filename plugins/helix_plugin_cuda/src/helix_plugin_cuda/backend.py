@@ -44,6 +44,9 @@ class CudaBackend(TorchBackend):
     def home(self) -> torch.device:
         return torch.device("cpu" if self.interpreted else "cuda")
 
+    def memory(self) -> int | None:
+        return super().memory() if self.interpreted else torch.cuda.mem_get_info()[0]
+
     def dtypes(self) -> tuple[str, ...]:
         return ("float32", "float64", "bfloat16", "float16")
 

@@ -65,7 +65,7 @@ class Mamba(Layer[MambaConfig]):
             "x_proj.weight": ParamSpec((R + 2 * N, E), fan_in()),
             "dt_proj.weight": ParamSpec((E, R), uniform(R**-0.5)),
             "dt_proj.bias": ParamSpec((E,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), decay=False),
-            "A_log": ParamSpec((E, N), values(np.log(np.arange(1, N + 1, dtype=np.float64))), decay=False),
+            "A_log": ParamSpec((E, N), values(lambda: np.log(np.arange(1, N + 1, dtype=np.float64))), decay=False),
             "D": ParamSpec((E,), constant(1.0), decay=False),
             "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
         }

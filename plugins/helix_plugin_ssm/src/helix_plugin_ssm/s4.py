@@ -19,7 +19,7 @@ Array = Any
 class S4Config(LayerConfig):
     """Options of the S4 block; the defaults are the paper's."""
 
-    d_state: int = Field(64, gt=1, description="states per channel, N: N/2 conjugate pairs")
+    d_state: int = Field(64, gt=1, le=4096, description="states per channel, N: N/2 conjugate pairs")
     dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
     dt_max: float = Field(0.1, gt=0, description="largest initial step size")
     lr_scale: float = Field(0.25, gt=0, description="factor on the learning rate of Δ, λ, P and B")
@@ -51,15 +51,18 @@ class S4(Layer[S4Config]):
     def params(self) -> dict[str, ParamSpec]:
         c = self.config
         D, n = c.d_model, c.d_state // 2
-        A, P = hippo_dplr(c.d_state)
-        low_rank = np.stack([P, np.zeros(n)], axis=-1)
+
+        def low_rank() -> np.ndarray:
+            P = hippo_dplr(c.d_state)[1]
+            return np.stack([P, np.zeros(n)], axis=-1)
+
         slow = {"decay": False, "lr_scale": c.lr_scale}
         return {
             "log_dt": ParamSpec((D,), self._initial_log_dt, **slow),
-            "A_log": ParamSpec((D, n), values(np.log(-A.real)), **slow),
-            "A_imag": ParamSpec((D, n), values(A.imag), **slow),
+            "A_log": ParamSpec((D, n), values(lambda: np.log(-hippo_dplr(c.d_state)[0].real)), **slow),
+            "A_imag": ParamSpec((D, n), values(lambda: hippo_dplr(c.d_state)[0].imag), **slow),
             "P": ParamSpec((D, n, 2), values(low_rank), **slow),
-            "B": ParamSpec((D, n, 2), values(math.sqrt(2) * low_rank), **slow),
+            "B": ParamSpec((D, n, 2), values(lambda: math.sqrt(2) * low_rank()), **slow),
             "C": ParamSpec((D, n, 2), normal(math.sqrt(0.5)), decay=False),
             "D": ParamSpec((D,), normal(1.0), decay=False),
             "out_proj.weight": ParamSpec((2 * D, D), fan_in(), residual=True),

@@ -54,12 +54,11 @@ class S4D(Layer[S4DConfig]):
     def params(self) -> dict[str, ParamSpec]:
         c = self.config
         D, N = c.d_model, c.modes
-        real, imaginary = self._initial_A()
         slow = {"decay": False, "lr_scale": c.lr_scale}
         specs = {
             "log_dt": ParamSpec((D,), self._initial_log_dt, **slow),
-            "A_log": ParamSpec((D, N), values(np.log(-real)), **slow),
-            "A_imag": ParamSpec((D, N), values(imaginary), **slow),
+            "A_log": ParamSpec((D, N), values(lambda: np.log(-self._initial_A()[0])), **slow),
+            "A_imag": ParamSpec((D, N), values(lambda: self._initial_A()[1]), **slow),
             "C": ParamSpec((D, N, 2), normal(math.sqrt(0.5)), decay=False),
             "D": ParamSpec((D,), normal(1.0), decay=False),
             "out_proj.weight": ParamSpec((2 * D, D), fan_in(), residual=True),

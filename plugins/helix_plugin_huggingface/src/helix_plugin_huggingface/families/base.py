@@ -9,6 +9,7 @@ from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
 from helix_core.models import ComponentConfig, LanguageModel, ModelConfig
+from helix_core.models.config import MOST_LAYERS
 
 Config = Mapping[str, Any]
 
@@ -50,12 +51,19 @@ class Family(ABC):
     ignored: tuple[str, ...] = ()
 
 
-def number(config: Config, key: str, default: int | None = None, *, least: int = 1) -> int:
+def number(config: Config, key: str, default: int | None = None, *, least: int = 1, most: int = 2**40) -> int:
     """A whole number of a config. Raises ConfigError if it is absent or none."""
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < least:
-        raise ConfigError(f"config.json: {key} must be a whole number, at least {least}; it is {value!r}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or value != int(value):
+        bounds = f"at least {least}" if most == 2**40 else f"within {least}..{most}"
+        raise ConfigError(f"config.json: {key} must be a whole number, {bounds}; it is {str(value)[:50]}")
     return int(value)
+
+
+def layers(config: Config, key: str, default: int | None = None) -> int:
+    """The number of blocks of a config: refused before as many are made."""
+    return number(config, key, default, most=MOST_LAYERS)
 
 
 def real(config: Config, key: str, default: float) -> float:

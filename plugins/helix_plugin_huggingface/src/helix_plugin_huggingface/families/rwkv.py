@@ -6,7 +6,7 @@ from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
 from helix_core.models import ModelConfig
-from helix_plugin_huggingface.families.base import Config, Family, Name, flag, number, real, the_layers
+from helix_plugin_huggingface.families.base import Config, Family, Name, flag, layers, number, real, the_layers
 
 EPS = 1e-5
 """Of the last norm, whatever the config says of the others."""
@@ -40,7 +40,7 @@ class Rwkv(Family):
             {
                 "vocab_size": number(config, "vocab_size", 50277),
                 "d_model": hidden,
-                "n_layers": number(config, "num_hidden_layers", 32),
+                "n_layers": layers(config, "num_hidden_layers", 32),
                 "mixer": {"name": "rwkv4"} | ({} if attention == hidden else {"d_attention": attention}),
                 "mlp": {"name": "rwkv4_channel_mix", "expand": expand},
                 "norm": "layer_norm",
