@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_core.recipes import Recipe
 from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
-from helix_core.training.checkpoint import MANIFEST, MODEL, check_params, open_checkpoint
+from helix_core.training.checkpoint import MODEL, check_params, check_size, open_checkpoint, read_manifest
 from helix_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -49,8 +48,9 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     """
     run, folder = RunFolder.locate(path)
     recipe = run.recipe()
-    model = LanguageModel(recipe.model)
     checkpoint = open_checkpoint(folder)
+    check_size(checkpoint.params, recipe.model, folder)
+    model = LanguageModel(recipe.model)
     check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     tokenizer = run_tokenizer(run, recipe)
     chosen: Backend = create("backend", backend)
@@ -78,5 +78,5 @@ def run_tokenizer(run: RunFolder, recipe: Recipe) -> Tokenizer | None:
 
 
 def _fingerprint(recipe: Recipe, checkpoint: Path) -> str:
-    weights = json.loads((checkpoint / MANIFEST).read_bytes())["files"][MODEL]["blake2b"]
+    weights = read_manifest(checkpoint).files[MODEL].blake2b
     return hashlib.blake2b(f"{recipe.model.model_dump_json()} {weights}".encode(), digest_size=16).hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from helix_core.descriptors import KINDS
 from helix_core.errors import ConfigError
 from helix_core.suggest import did_you_mean
+from helix_core.untrusted import read_toml
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
@@ -49,7 +49,7 @@ def load_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
     environ = os.environ if environ is None else environ
     settings = Settings()
     for path in _files(environ, cwd):
-        settings = _merge(settings, _read(path), str(path))
+        settings = _merge(settings, read_toml(path, ConfigError), str(path))
     return _from_environment(settings, environ)
 
 
@@ -68,13 +68,6 @@ def _files(environ: Mapping[str, str], cwd: Path | None) -> list[Path]:
     else:
         files.append((cwd or Path()) / "helix.toml")
     return [Path(os.path.abspath(path)) for path in files if os.path.isfile(path)]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"cannot read settings {path}: {error}") from error
 
 
 def _merge(settings: Settings, data: Mapping[str, Any], origin: str) -> Settings:

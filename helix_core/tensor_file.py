@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from helix_core.errors import CheckpointError
+from helix_core.errors import CheckpointError, HelixError
+from helix_core.untrusted import parse_json, refusing, regular
 
 # The format's dtypes as NumPy lays them out; those that NumPy has not, as unsigned integers of their bits.
 LAYOUT = {
@@ -38,6 +39,8 @@ LAYOUT = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
+HEADER_BYTES, AXES = 32 << 20, 64
+"""Most bytes of a header that are read, and most axes of an array of NumPy."""
 _CODES = {np.dtype(layout): code for code, layout in LAYOUT.items() if code != "BF16" and not code.startswith("F8")}
 
 
@@ -72,29 +75,37 @@ def of_array(array: np.ndarray) -> Tensor:
     return Tensor(_CODES[array.dtype.newbyteorder("<")], tuple(array.shape), lambda: array)
 
 
-def open_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name. Raises CheckpointError if it cannot be read or is none."""
-    from safetensors import SafetensorError, safe_open
+def open_tensors(path: Path, error: type[HelixError] = CheckpointError) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises `error` if it cannot be read or is none."""
+    return open_with_metadata(path, error)[0]
 
-    try:
-        with safe_open(path, framework="np"):  # checks lengths, offsets and dtypes
-            pass
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except (SafetensorError, ValueError, struct.error) as error:
-        raise CheckpointError(
-            f"{path} is not a whole safetensors file: {error}", hint="copy or download it again"
-        ) from error
+
+def open_with_metadata(
+    path: Path, error: type[HelixError] = CheckpointError
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file and the texts in its header, both by name. Raises `error` as above."""
+    from safetensors import safe_open
+
+    what = "is not a whole safetensors file"
+    size = regular(path, error)
+    with refusing(path, error, what=what), path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > min(HEADER_BYTES, size - 8):
+            raise ValueError(f"it has {size} bytes, and its header is said to have {length}")
+        text = file.read(length)
+    with refusing(path, error, what=what), safe_open(path, framework="np"):  # checks lengths, offsets and dtypes
+        pass
+    header = parse_json(text, path, error)
+    metadata = header.pop("__metadata__", None) or {}
     tensors = {}
     for name, entry in header.items():
-        if name != "__metadata__":
-            if entry["dtype"] not in LAYOUT:
-                raise CheckpointError(f"{path}: {name} is of dtype {entry['dtype']}, which Helix does not read")
-            tensors[name] = _stored(path, entry, 8 + length)
-    return tensors
+        if entry["dtype"] not in LAYOUT:
+            raise error(f"{path}: {name} is of dtype {entry['dtype']}, which Helix does not read")
+        shape, width = entry["shape"], np.dtype(LAYOUT[entry["dtype"]]).itemsize
+        if len(shape) > AXES or math.prod(max(1, n) for n in shape) * width >= 2**63:  # an axis may be of size 0
+            raise error(f"{path}: {name} has the shape {shape}, which no array can have")
+        tensors[name] = _stored(path, entry, 8 + length)
+    return tensors, metadata
 
 
 def _stored(path: Path, entry: Mapping[str, Any], data: int) -> Tensor:

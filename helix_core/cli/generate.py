@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from helix_core.errors import GenerationError, UsageError
+from helix_core.untrusted import parse_json
 
 if TYPE_CHECKING:
     from helix_core.generation import Sampling, Stopping
@@ -286,10 +287,7 @@ def _read_prompts(path: Path, seed: int) -> list[tuple[str, int]]:
         return [(line, seed + i) for i, line in enumerate(lines)]
     found = []
     for i, line in enumerate(lines):
-        try:
-            item = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{path}:{i + 1}: not JSON: {error}") from error
+        item = parse_json(line, f"{path}:{i + 1}", UsageError)
         item = {"prompt": item} if isinstance(item, str) else item
         if not isinstance(item, dict) or not isinstance(item.get("prompt"), str):
             raise UsageError(f"{path}:{i + 1}: give a text, or an object with the text 'prompt'")

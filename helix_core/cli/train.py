@@ -53,7 +53,7 @@ def _report(path: Path, as_json: bool) -> None:
     from helix_core.training.plot import can_plot
 
     run = RunFolder(path)
-    summary = json.loads(run.summary_file.read_text())
+    summary = run.summary()
     if as_json:
         click.echo(json.dumps({"run": str(path), **summary}, indent=2))
         return

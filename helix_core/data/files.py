@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from helix_core.errors import DataError
+from helix_core.untrusted import refusing
 
 STDLIB = "stdlib"
 _NOT_STDLIB = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
@@ -30,7 +31,8 @@ def find_files(source: str | Iterable[str]) -> list[Path]:
         raise DataError("no data source is given", hint=_KINDS)
     found: dict[tuple[int, int], Path] = {}
     for one in sources:
-        files = _stdlib_files() if one == STDLIB else _files_of(one)
+        with refusing(f"data source {one!r}", DataError, what="is no name of files", hint=None):
+            files = _stdlib_files() if one == STDLIB else _files_of(one)
         if not files:
             raise DataError(f"no files in data source {one!r}", hint=_KINDS)
         for file in files:

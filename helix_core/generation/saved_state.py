@@ -9,12 +9,15 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from helix_core.errors import CheckpointError
+from helix_core.tensor_file import open_with_metadata
 from helix_core.tree import tree_items, tree_map
+from helix_core.untrusted import fits, parse_json, refusing
 
 if TYPE_CHECKING:
     from helix_core.models.language_model import LanguageModel
@@ -24,6 +27,16 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "helix-state", "1"
 STATE = "state."
+
+
+class _Facts(BaseModel):
+    """What a state has besides arrays."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    position: int = Field(ge=1, lt=2**53)
+    rng: dict[str, Any]
+    stream: Annotated[tuple[list[int], int], Field(strict=False)]
 
 
 @dataclass(frozen=True)
@@ -76,33 +89,23 @@ def read_state(
 
     Raises CheckpointError if the file cannot be read, is damaged, is no state, or is one of another model.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is not a saved state: `helix generate --save-state` writes one")
-            if metadata.get("version") != VERSION:
-                raise CheckpointError(f"state {path} is of version {metadata.get('version')}, this is {VERSION}")
-            if metadata.get("model") != fingerprint:
-                raise CheckpointError(
-                    f"state {path} is of another model, or of another checkpoint of this one",
-                    hint="go on with the run and the checkpoint that it was saved from",
-                )
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except OSError as error:
-        raise CheckpointError(f"cannot read state {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise CheckpointError(f"state {path} is damaged: {error}") from error
-    try:
-        return _checked(arrays, json.loads(metadata["facts"]), model, F, tokenizer)
-    except (KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise CheckpointError(f"state {path} is damaged: {error}") from error
+    tensors, metadata = open_with_metadata(Path(path))
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a saved state: `helix generate --save-state` writes one")
+    if metadata.get("version") != VERSION:
+        raise CheckpointError(f"state {path} is of version {metadata.get('version')}, this is {VERSION}")
+    if metadata.get("model") != fingerprint:
+        raise CheckpointError(
+            f"state {path} is of another model, or of another checkpoint of this one",
+            hint="go on with the run and the checkpoint that it was saved from",
+        )
+    facts = fits(_Facts, parse_json(metadata.get("facts", ""), path, CheckpointError), path, CheckpointError)
+    with refusing(f"state {path}", CheckpointError):
+        return _checked({name: tensor.numpy() for name, tensor in tensors.items()}, facts, model, F, tokenizer)
 
 
 def _checked(
-    arrays: dict[str, np.ndarray], facts: dict[str, Any], model: LanguageModel, F: OpTable, tokenizer: Tokenizer
+    arrays: dict[str, np.ndarray], facts: _Facts, model: LanguageModel, F: OpTable, tokenizer: Tokenizer
 ) -> SavedState:
     initial = model.init_state(F, 1)
     shapes = {f"{STATE}{name}": tuple(leaf.shape) for name, leaf in tree_items(initial)}
@@ -115,13 +118,9 @@ def _checked(
             raise ValueError(f"{name} is {array.dtype}")
     if arrays["counts"].min() < 0:
         raise ValueError("counts are below 0")
-    position, (ids, given) = facts["position"], facts["stream"]
-    if type(position) is not int or position < 1:
-        raise ValueError(f"its position is {position!r}")
-    if type(given) is not int or not all(type(i) is int for i in ids):
-        raise ValueError("its last tokens are no numbers")
+    ids, given = facts.stream
     tokenizer.stream((ids, given))
-    np.random.default_rng().bit_generator.state = facts["rng"]
+    np.random.default_rng().bit_generator.state = facts.rng
     names = iter([name for name, _ in tree_items(initial)])
     state = tree_map(lambda _: arrays[f"{STATE}{next(names)}"], initial)
-    return SavedState(state, arrays["logits"], arrays["counts"], position, facts["rng"], (tuple(ids), given))
+    return SavedState(state, arrays["logits"], arrays["counts"], facts.position, facts.rng, (tuple(ids), given))

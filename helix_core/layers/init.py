@@ -45,9 +45,9 @@ def constant(value: float) -> Initializer:
     return lambda rng, shape: np.full(shape, value)
 
 
-def values(array: Callable[[], np.ndarray]) -> Initializer:
-    """Exactly what `array()` gives, which is called when parameters are drawn: a spec alone costs no memory."""
-    return lambda rng, shape: np.broadcast_to(array(), shape).copy()
+def values(array: np.ndarray | Callable[[], np.ndarray]) -> Initializer:
+    """Exactly `array`, or what it gives if it is called: then a model of any size can be described at no cost."""
+    return lambda rng, shape: np.broadcast_to(array() if callable(array) else array, shape).copy()
 
 
 def fan_in(scale: float = 1.0) -> Initializer:

@@ -14,15 +14,45 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from helix_core.errors import MemoryStoreError
+from helix_core.tensor_file import digest_of, open_tensors
+from helix_core.untrusted import fits, parse_json, read_bytes, read_json, refusing, regular
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"^gen-(\d{8})$")
 Part = Mapping[str, np.ndarray] | bytes
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    bytes: int = Field(ge=0)
+    blake2b: str
+
+
+class _Manifest(BaseModel):
+    """What a generation holds; files lie beside it."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    format: Literal["helix-memory"]
+    version: Literal[1]
+    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.(safetensors|bin)$")], _File]
+    facts: dict[str, Any]
+
+
+class _Sealed(BaseModel):
+    """A manifest as text, and its hash."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    manifest: str
+    blake2b: str
 
 
 def save_store(path: str | Path, parts: Mapping[str, Part], facts: Mapping[str, Any]) -> None:
@@ -69,36 +99,37 @@ def load_store(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises MemoryStoreError if there is none, or if a file of it is truncated or altered.
     """
-    from safetensors.numpy import load
-
     folder = Path(path)
-    generations = _generations(folder)
+    with refusing(folder, MemoryStoreError):
+        generations = _generations(folder)
     if not generations:
         raise MemoryStoreError(f"{folder} is not a memory's store: it has no generation")
     newest = generations[-1]
-    try:
-        outer = json.loads((newest / MANIFEST).read_bytes())
-        text = outer["manifest"]
-        if _digest(text.encode()) != outer["blake2b"]:
-            raise ValueError("its content does not match its hash")
-        manifest = json.loads(text)
-        if manifest["format"] != "helix-memory" or manifest["version"] != 1:
-            raise ValueError(f"it is {manifest['format']} version {manifest['version']}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MemoryStoreError(f"{newest / MANIFEST} is damaged or not a memory's: {error}") from error
+    manifest = _manifest(newest / MANIFEST)
     parts: dict[str, Any] = {}
-    for name, expected in manifest["files"].items():
+    for name, expected in manifest.files.items():
         file = newest / name
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise MemoryStoreError(f"cannot read {file}: {error.strerror or error}") from error
-        if len(data) != expected["bytes"]:
-            raise MemoryStoreError(f"{file} is truncated: {len(data)} bytes of {expected['bytes']}")
-        if _digest(data) != expected["blake2b"]:
+        size = regular(file, MemoryStoreError)
+        if size != expected.bytes:
+            raise MemoryStoreError(f"{file} is truncated: {size} bytes of {expected.bytes}")
+        with refusing(file, MemoryStoreError):
+            _, digest = digest_of(file)
+        if digest != expected.blake2b:
             raise MemoryStoreError(f"{file} is damaged: its content does not match its hash")
-        parts[Path(name).stem] = load(data) if name.endswith(".safetensors") else data
-    return parts, manifest["facts"]
+        if file.suffix == ".safetensors":
+            tensors = open_tensors(file, MemoryStoreError)
+            with refusing(file, MemoryStoreError):
+                parts[file.stem] = {key: tensor.numpy() for key, tensor in tensors.items()}
+        else:
+            parts[file.stem] = read_bytes(file, MemoryStoreError)
+    return parts, manifest.facts
+
+
+def _manifest(path: Path) -> _Manifest:
+    sealed = fits(_Sealed, read_json(path, MemoryStoreError), path, MemoryStoreError)
+    if _digest(sealed.manifest.encode()) != sealed.blake2b:
+        raise MemoryStoreError(f"{path} is damaged: its content does not match its hash")
+    return fits(_Manifest, parse_json(sealed.manifest, path, MemoryStoreError), path, MemoryStoreError)
 
 
 def _generations(folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-MOST_LAYERS = 10_000
+MOST_LAYERS = 2048
 
 
 class ComponentConfig(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,10 @@ from helix_core.errors import ConfigError
 from helix_core.recipes.config import Recipe
 from helix_core.recipes.locate import line_of
 from helix_core.suggest import did_you_mean
+from helix_core.untrusted import TOML_BYTES, parse_toml, read_text
+
+SHOWN = 10
+"""Most wrong keys that an error lists."""
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -22,32 +25,26 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     wrong key with its line and nearest match.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
-    except OSError as error:
-        raise ConfigError(f"cannot read recipe {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"recipe {path} is not UTF-8 text: {error}") from error
-    return parse_recipe(text, str(path), overrides)
+    return parse_recipe(read_text(path, ConfigError, limit=TOML_BYTES), str(path), overrides)
 
 
 def parse_recipe(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe in a TOML text; `origin` names it in errors."""
-    try:
-        data = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, a number too long, tables too deep
-        raise ConfigError(f"{origin} is not valid TOML: {error}") from error
+    data = parse_toml(text, origin, ConfigError)
     overridden = {apply_override(data, item) for item in overrides}
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         problems = []
-        for item in error.errors():
+        found = error.errors()
+        for item in found[:SHOWN]:
             place = _clean(item["loc"])
             dotted = ".".join(map(str, place))
             line = None if dotted in overridden else line_of(text, place)
             where = f"{origin}:{line}" if line else ("--set" if dotted in overridden else origin)
             problems.append(f"  {where}: {_explain(item, place, dotted)}")
+        if len(found) > SHOWN:
+            problems.append(f"  and {len(found) - SHOWN} more")
         raise ConfigError("the recipe is not valid:\n" + "\n".join(dict.fromkeys(problems))) from None
 
 
@@ -65,8 +62,8 @@ def apply_override(data: dict[str, Any], item: str) -> str:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {item}: {key!r} is a value, not a table")
     try:
-        target[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):
+        target[keys[-1]] = parse_toml(f"value = {value}", "--set", ConfigError)["value"]
+    except ConfigError:
         target[keys[-1]] = value.strip()
     return ".".join(keys)
 

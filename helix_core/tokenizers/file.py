@@ -11,6 +11,7 @@ import numpy as np
 
 from helix_core.errors import ComponentUnavailable, TokenizerError
 from helix_core.tokenizers.base import StreamState, Tokenizer, TokenStream
+from helix_core.untrusted import read_bytes, read_json, refusing
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILES = ("generation_config.json", "tokenizer_config.json", "config.json")
@@ -74,14 +75,9 @@ class FileTokenizer(Tokenizer):
     def __init__(self, path: str | Path, *, separated: bool = False) -> None:
         self.path, self.separated = Path(path), separated
         library = _library()
-        try:
-            data = self.path.read_bytes()
-        except OSError as error:
-            raise TokenizerError(f"cannot read tokenizer {path}: {error.strerror or error}") from error
-        try:
+        data = read_bytes(self.path, TokenizerError)
+        with refusing(path, TokenizerError, what="is not a tokenizer of the library `tokenizers`"):
             self._tokenizer = library.Tokenizer.from_buffer(data)
-        except Exception as error:  # the library raises Exception itself
-            raise TokenizerError(f"{path} is not a tokenizer of the library `tokenizers`: {error}") from error
         # A file may say to cut or pad texts, which would lose or invent some.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -155,12 +151,9 @@ def _said(folder: Path, vocabulary: dict[str, int]) -> dict[str, list[int]]:
     """The tokens that files beside the tokenizer name as the first and the last of a text."""
     found: dict[str, list[int]] = {"bos": [], "eos": []}
     for name in CONFIG_FILES:
-        try:
-            config = json.loads((folder / name).read_bytes())
-        except OSError:
+        if not (folder / name).exists():
             continue
-        except ValueError as error:
-            raise TokenizerError(f"{folder / name} is not JSON: {error}") from error
+        config = read_json(folder / name, TokenizerError, finite=False)
         if not isinstance(config, dict):
             continue
         for kind, ids in found.items():

@@ -14,12 +14,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from helix_core.errors import CheckpointError
+from helix_core.models.config import ModelConfig
 from helix_core.tensor_file import Tensor, digest_of, open_tensors, write_tensors
+from helix_core.untrusted import fits, read_json, regular
 
 MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 _NAME = re.compile(r"^step-(\d{8})$")
@@ -43,6 +46,42 @@ class StoredCheckpoint:
     params: dict[str, Tensor]
     moments: dict[str, Tensor]
     facts: dict[str, Any]
+
+
+class StoredFile(BaseModel):
+    """A file of a checkpoint, as its manifest has it."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    bytes: int = Field(ge=0)
+    blake2b: str
+
+
+class Manifest(BaseModel):
+    """A checkpoint's manifest; facts about the run stand beside these."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    format: Literal["helix-checkpoint"]
+    version: Literal[1]
+    step: int = Field(ge=0, lt=10**8)
+    files: dict[str, StoredFile]
+    train_seconds: float = Field(0.0, ge=0)
+
+    @field_validator("files")
+    @classmethod
+    def _both(cls, files: dict[str, StoredFile]) -> dict[str, StoredFile]:
+        if missing := {MODEL, OPTIMIZER} - files.keys():
+            raise ValueError(f"{min(missing)} is not listed")
+        return files
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a checkpoint folder. Raises CheckpointError if it is missing, damaged or something else's."""
+    try:
+        return fits(Manifest, read_json(path / MANIFEST, CheckpointError), path / MANIFEST, CheckpointError)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is not a Helix checkpoint: {error.message}", hint=error.hint) from error
 
 
 def save_checkpoint(
@@ -98,30 +137,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def open_checkpoint(path: Path) -> StoredCheckpoint:
     """Verify one checkpoint folder, without reading all of it into memory; raises what `load_checkpoint` does."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        if manifest.get("format") != "helix-checkpoint":
-            raise ValueError("its manifest is not one")
-        listed = {name: manifest["files"][name] for name in (MODEL, OPTIMIZER)}
-        step = int(manifest["step"])
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a Helix checkpoint: {error}") from error
+    manifest = read_manifest(path)
     tensors = {}
-    for name, expected in listed.items():
+    for name in (MODEL, OPTIMIZER):
+        expected = manifest.files[name]
+        regular(path / name, CheckpointError)
         try:
             size, digest = digest_of(path / name)
         except OSError as error:
             raise CheckpointError(f"cannot read {path / name}: {error.strerror or error}") from error
-        if size != expected["bytes"] or digest != expected["blake2b"]:
+        if size != expected.bytes or digest != expected.blake2b:
             raise CheckpointError(
-                f"{path / name} is damaged: {size} bytes of {expected['bytes']}"
-                if size != expected["bytes"]
+                f"{path / name} is damaged: {size} bytes of {expected.bytes}"
+                if size != expected.bytes
                 else f"{path / name} is damaged: its content does not match its hash",
                 hint="resume from an older checkpoint of the run: `--resume RUN/checkpoints/step-...`",
             )
         tensors[name] = open_tensors(path / name)
-    facts = {k: v for k, v in manifest.items() if k not in ("format", "version", "step", "files")}
-    return StoredCheckpoint(step, tensors[MODEL], tensors[OPTIMIZER], facts)
+    facts = manifest.model_dump(exclude={"format", "version", "step", "files"}, exclude_unset=True)
+    return StoredCheckpoint(manifest.step, tensors[MODEL], tensors[OPTIMIZER], facts)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -141,6 +175,16 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints."""
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_size(found: Mapping[str, Tensor], model: ModelConfig, origin: Path | str) -> None:
+    """Raise CheckpointError if a model is larger than its checkpoint, before the model is built: that takes memory."""
+    longest = max((max(tensor.shape, default=1) for tensor in found.values()), default=0)
+    if model.n_layers > len(found) or max(model.d_model, model.vocab_size) > longest:
+        raise CheckpointError(
+            f"{origin} does not fit the model: {len(found)} tensors of axes up to {longest} are none of n_layers = "
+            f"{model.n_layers}, d_model = {model.d_model} and vocab_size = {model.vocab_size}"
+        )
 
 
 def check_params(found: Mapping[str, Tensor | np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: Path) -> None:

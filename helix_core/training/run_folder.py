@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from helix_core.errors import CheckpointError, UsageError
 from helix_core.recipes import Recipe, dump_recipe, load_recipe
 from helix_core.training.checkpoint import latest_checkpoint
+from helix_core.untrusted import AGAIN, parse_json, read_json, read_text
 
 COMPANIONS = ("tokenizer.json", "huggingface")
 
@@ -106,6 +107,13 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_text(self.summary_file, json.dumps(summary, indent=2) + "\n")
 
+    def summary(self) -> dict[str, Any]:
+        """What `write_summary` wrote. Raises CheckpointError if it is missing or damaged."""
+        summary = read_json(self.summary_file, CheckpointError, finite=False)
+        if not isinstance(summary, dict):
+            raise CheckpointError(f"{self.summary_file} is damaged: it is no table", hint=AGAIN)
+        return summary
+
     def latest_checkpoint(self) -> Path:
         """The newest checkpoint. Raises CheckpointError if the run has none yet."""
         found = latest_checkpoint(self.checkpoints)
@@ -114,13 +122,23 @@ class RunFolder:
         return found
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut off by a kill is left out."""
-        if self.metrics_file.exists():
-            for line in self.metrics_file.read_text().splitlines():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
+        """The lines of metrics.jsonl; a last line cut off by a kill is left out.
+
+        Raises CheckpointError if the file cannot be read or another line is damaged.
+        """
+        if not self.metrics_file.exists():
+            return
+        lines = read_text(self.metrics_file, CheckpointError).removesuffix("\n").split("\n")
+        for number, text in enumerate(lines, 1):
+            try:
+                line = parse_json(text, f"{self.metrics_file}:{number}", CheckpointError, finite=False)
+            except CheckpointError:
+                if number == len(lines):
                     return
+                raise
+            if not isinstance(line, dict) or type(line.get("step")) is not int:
+                raise CheckpointError(f"{self.metrics_file}:{number} is damaged: it has no whole 'step'", hint=AGAIN)
+            yield line
 
     def truncate_metrics(self, step: int) -> None:
         """Forget what came after `step`, so that a resumed run writes one curve."""

@@ -106,7 +106,7 @@ def test_models_that_no_machine_holds(changes, words, monkeypatch):
 
 
 def test_the_number_of_layers_has_a_bound():
-    with pytest.raises(ValueError, match="less than or equal to 10000"):
+    with pytest.raises(ValueError, match="less than or equal to 2048"):
         ModelConfig(d_model=8, n_layers=10**9, mixer={"name": "mamba"})
 
 

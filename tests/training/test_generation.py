@@ -147,7 +147,7 @@ def test_a_state_is_saved_and_gone_on_from(run, tokenized, helix, tmp_path):
     message = helix("generate", run, "--load-state", state, code=1)
     assert "of another model" in message
     state.write_bytes(state.read_bytes()[:-5])
-    assert "damaged" in helix("generate", tokenized, "--load-state", state, code=1)
+    assert "not a whole safetensors file" in helix("generate", tokenized, "--load-state", state, code=1)
 
 
 def test_beams_are_printed_best_first(run, helix):
@@ -196,7 +196,7 @@ def test_bad_options_say_which(run, helix, options, match):
     ("content", "match"),
     [
         ("", "no prompts"),
-        ("{", ":1: not JSON"),
+        ("{", ":1 is not valid JSON"),
         ('"a"\n3', ":2: give a text"),
         ('{"prompt": 1}', ":1: give a text"),
         ('{"prompt": "a", "seed": -1}', "seed"),
@@ -255,4 +255,4 @@ def test_a_model_with_too_few_tokens_is_refused(folder, tokenizer_file, helix):
     assert "set model.vocab_size = " in message
     assert not (folder / "few").exists()
     recipe.write_text(RECIPE.format(folder=folder, vocab_size=300, more='tokenizer = "/nowhere.json"'))
-    assert "cannot read tokenizer" in helix("train", recipe, code=1)
+    assert "cannot read" in helix("train", recipe, code=1)

@@ -212,9 +212,9 @@ def test_states_that_cannot_be_read_are_refused(parts, tmp_path):
     rng = np.random.default_rng(0)
     for size in [0, 1, 7, 8, 9, *rng.integers(10, len(data), size=30)]:
         bad.write_bytes(data[:size])
-        refused("damaged")
+        refused("damaged|not a whole")
     bad.write_bytes((2**62).to_bytes(8, "little") + data[8:])
-    refused("damaged")
+    refused("damaged|not a whole")
     save_file({"x": np.zeros(3)}, bad)
     refused("not a saved state")
     for change in (
@@ -243,7 +243,7 @@ def test_states_that_cannot_be_read_are_refused(parts, tmp_path):
         facts(stream=3),
     ):
         write_with(good, bad, change_metadata=change)
-        refused("damaged")
+        refused("damaged|not valid JSON")
     write_with(good, bad, change_metadata=lambda m: {**m, "version": "9"})
     refused("version 9")
 

@@ -90,7 +90,7 @@ def test_an_empty_variable_takes_a_list_or_strictness_back(load):
         ('[plugins]\ndeny = "all"', "'plugins.deny' must be a list of names"),
         ("plugins = 3", "'plugins' must be a table"),
         ('strict = "yes"', "'strict' must be true or false"),
-        ("strict = ", "cannot read settings"),
+        ("strict = ", "not valid TOML"),
     ],
 )
 def test_a_wrong_setting_is_an_error_that_names_the_file(load, tmp_path, text, problem):

@@ -135,7 +135,7 @@ def test_files_beside_it_name_the_ends(tmp_path):
     found = FileTokenizer(tmp_path / "tokenizer.json")
     assert (found.ends, found.start) == ({0, 1}, 0)
     (tmp_path / "generation_config.json").write_text("{")
-    with pytest.raises(TokenizerError, match="not JSON"):
+    with pytest.raises(TokenizerError, match="not valid JSON"):
         FileTokenizer(tmp_path / "tokenizer.json")
 
 

@@ -9,14 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from helix_core.errors import CheckpointError, ConfigError
-from helix_core.models import LanguageModel, ModelConfig
+from helix_core.errors import ConfigError
+from helix_core.models import LanguageModel
 from helix_core.recipes import Recipe
 from helix_core.suggest import did_you_mean
 from helix_core.training import RunFolder
-from helix_core.training.checkpoint import save_checkpoint
+from helix_core.training.checkpoint import check_size, save_checkpoint
 from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import imported
 from helix_plugin_huggingface.families import FAMILIES, STATE_SPACES, Family
@@ -65,18 +63,14 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
     recipe = Recipe.model_validate(
         {
             "name": name,
-            "model": _model_of(family, source.config),
+            "model": family.read(source.config),
             # For a fine-tuning that starts from here; `--set` changes any of it.
             "training": {"steps": 1000, "batch_size": 8},
             "optimizer": {"name": "adamw", "lr": 1e-4},
         }
     )
     found = source.tensors()
-    if recipe.model.n_layers > len(found):
-        raise CheckpointError(
-            f"{source.weights} has {len(found)} tensors; config.json makes it {recipe.model.n_layers} blocks",
-            hint="take config.json and weights from the same place",
-        )
+    check_size(found, recipe.model, str(source.weights))
     model = LanguageModel(recipe.model)
     params = imported(family, model, found, str(source.weights))
     codes = {theirs.name: found[_present(family, theirs.name, found)].code for theirs in family.names(model).values()}
@@ -104,14 +98,6 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
         "tokenizer": (out / TOKENIZER).is_file(),
         "vocab_size": recipe.model.vocab_size,
     }
-
-
-def _model_of(family: Family, config: dict[str, Any]) -> ModelConfig:
-    try:
-        return family.read(config)
-    except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"config.json describes no model that Helix can build: {found}") from None
 
 
 def _present(family: Family, name: str, found: Any) -> str:

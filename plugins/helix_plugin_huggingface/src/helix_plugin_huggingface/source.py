@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 import zipfile
@@ -13,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from helix_core.errors import CheckpointError, ComponentUnavailable, ConfigError, UsageError
+from helix_core.errors import CheckpointError, ComponentUnavailable, ConfigError, HelixError, UsageError
 from helix_core.tensor_file import Tensor, open_tensors
+from helix_core.untrusted import read_json, refusing
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -57,29 +57,20 @@ def find(path: Path) -> Source:
     folder = weights.parent
     if not (folder / CONFIG).is_file():
         raise UsageError(f"{folder} has no {CONFIG}", hint="it says what the tensors mean; copy it beside them")
-    config = read_json(folder / CONFIG)
-    if not isinstance(config, dict):
-        raise ConfigError(f"{folder / CONFIG} must be a JSON object, it is a {type(config).__name__}")
-    return Source(folder, weights, config)
+    return Source(folder, weights, read_table(folder / CONFIG))
 
 
-def read_json(path: Path) -> Any:
-    """Raises ConfigError if a file cannot be read or is no JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+def read_table(path: Path, error: type[HelixError] = ConfigError) -> dict[str, Any]:
+    """The JSON object in a file, where infinities may stand. Raises `error` if it cannot be read or is none."""
+    table = read_json(path, error, finite=False)
+    if not isinstance(table, dict):
+        raise error(f"{path} must be a JSON object, it is a {type(table).__name__}")
+    return table
 
 
 def _open_shards(index: Path) -> dict[str, Tensor]:
     """The tensors that an index lists, each from the file that it names."""
-    try:
-        listed = read_json(index)
-    except ConfigError as error:
-        raise CheckpointError(error.message) from error
-    places = listed.get("weight_map") if isinstance(listed, dict) else None
+    places = read_table(index, CheckpointError).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         raise CheckpointError(f"{index} is no index of shards: it has no weight_map of names and files")
     files = sorted(set(places.values()))
@@ -89,7 +80,9 @@ def _open_shards(index: Path) -> dict[str, Tensor]:
                 f"{index} names the shard {file!r}, which is not a file beside it",
                 hint="shards lie in the folder of their index; do not trust where this one came from",
             )
-    if absent := [file for file in files if not (index.parent / file).is_file()]:
+    with refusing(index, CheckpointError):  # a name may be too long for a file
+        absent = [file for file in files if not (index.parent / file).is_file()]
+    if absent:
         raise CheckpointError(
             f"{len(absent)} of {len(files)} shards are missing: {some(absent)}", hint=f"copy them to {index.parent}"
         )

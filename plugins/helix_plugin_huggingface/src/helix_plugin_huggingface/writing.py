@@ -8,16 +8,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from helix_core.errors import UsageError
+from helix_core.errors import ConfigError, UsageError
 from helix_core.models import LanguageModel, ModelConfig
 from helix_core.tensor_file import write_tensors
 from helix_core.training import RunFolder
-from helix_core.training.checkpoint import check_params, open_checkpoint
+from helix_core.training.checkpoint import check_params, check_size, open_checkpoint
 from helix_plugin_huggingface.aside import check_free, written_aside
-from helix_plugin_huggingface.convert import exported
+from helix_plugin_huggingface.convert import FLOATS, exported
 from helix_plugin_huggingface.families import FAMILIES, Family
 from helix_plugin_huggingface.reading import BESIDE, DTYPES, KEPT, TOKENIZER
-from helix_plugin_huggingface.source import CONFIG, read_json
+from helix_plugin_huggingface.source import CONFIG, read_table
 from helix_plugin_huggingface.watched import watched
 
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -46,12 +46,15 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
     run, folder = RunFolder.locate(path)
     recipe = run.recipe()
     family, config = family_for(recipe.model)
-    model = LanguageModel(recipe.model)
     stored = open_checkpoint(folder)
+    check_size(stored.params, recipe.model, folder)
+    model = LanguageModel(recipe.model)
     check_params(stored.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     kept = run.path / KEPT
-    codes = read_json(kept / DTYPES) if dtype is None and (kept / DTYPES).is_file() else {}
-    original = read_json(kept / CONFIG) if (kept / CONFIG).is_file() else {}
+    codes = read_table(kept / DTYPES) if dtype is None and (kept / DTYPES).is_file() else {}
+    if wrong := [code for code in codes.values() if code not in FLOATS]:
+        raise ConfigError(f"{kept / DTYPES} names the dtype {wrong[0]!r}", hint="export with --dtype")
+    original = read_table(kept / CONFIG) if (kept / CONFIG).is_file() else {}
     if original.get("model_type") == family.model_type:
         config = {**original, **config}
         config.pop("torch_dtype", None)

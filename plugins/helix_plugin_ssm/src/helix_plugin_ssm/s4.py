@@ -51,12 +51,11 @@ class S4(Layer[S4Config]):
     def params(self) -> dict[str, ParamSpec]:
         c = self.config
         D, n = c.d_model, c.d_state // 2
+        slow = {"decay": False, "lr_scale": c.lr_scale}
 
         def low_rank() -> np.ndarray:
-            P = hippo_dplr(c.d_state)[1]
-            return np.stack([P, np.zeros(n)], axis=-1)
+            return np.stack([hippo_dplr(c.d_state)[1], np.zeros(n)], axis=-1)
 
-        slow = {"decay": False, "lr_scale": c.lr_scale}
         return {
             "log_dt": ParamSpec((D,), self._initial_log_dt, **slow),
             "A_log": ParamSpec((D, n), values(lambda: np.log(-hippo_dplr(c.d_state)[0].real)), **slow),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from usearch.index import Index
+
+from helix_plugin_topomemory.index_file import is_sound
 
 BLOCK = 1 << 24
 """Similarities that an exact search holds at once."""
@@ -50,13 +54,9 @@ class GraphIndex:
     """
 
     def __init__(self, dim: int, dtype: str, connectivity: int, expansion_add: int, expansion_search: int) -> None:
+        self._options: dict[str, Any] = {"ndim": dim, "dtype": dtype, "connectivity": connectivity}
         self._index = Index(
-            ndim=dim,
-            metric="ip",
-            dtype=dtype,
-            connectivity=connectivity,
-            expansion_add=expansion_add,
-            expansion_search=expansion_search,
+            **self._options, metric="ip", expansion_add=expansion_add, expansion_search=expansion_search
         )
 
     def add(self, ids: np.ndarray, keys: np.ndarray) -> None:
@@ -88,8 +88,13 @@ class GraphIndex:
     def dump(self) -> bytes:
         return bytes(self._index.save())
 
-    def restore(self, data: bytes) -> None:
-        self._index.load(bytearray(data))
+    def restore(self, data: bytes, ids: np.ndarray, keys: np.ndarray) -> None:
+        """Take what `dump` gave; if it is not of these ids (N,), rising, and keys (N, D), build the graph from them."""
+        c = self._options
+        if is_sound(data, ids, dim=c["ndim"], dtype=c["dtype"], connectivity=c["connectivity"]):
+            self._index.load(bytearray(data))
+        elif len(ids):
+            self.add(ids, keys)
 
     def __len__(self) -> int:
         return len(self._index)

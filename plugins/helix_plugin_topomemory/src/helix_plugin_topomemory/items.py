@@ -6,6 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from helix_plugin_topomemory.checked import checked
+
+MOST_ITEMS = 2**53
+"""Most ids, episodes or sleeps of a memory's life."""
 COLUMNS: dict[str, type] = {
     "id": np.int64,
     "value": np.int64,
@@ -17,6 +21,20 @@ COLUMNS: dict[str, type] = {
     "change": np.float32,  # of stability, at the last sleep
     "age": np.int64,  # sleeps since it was stored or last of use
 }
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "id": (0, MOST_ITEMS),
+    "value": (-(2**63), 2**63 - 1),
+    "episode": (0, MOST_ITEMS),
+    "core": (-1, MOST_ITEMS),
+    "uses": (0, 2**53),
+    "shown": (0, 2**53),
+    "stability": (0, 1.001),
+    "change": (-1.001, 1.001),
+    "age": (0, MOST_ITEMS),
+}
+"""Least and greatest values that columns can have."""
 
 
 class Items:
@@ -67,9 +85,18 @@ class Items:
         return {"keys": self.keys, **{name: self[name] for name in COLUMNS}}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Items:
-        items = cls(arrays["keys"].shape[1])
-        items.append(arrays["keys"], **{name: arrays[name] for name in COLUMNS})
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], dim: int, next_id: int) -> Items:
+        """The items that `arrays` gave. Raises ValueError for arrays that are none of keys (N, dim) and older ids."""
+        count = len(arrays["id"]) if "id" in arrays and arrays["id"].ndim else 0
+        keys = checked(arrays, "keys", np.float32, shape=(count, dim), least=-1.001, most=1.001)
+        columns = {
+            name: checked(arrays, name, kind, shape=(count,), least=RANGES[name][0], most=RANGES[name][1])
+            for name, kind in COLUMNS.items()
+        }
+        if count and (columns["id"][-1] >= next_id or (np.diff(columns["id"]) <= 0).any()):
+            raise ValueError(f"its ids do not rise to the last one given out, {next_id - 1}")
+        items = cls(dim)
+        items.append(keys, **columns)
         return items
 
 

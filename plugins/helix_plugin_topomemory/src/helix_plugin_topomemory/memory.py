@@ -7,14 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from helix_core.errors import MemoryStoreError, UsageError
 from helix_core.memory import Hits, Memory, MemoryConfig, check_keys, check_values
 from helix_core.memory.base import Ids
 from helix_core.memory.store import load_store, save_store
+from helix_core.untrusted import fits, refusing
 from helix_plugin_topomemory.index import GraphIndex, exact, top, unit
-from helix_plugin_topomemory.items import Items
+from helix_plugin_topomemory.items import MOST_ITEMS, Items
 from helix_plugin_topomemory.levels import fuse, level_rankings
 from helix_plugin_topomemory.links import LinkConfig, LinkGraph
 from helix_plugin_topomemory.sleep import merge_duplicates, replay, settle
@@ -41,6 +42,17 @@ class TopologicalConfig(MemoryConfig):
     merge: float = Field(0.999, ge=0, le=1, description="cosine at which replayed items of equal value become one")
     seed: int = Field(0, ge=0, description="of the sampling of replays")
     links: LinkConfig = LinkConfig()
+
+
+class _Facts(BaseModel):
+    """What a store has besides arrays."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    config: dict[str, Any]
+    next_id: int = Field(ge=0, le=MOST_ITEMS)
+    next_episode: int = Field(ge=0, le=MOST_ITEMS)
+    sleeps: int = Field(ge=0, le=MOST_ITEMS)
 
 
 class TopologicalMemory(Memory[TopologicalConfig]):
@@ -114,7 +126,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
     def consolidate(self) -> dict[str, Any]:
         before, self._sleeps = len(self), self._sleeps + 1
         moves = self.links.advance()
-        settle(self._items, self.links, self.config.links, self._next_id)
+        settle(self._items, self.links, self.config.links)
         self._steady = None
         rng = np.random.default_rng([self.config.seed, self._sleeps])
         chosen = replay(self._items, self.links, self.config.replays, rng)
@@ -201,22 +213,27 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         save_store(path, parts, facts)
 
     def load(self, path: str | Path) -> None:
-        parts, facts = load_store(path)
-        if facts.get("memory") != "topological":
-            raise MemoryStoreError(f"{path} is the store of another memory, {facts.get('memory')!r}")
+        parts, given = load_store(path)
+        if given.get("memory") != "topological":
+            raise MemoryStoreError(f"{path} is the store of another memory, {given.get('memory')!r}")
+        facts = fits(_Facts, given, path, MemoryStoreError)
         for name in ("dim", "dtype"):
-            theirs, ours = facts["config"].get(name), getattr(self.config, name)
+            theirs, ours = facts.config.get(name), getattr(self.config, name)
             if theirs != ours:
                 raise MemoryStoreError(f"the store {path} has {name}={theirs!r}, this memory has {name}={ours!r}")
-        items = Items.from_arrays(parts["items"])
-        links = LinkGraph.from_arrays(self.config.links, parts["links"])
+        for name in ("items", "links"):
+            if not isinstance(parts.get(name), dict):
+                raise MemoryStoreError(f"the store {path} is damaged: it has no {name}.safetensors")
+        with refusing(f"the store {path}", MemoryStoreError):
+            items = Items.from_arrays(parts["items"], self.config.dim, facts.next_id)
+            links = LinkGraph.from_arrays(self.config.links, parts["links"])
         index = None
-        if "index" in parts:
+        if isinstance(parts.get("index"), bytes):
             index = self._new_index()
-            index.restore(parts["index"])
+            index.restore(parts["index"], items["id"], items.keys)
         self._items, self.links, self._index = items, links, index
-        self._next_id, self._next_episode = facts["next_id"], facts["next_episode"]
-        self._sleeps = facts["sleeps"]
+        self._next_id, self._next_episode = facts.next_id, facts.next_episode
+        self._sleeps = facts.sleeps
         self._steady = None
 
     # Inside.

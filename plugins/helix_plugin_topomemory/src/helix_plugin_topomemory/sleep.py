@@ -13,10 +13,10 @@ RECENCY_HALF_LIFE = 4.0
 """Sleeps in which the priority that an item has for being recent halves."""
 
 
-def settle(items: Items, links: LinkGraph, config: LinkConfig, nodes: int) -> None:
+def settle(items: Items, links: LinkGraph, config: LinkConfig) -> None:
     """One step of the stability formula on every item's own signals, then their decay."""
     r = 1 - np.exp(-items["uses"] / config.n0)
-    e = links.node_stability(nodes)[items["id"]]
+    e = links.node_stability(items["id"])
     c = (items["uses"] + 1) / (np.maximum(items["shown"], items["uses"]) + 2)
     weight = config.weight_r + config.weight_e + config.weight_c
     signal = (config.weight_r * r + config.weight_e * e + config.weight_c * c) / weight

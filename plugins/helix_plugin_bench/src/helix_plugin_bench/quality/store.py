@@ -7,9 +7,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from helix_core.errors import UsageError
+from helix_core.untrusted import fits, read_json
 
 Result = dict[str, Any]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    row: str
+    seed: int
+
+
+class _Results(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    rows: list[_Row]
 
 
 def read(file: Path) -> list[Result]:
@@ -17,11 +33,12 @@ def read(file: Path) -> list[Result]:
     if not file.exists():
         return []
     try:
-        found = json.loads(file.read_text())["rows"]
-        assert all(isinstance(row["row"], str) and isinstance(row["seed"], int) for row in found)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise UsageError(f"{file} holds no results of `helix bench quality`", hint="name another file") from error
-    return list(found)
+        found = fits(_Results, read_json(file, UsageError, finite=False), file, UsageError)
+    except UsageError as error:
+        raise UsageError(
+            f"{file} holds no results of `helix bench quality`: {error.message}", hint="name another file"
+        ) from error
+    return [row.model_dump() for row in found.rows]
 
 
 def add(file: Path, result: Result) -> list[Result]:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 import triton
 
+from helix_core.errors import DataError
+from helix_core.untrusted import read_json
 from helix_plugin_cuda.kernels._launch import INTERPRETED
 
 Way = Mapping[str, int]
@@ -54,11 +56,11 @@ class Choices:
 
     def _read(self) -> dict[str, str]:
         try:
-            saved = json.loads(self.path.read_text(encoding="utf-8"))
+            if not self.path.exists():
+                return {}
+            saved = read_json(self.path, DataError)
             return dict(saved["choices"]) if saved["stamp"] == self.stamp else {}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (DataError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{self.path} is not read, kernels are tuned anew: {error}", RuntimeWarning, stacklevel=2)
             return {}
 

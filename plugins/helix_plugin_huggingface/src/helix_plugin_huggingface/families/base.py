@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from reprlib import repr as shortened
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
 from helix_core.models import ComponentConfig, LanguageModel, ModelConfig
 from helix_core.models.config import MOST_LAYERS
+from helix_core.untrusted import fits
 
 Config = Mapping[str, Any]
+LARGE = 2**31
+"""Whole numbers of a config are below it."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +56,34 @@ class Family(ABC):
     ignored: tuple[str, ...] = ()
 
 
-def number(config: Config, key: str, default: int | None = None, *, least: int = 1, most: int = 2**40) -> int:
+def described(fields: dict[str, Any]) -> ModelConfig:
+    """The model of these options. Raises ConfigError for options that no model has."""
+    return fits(ModelConfig, fields, "config.json", ConfigError, hint=None)
+
+
+def number(config: Config, key: str, default: int | None = None, *, least: int = 1) -> int:
     """A whole number of a config. Raises ConfigError if it is absent or none."""
     value = config.get(key, default)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most or value != int(value):
-        bounds = f"at least {least}" if most == 2**40 else f"within {least}..{most}"
-        raise ConfigError(f"config.json: {key} must be a whole number, {bounds}; it is {str(value)[:50]}")
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not plain or not least <= value < LARGE or value != int(value):
+        raise ConfigError(f"config.json: {key} must be a whole number, at least {least}; it is {shortened(value)}")
     return int(value)
 
 
 def layers(config: Config, key: str, default: int | None = None) -> int:
-    """The number of blocks of a config: refused before as many are made."""
-    return number(config, key, default, most=MOST_LAYERS)
+    """The number of blocks of a config. Raises ConfigError before as many are made, if no model has them."""
+    count = number(config, key, default)
+    if count > MOST_LAYERS:
+        raise ConfigError(f"config.json: {key} is {count}; a model has at most {MOST_LAYERS} blocks")
+    return count
 
 
-def real(config: Config, key: str, default: float) -> float:
-    """A positive number of a config."""
+def real(config: Config, key: str, default: float, *, zero: bool = False) -> float:
+    """A positive number of a config, or 0 if that may be."""
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigError(f"config.json: {key} must be a number above 0; it is {value!r}")
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not plain or not (0 < value < math.inf or (zero and value == 0)):
+        raise ConfigError(f"config.json: {key} must be a number above 0; it is {shortened(value)}")
     return float(value)
 
 
@@ -78,7 +91,7 @@ def flag(config: Config, key: str, default: bool) -> bool:
     """A boolean of a config."""
     value = config.get(key, default)
     if not isinstance(value, bool):
-        raise ConfigError(f"config.json: {key} must be true or false; it is {value!r}")
+        raise ConfigError(f"config.json: {key} must be true or false; it is {shortened(value)}")
     return value
 
 
@@ -86,7 +99,7 @@ def only(config: Config, key: str, allowed: Iterable[Any], why: str) -> None:
     """Raise ConfigError if a config has another value than Helix's layers can have."""
     allowed = list(allowed)
     if key in config and config[key] not in allowed:
-        raise ConfigError(f"config.json: {key} = {config[key]!r} cannot be imported: {why}")
+        raise ConfigError(f"config.json: {key} = {shortened(config[key])} cannot be imported: {why}")
 
 
 def inner_over_width(config: Config, hidden: int) -> int:

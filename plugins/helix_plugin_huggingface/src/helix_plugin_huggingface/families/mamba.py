@@ -8,6 +8,7 @@ from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families._backbone import Backbone
 from helix_plugin_huggingface.families.base import (
     Config,
+    described,
     flag,
     inner_over_width,
     layers,
@@ -40,7 +41,7 @@ class Mamba(Backbone):
         }
         if self.normed:
             mixer["bcdt_norm_eps"] = real(config, "mixer_rms_eps", 1e-6)
-        return ModelConfig.model_validate(
+        return described(
             {
                 "vocab_size": number(config, "vocab_size", 50280),
                 "d_model": hidden,

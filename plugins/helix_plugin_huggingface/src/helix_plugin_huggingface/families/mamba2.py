@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from reprlib import repr as shortened
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
@@ -10,6 +11,7 @@ from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families._backbone import Backbone
 from helix_plugin_huggingface.families.base import (
     Config,
+    described,
     flag,
     inner_over_width,
     layers,
@@ -37,7 +39,7 @@ class Mamba2(Backbone):
                 f"{expand * hidden}"
             )
         eps = real(config, "layer_norm_epsilon", 1e-5)
-        return ModelConfig.model_validate(
+        return described(
             {
                 "vocab_size": number(config, "vocab_size", 32768),
                 "d_model": hidden,
@@ -95,8 +97,10 @@ def limits(value: Any) -> tuple[float, float]:
     """Bounds of the step size; infinity may be written as `{"__float__": "Infinity"}`, as transformers does."""
     try:
         low, high = (float(v["__float__"] if isinstance(v, dict) else v) for v in value)
+        if not low <= high:
+            raise ValueError("NaN, or the upper is below the lower")
     except (TypeError, ValueError, KeyError) as error:
-        raise ConfigError(f"config.json: time_step_limit must be two numbers; it is {value!r}") from error
+        raise ConfigError(f"config.json: time_step_limit must be two numbers; it is {shortened(value)}") from error
     return low, high
 
 

@@ -10,6 +10,7 @@ from helix_plugin_huggingface.families.base import (
     Config,
     Family,
     Name,
+    described,
     flag,
     layers,
     number,
@@ -39,7 +40,7 @@ class Qwen3Next(Family):
         dense = {"name": "swiglu", "d_ff": number(config, "intermediate_size", 5632)}
         sparse = _sparse(config, blocks)
         experts = self._experts(config) if any(sparse) else {}
-        return ModelConfig.model_validate(
+        return described(
             {
                 "vocab_size": number(config, "vocab_size", 151936),
                 "d_model": number(config, "hidden_size", 2048),
@@ -92,7 +93,7 @@ class Qwen3Next(Family):
             "n_experts": number(config, "num_experts", 512),
             "top_k": number(config, "num_experts_per_tok", 10),
             "normalize": flag(config, "norm_topk_prob", True),
-            "balance": float(config.get("router_aux_loss_coef", 0.001)),
+            "balance": real(config, "router_aux_loss_coef", 0.001, zero=True),
             "expert": {"name": "swiglu", "d_ff": number(config, "moe_intermediate_size", 512)},
             "shared_expert": {"name": "swiglu", "d_ff": number(config, "shared_expert_intermediate_size", 512)},
         }

@@ -6,7 +6,17 @@ from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
 from helix_core.models import ModelConfig
-from helix_plugin_huggingface.families.base import Config, Family, Name, flag, layers, number, real, the_layers
+from helix_plugin_huggingface.families.base import (
+    Config,
+    Family,
+    Name,
+    described,
+    flag,
+    layers,
+    number,
+    real,
+    the_layers,
+)
 
 EPS = 1e-5
 """Of the last norm, whatever the config says of the others."""
@@ -36,7 +46,7 @@ class Rwkv(Family):
         attention = number(given, "attention_hidden_size", hidden)
         # A width that is no multiple: the half more is cut off again.
         expand = inner / hidden if inner % hidden == 0 else (inner + 0.5) / hidden
-        return ModelConfig.model_validate(
+        return described(
             {
                 "vocab_size": number(config, "vocab_size", 50277),
                 "d_model": hidden,

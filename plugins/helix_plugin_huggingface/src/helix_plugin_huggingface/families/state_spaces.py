@@ -8,7 +8,7 @@ from typing import Any
 from helix_core.errors import ConfigError
 from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families._backbone import Backbone
-from helix_plugin_huggingface.families.base import Config, flag, layers, number, only
+from helix_plugin_huggingface.families.base import Config, described, flag, layers, number, only
 from helix_plugin_huggingface.families.mamba2 import limits
 
 _IGNORED = {"dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}  # initial values
@@ -30,7 +30,7 @@ class StateSpaces(Backbone):
         ssm = config.get("ssm_cfg", {})
         if not isinstance(ssm, dict):
             raise ConfigError(f"config.json: ssm_cfg must be a table; it is {ssm!r}")
-        layer = {"Mamba1": "mamba", "Mamba2": "mamba2"}.get(ssm.get("layer", "Mamba1"))
+        layer = {"Mamba1": "mamba", "Mamba2": "mamba2"}.get(str(ssm.get("layer", "Mamba1")))
         if layer is None:
             raise ConfigError(f"config.json: ssm_cfg.layer must be Mamba1 or Mamba2; it is {ssm['layer']!r}")
         if unknown := sorted(set(ssm) - _KNOWN[layer] - _IGNORED):
@@ -57,7 +57,7 @@ class StateSpaces(Backbone):
             mixer["head_dim"] = number(ssm, "headdim", 64)
             mixer["n_groups"] = number(ssm, "ngroups", 1)
             mixer["time_step_limit"] = limits(ssm.get("dt_limit", (0.0, math.inf)))
-        return ModelConfig.model_validate(
+        return described(
             {
                 "vocab_size": -(-number(config, "vocab_size") // multiple) * multiple,
                 "d_model": number(config, "d_model"),

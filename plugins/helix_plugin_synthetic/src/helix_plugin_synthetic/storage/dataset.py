@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any
 
 from helix_core.errors import DataError, UsageError
 from helix_core.generators import FieldSpec, Sample
+from helix_core.untrusted import read_bytes, refusing, regular
 from helix_plugin_synthetic.storage.formats import FORMATS
+from helix_plugin_synthetic.storage.manifest import PLAN, read_manifest
 from helix_plugin_synthetic.storage.plan import Plan
-from helix_plugin_synthetic.storage.write import MANIFEST, PLAN, file_digest
+from helix_plugin_synthetic.storage.write import file_digest
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,19 @@ class Dataset:
         """The samples of one shard. Raises DataError if its file is missing, truncated or altered."""
         record = self.manifest["shards"][k]
         path = self.folder / record["file"]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}", hint=_AGAIN) from error
-        if len(data) != record["bytes"] or file_digest(data) != record["blake2b"]:
-            what = f"{len(data)} bytes of {record['bytes']}" if len(data) != record["bytes"] else "other content"
-            raise DataError(f"{path} is damaged: {what}", hint=_AGAIN)
-        return FORMATS[self.plan.format][1](data, self.schema)
+        size = regular(path, DataError)
+        if size != record["bytes"]:
+            raise DataError(f"{path} is damaged: {size} bytes of {record['bytes']}", hint=_AGAIN)
+        data = read_bytes(path, DataError)
+        if file_digest(data) != record["blake2b"]:
+            raise DataError(f"{path} is damaged: other content", hint=_AGAIN)
+        with refusing(path, DataError, hint=_AGAIN):
+            samples = FORMATS[self.plan.format][1](data, self.schema, record["samples"])
+        for sample in samples:
+            for name, field in self.schema.items():
+                if problem := field.problem(sample[name]):
+                    raise DataError(f"{path} is damaged: {name} {problem}", hint=_AGAIN)
+        return samples
 
 
 _AGAIN = "the `helix data generate` command that made the dataset writes damaged shards again"
@@ -52,16 +58,12 @@ def open_dataset(folder: str | Path) -> Dataset:
     """A dataset's manifest and access to its samples. Raises UsageError if the folder holds no whole dataset."""
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        if manifest.get("format") != "helix-dataset":
-            raise ValueError("its manifest is of something else")
-        plan = Plan(**manifest["plan"])
-        schema = {
-            name: FieldSpec(f["dtype"], tuple(f["shape"]), f["meaning"], f["nan"])
-            for name, f in manifest["fields"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = read_manifest(folder)
+    except UsageError as error:
         if (folder / PLAN).exists():
             raise UsageError(f"the dataset in {folder} is not finished", hint=_AGAIN) from error
-        raise UsageError(f"{folder} is not a dataset: {error}", hint="`helix data generate` makes one") from error
-    return Dataset(folder, plan, schema, manifest)
+        raise UsageError(
+            f"{folder} is not a dataset: {error.message}", hint="`helix data generate` makes one"
+        ) from error
+    schema = {name: f.spec() for name, f in manifest.fields.items()}
+    return Dataset(folder, Plan(**manifest.plan.model_dump()), schema, manifest.model_dump())

@@ -29,11 +29,14 @@ def to_parquet(samples: Sequence[Sample], schema: Schema) -> bytes:
     return buffer.getvalue()
 
 
-def from_parquet(data: bytes, schema: Schema) -> list[Sample]:
-    """The samples of a Parquet file."""
+def from_parquet(data: bytes, schema: Schema, count: int) -> list[Sample]:
+    """The samples of a Parquet file, `count` of them."""
     import pyarrow.parquet as pq
 
-    return _samples(pq.read_table(io.BytesIO(data)), schema)
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        if file.metadata.num_rows != count:
+            raise ValueError(f"it has {file.metadata.num_rows} samples of {count}")
+        return _samples(file.read(list(schema)), schema, count)
 
 
 def to_arrow(samples: Sequence[Sample], schema: Schema) -> bytes:
@@ -47,11 +50,11 @@ def to_arrow(samples: Sequence[Sample], schema: Schema) -> bytes:
     return buffer.getvalue()
 
 
-def from_arrow(data: bytes, schema: Schema) -> list[Sample]:
-    """The samples of an Arrow IPC file."""
+def from_arrow(data: bytes, schema: Schema, count: int) -> list[Sample]:
+    """The samples of an Arrow IPC file, `count` of them."""
     import pyarrow as pa
 
-    return _samples(pa.ipc.open_file(io.BytesIO(data)).read_all(), schema)
+    return _samples(pa.ipc.open_file(io.BytesIO(data)).read_all(), schema, count)
 
 
 def to_safetensors(samples: Sequence[Sample], schema: Schema) -> bytes:
@@ -70,20 +73,24 @@ def to_safetensors(samples: Sequence[Sample], schema: Schema) -> bytes:
     return save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, {"text": json.dumps(text)})
 
 
-def from_safetensors(data: bytes, schema: Schema) -> list[Sample]:
-    """The samples of a safetensors file."""
+def from_safetensors(data: bytes, schema: Schema, count: int) -> list[Sample]:
+    """The samples of a safetensors file, `count` of them."""
     from safetensors.numpy import load
 
     tensors = load(data)
     columns = {}
     for name, spec in schema.items():
         if _varies(spec):
-            bounds = tensors[f"{name}.offsets"]
-            column = [tensors[name][a:b] for a, b in itertools.pairwise(bounds)]
+            bounds, values = tensors[f"{name}.offsets"], tensors[name]
+            if bounds.shape != (count + 1,) or bounds.dtype != np.int64:
+                raise ValueError(f"{name}.offsets is {bounds.dtype} {bounds.shape}, not int64 {(count + 1,)}")
+            if bounds[0] != 0 or bounds[-1] != len(values) or (np.diff(bounds) < 0).any():
+                raise ValueError(f"{name}.offsets does not rise from 0 to {len(values)}")
+            column = [values[a:b] for a, b in itertools.pairwise(bounds)]
             columns[name] = [part.tobytes().decode() for part in column] if spec.dtype == "str" else column
         else:
             columns[name] = list(tensors[name])
-    return _rows(columns)
+    return _rows(columns, count)
 
 
 FORMATS: dict[str, tuple[Callable[..., bytes], Callable[..., list[Sample]], str]] = {
@@ -118,7 +125,10 @@ def _column(values: Sequence[Any], spec: FieldSpec) -> Any:
     return pa.ListArray.from_arrays(pa.array(offsets), column)
 
 
-def _samples(table: Any, schema: Schema) -> list[Sample]:
+def _samples(table: Any, schema: Schema, count: int) -> list[Sample]:
+    if table.num_rows != count:
+        raise ValueError(f"it has {table.num_rows} samples of {count}")
+    table.validate(full=True)  # offsets, lengths and text: what follows trusts them
     columns = {}
     for name, spec in schema.items():
         column = table[name].combine_chunks()
@@ -128,17 +138,22 @@ def _samples(table: Any, schema: Schema) -> list[Sample]:
         flat = column
         while hasattr(flat, "flatten") and flat.type.num_fields:
             flat = flat.flatten()
-        values = flat.to_numpy(zero_copy_only=False).astype(spec.dtype, copy=False)
+        if column.null_count or flat.null_count:
+            raise ValueError(f"{name} has nulls")
+        values = flat.to_numpy(zero_copy_only=False)
         if _varies(spec):
             bounds = column.offsets.to_numpy()
+            bounds = bounds - bounds[0]  # `flatten` leaves out what is in front of the first
             values = values.reshape(-1, *spec.shape[1:])
             columns[name] = [values[a:b] for a, b in itertools.pairwise(bounds)]
         else:
             columns[name] = list(values.reshape(len(column), *spec.shape))
-    return _rows(columns)
+    return _rows(columns, count)
 
 
-def _rows(columns: Mapping[str, Sequence[Any]]) -> list[Sample]:
+def _rows(columns: Mapping[str, Sequence[Any]], count: int) -> list[Sample]:
+    if any(len(column) != count for column in columns.values()):
+        raise ValueError(f"its fields have {[len(column) for column in columns.values()]} samples of {count}")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

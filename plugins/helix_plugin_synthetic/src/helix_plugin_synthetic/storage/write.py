@@ -6,7 +6,6 @@ Every file is written aside, flushed and renamed, so a file under its own name i
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -20,9 +19,9 @@ from typing import Any
 from helix_core.errors import DataError, UsageError
 from helix_core.generators import FieldSpec, digest
 from helix_plugin_synthetic.storage.formats import FORMATS
+from helix_plugin_synthetic.storage.manifest import FINISHED, MANIFEST, PLAN, read_finished, read_manifest, read_plan
 from helix_plugin_synthetic.storage.plan import Plan
 
-PLAN, FINISHED, MANIFEST = "plan.json", "finished.jsonl", "manifest.json"
 Record = dict[str, Any]
 
 
@@ -84,10 +83,10 @@ def _claim(plan: Plan, folder: Path) -> dict[int, Record]:
         if name not in here:
             continue
         try:
-            found = json.loads((folder / name).read_bytes())
-            found = found["plan"] if name == MANIFEST else found
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{folder / name} is damaged: {error}", hint="choose another folder") from error
+            stored = read_manifest(folder).plan if name == MANIFEST else read_plan(folder)
+        except UsageError as error:
+            raise UsageError(f"{folder / name} is damaged: {error.message}", hint="choose another folder") from error
+        found = stored.model_dump()
         if found != wanted:
             differ = sorted(k for k in wanted if found.get(k) != wanted[k])
             raise UsageError(
@@ -109,19 +108,12 @@ def _whole(folder: Path, source: str) -> dict[int, Record]:
     """The records of shards whose files are as they were written; the others are written again."""
     for leftover in folder.glob(".writing-*"):
         leftover.unlink(missing_ok=True)
-    if source == MANIFEST:
-        records = json.loads((folder / MANIFEST).read_bytes())["shards"]
-    else:
-        path = folder / FINISHED
-        records = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            with contextlib.suppress(json.JSONDecodeError):  # a line cut off by a kill
-                records.append(json.loads(line))
+    records = read_manifest(folder).shards if source == MANIFEST else read_finished(folder)
     kept = {}
     for record in records:
-        path = folder / record["file"]
-        if path.is_file() and file_digest(path.read_bytes()) == record["blake2b"]:
-            kept[record["shard"]] = record
+        path = folder / record.file
+        if path.is_file() and file_digest(path.read_bytes()) == record.blake2b:
+            kept[record.shard] = record.model_dump()
     return kept
 
 

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from helix_core.errors import UsageError
+from helix_plugin_topomemory.checked import checked
 from helix_plugin_topomemory.links import table as t
 from helix_plugin_topomemory.links.config import LinkConfig, State
 
 LOAD = 0.7
 SMALLEST = 1 << 12
 PARALLEL = 1 << 18
+_MOST = {"a": 0, "b": 0, "n": 2**53, "r": 2**53, "s": 1.001, "state": 3, "dwell": 255, "phi": 255}
+"""The greatest values of a record's fields; of nodes as many as there are."""
 _NAMES = ("candidate", "U", "I", "S", "removed")
 
 
@@ -162,13 +165,13 @@ class LinkGraph:
         mine = slots[np.searchsorted(sources, node) : np.searchsorted(sources, node, side="right")]
         return self._take(mine[self._table["state"][mine] >= least], ordered=False)
 
-    def node_stability(self, count: int) -> np.ndarray:
-        """The stability of each node's strongest link, in or out (count,)."""
-        best = np.zeros(count, np.float32)
+    def node_stability(self, nodes: np.ndarray) -> np.ndarray:
+        """The stability of the strongest link, in or out, of each of nodes (N,); 0 where there is none (N,)."""
+        best = np.zeros(len(self._row) + 1, np.float32)  # the last for nodes that were never seen
         links = self.links()
         np.maximum.at(best, links.a, links.stability)
         np.maximum.at(best, links.b, links.stability)
-        return best
+        return best[np.minimum(nodes, len(self._row))]
 
     def sources(self, nodes: np.ndarray) -> np.ndarray:
         """How often each of nodes (N,) was the source of a pair, held or not, decayed (N,)."""
@@ -206,12 +209,21 @@ class LinkGraph:
 
     @classmethod
     def from_arrays(cls, config: LinkConfig, arrays: Mapping[str, np.ndarray]) -> LinkGraph:
-        """The graph that `arrays` came from."""
+        """The graph that `arrays` came from. Raises ValueError if they are not such arrays."""
         graph = cls(config)
-        live = np.zeros(len(arrays["a"]), t.RECORD)
-        for name in t.RECORD.names:
-            if name != "pad":
-                live[name] = arrays[name]
+        count, nodes = (len(arrays[name]) if name in arrays and arrays[name].ndim else 0 for name in ("a", "row"))
+        live = np.zeros(count, t.RECORD)
+        for name, most in _MOST.items():
+            above = nodes - 1 if name in "ab" else most
+            live[name] = checked(arrays, name, t.RECORD[name], shape=(count,), least=0, most=above)
+        for name, size in (("row", nodes), ("col", nodes), ("totals", 3)):
+            checked(arrays, name, np.float64, shape=(size,), least=0, most=2**53)
+        if (np.diff((live["a"].astype(np.int64) << 32) + live["b"]) <= 0).any():
+            raise ValueError("its pairs do not rise, or one is there twice")
+        seen = live[live["n"] > 0]
+        # Half: counts of pairs are held less precisely than those of nodes.
+        if (arrays["row"][seen["a"]] < seen["n"] / 2).any() or (arrays["col"][seen["b"]] < seen["n"] / 2).any():
+            raise ValueError("its pairs were seen more often than their nodes")
         graph._table = t.new_table(_slots_for(len(live)))
         graph._used = graph._live = int(t.rehash(live, graph._table))
         graph._row, graph._col = arrays["row"].copy(), arrays["col"].copy()

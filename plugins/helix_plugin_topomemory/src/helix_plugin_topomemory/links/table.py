@@ -135,7 +135,7 @@ def drop_nodes(table, gone):
 
 @compiled
 def _x_log(observed, expected):
-    return observed * np.log(observed / expected) if observed > 0 else 0.0
+    return observed * np.log(observed / expected) if observed > 0 and expected > 0 else 0.0
 
 
 @compiled

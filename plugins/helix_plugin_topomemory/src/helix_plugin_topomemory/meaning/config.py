@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from helix_core.errors import ConfigError
+from helix_core.untrusted import read_toml
 from helix_plugin_topomemory.links import LinkConfig
 
 
@@ -71,12 +71,9 @@ class MeaningRecipe(_Section):
 
 def load_meaning_recipe(path: Path) -> MeaningRecipe:
     """Read a recipe. Raises ConfigError with every wrong key."""
+    data = read_toml(path, ConfigError)
     try:
-        return MeaningRecipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+        return MeaningRecipe.model_validate(data)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
         raise ConfigError(f"{path} is not a meaning recipe:\n  " + "\n  ".join(lines)) from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
