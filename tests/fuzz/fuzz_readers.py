@@ -228,8 +228,9 @@ def _attempt(part: Callable[[], Any]) -> list[Exception]:
 @_reader("saved state")
 def saved_state() -> Pair:
     from helix_core.generation import Stopping, generate, read_state
-    from helix_core.plugin_system import create
     from helix_core.tokenizers import BYTES
+
+    from helix_core.plugin_system import create
 
     def make(folder: Path) -> Any:
         aside = folder.with_name(f"{folder.name}-run")
@@ -461,6 +462,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def weights_of(config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Tensors of a foreign model of this config."""
     from helix_core.models import LanguageModel
+
     from helix_plugin_huggingface.reading import family_of
 
     family = family_of(config)

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from helix_core.settings import load_settings
+from helix_core.cli.progress import Progress
+from helix_core.plugin_system.settings import load_settings
 from helix_core.streams import Forgiving
-from helix_core.training.progress import Progress
 
 HELIX = [sys.executable, "-W", "error", "-m", "helix_core.cli.main"]
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")

@@ -10,9 +10,10 @@ from reprlib import repr as shortened
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_core.models import ComponentConfig, LanguageModel, ModelConfig
-from helix_core.models.config import MOST_LAYERS
+from helix_core.kinds.component import ComponentConfig
 from helix_core.untrusted import fits
+from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_lm.models.config import MOST_LAYERS
 
 Config = Mapping[str, Any]
 LARGE = 2**31
