@@ -58,6 +58,10 @@ class CheckpointError(HelixError):
     """A checkpoint is truncated, foreign, or could not be written."""
 
 
+class NotEnoughMemory(HelixError):
+    """The work needs more memory than the machine has; the message names both numbers."""
+
+
 class MemoryStoreError(HelixError):
     """A memory's store on disk is missing, truncated, foreign, or could not be written."""
 

@@ -71,7 +71,7 @@ def read_text(path: Path, error: Error, *, limit: int | None = None) -> str:
     """The UTF-8 text of a file. Raises `error` if it cannot be read or is none."""
     data = read_bytes(path, error, limit=limit)
     with refusing(path, error, what="is not UTF-8 text"):
-        return data.decode().replace("\r\n", "\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")  # some editors begin with a byte order mark
 
 
 def parse_json(data: bytes | str, origin: object, error: Error, *, finite: bool = True) -> Any:
@@ -83,7 +83,7 @@ def parse_json(data: bytes | str, origin: object, error: Error, *, finite: bool 
     """
     with refusing(origin, error, what="is not valid JSON"):
         value = json.loads(
-            data.decode() if isinstance(data, bytes) else data,
+            data.decode("utf-8-sig") if isinstance(data, bytes) else data,
             parse_constant=_no_number if finite else float,
             parse_int=_integer,
             object_pairs_hook=_table,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from helix_core.events import Event, subscribe
+from helix_core.streams import tell
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def compile_notices() -> Iterator[None]:
     def observe(event: Event) -> None:
         if event.name == "compiling":
             if not begun:
-                print("compiling kernels for this machine; they are kept for the next time", file=sys.stderr)
+                tell("compiling kernels for this machine; they are kept for the next time")
             begun.append(event.data["kernel"])
         elif event.name == "compiled":
             seconds.append(event.data["seconds"])
@@ -28,4 +28,4 @@ def compile_notices() -> Iterator[None]:
             yield
         finally:
             if seconds:
-                print(f"compiled {len(seconds)} kernels in {sum(seconds):.1f} s", file=sys.stderr)
+                tell(f"compiled {len(seconds)} kernels in {sum(seconds):.1f} s")

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the job failed; 2 the request was wrong; 130 stopped by Ct
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -15,6 +16,7 @@ import click
 from helix_core.cli.commands import BUILT_IN, plugin_commands
 from helix_core.cli.compiling import compile_notices
 from helix_core.errors import HelixError, UsageError
+from helix_core.streams import standard_streams, tell
 from helix_core.version import __version__
 
 
@@ -62,7 +64,7 @@ class LazyGroup(click.Group):
             rows += [(typed, c.descriptor.summary) for typed, c in sorted(plugin_commands().items())]
         except HelixError as error:
             # Help must not need working settings; any command that does will say the same.
-            print(f"error: {error}", file=sys.stderr)
+            tell(f"error: {error}")
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -79,7 +81,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    with warnings.catch_warnings(), compile_notices():
+    with standard_streams(), warnings.catch_warnings(), compile_notices():
         warnings.showwarning = _show_warning
         try:
             code = cli.main(args=arguments, prog_name="helix", standalone_mode=False)
@@ -88,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         except HelixError as error:
             return _fail(str(error), error.exit_code)
         except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
+            tell(error.format_message())
             return error.exit_code
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
@@ -97,10 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
         except (KeyboardInterrupt, click.Abort):
             return _fail("stopped", 130)
         except BrokenPipeError:
-            # The reader left (`helix plugins | head`); nothing more can be written, not even at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            return 1  # the reader left (`helix plugins | head`)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                return _fail(f"cannot write {error.filename or 'standard output'}: {error.strerror}", 1)
             if os.environ.get("HELIX_DEBUG"):
                 raise
             text = f"{type(error).__name__}: {error}"
@@ -108,12 +110,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    tell(f"error: {text}")
     return code
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    tell(f"warning: {message}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from helix_core.untrusted import parse_toml
 
 def apply_override(data: dict[str, Any], item: str) -> str:
     """Set `a.b=c` in nested tables; c is read as a TOML value, or as text if it is none. Returns the path."""
+    if not is_utf8(item):
+        raise ConfigError(f"--set {item!r} is not UTF-8 text, as a recipe is", hint="name such a file by a glob")
     dotted, separator, value = item.partition("=")
     keys = [key.strip() for key in dotted.split(".")]
     if not separator or not all(keys):
@@ -24,3 +26,8 @@ def apply_override(data: dict[str, Any], item: str) -> str:
     except ConfigError:
         target[keys[-1]] = value.strip()
     return ".".join(keys)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can stand in a recipe: names of files may hold bytes that no text has."""
+    return text == text.encode("utf-8", "replace").decode()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
+
+from helix_core.streams import Forgiving
 
 LINE_SECONDS = 5.0
 
@@ -18,7 +20,8 @@ class Progress:
 
     def __init__(self, total: int, *, done: int = 0, stream: TextIO | None = None, label: str = "training") -> None:
         self.total, self.done, self.label = total, done, label
-        self.stream = stream or sys.stderr
+        # A run goes on where nobody can be told of it.
+        self.stream = cast(TextIO, Forgiving(stream or sys.stderr))
         self._bar: Any = None
         self._task: Any = None
         self._last_line = 0.0

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from helix_core.errors import ComponentUnavailable
+from helix_core.machine import available_memory
 from helix_core.ops.half import storage
 from helix_core.ops.table import Facts, OpTable, bind_ops
 
@@ -53,6 +54,10 @@ class Backend(ABC):
     def devices(self) -> tuple[str, ...]:
         """The devices this backend could use here."""
         return (self.device,)
+
+    def memory(self) -> int | None:
+        """Bytes that new arrays may take there; None if that is not known."""
+        return available_memory() if self.device == "cpu" else None
 
     def dtypes(self) -> tuple[str, ...]:
         """The floating dtypes it computes in."""

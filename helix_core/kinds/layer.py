@@ -136,11 +136,9 @@ class Layer(ABC, Generic[ConfigT]):
 
     def state_size(self, length: int) -> int:
         """Numbers in the state of one sequence after `length` tokens. Default: those of `init_state`."""
-        from helix_core.plugin_system import create
-        from helix_core.tree import tree_items
+        from helix_core.kinds.shapes import initial_state
 
-        state = self.init_state(create("backend", "core/reference").bind(mode="infer"), 1)
-        return sum(math.prod(array.shape) for _, array in tree_items(state))
+        return sum(math.prod(array.shape) for array in initial_state(self))
 
     def step_weights(self, batch: int = 1) -> float:
         """Weights that a step of decoding reads once for all its `batch` sequences: by default every parameter."""

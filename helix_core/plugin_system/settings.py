@@ -48,25 +48,26 @@ def load_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
     """The settings in force. Raises ConfigError for an unreadable file, an unknown key or a wrong type."""
     environ = os.environ if environ is None else environ
     settings = Settings()
-    for path in _files(environ, cwd or Path.cwd()):
+    for path in _files(environ, cwd):
         settings = _merge(settings, read_toml(path, ConfigError), str(path))
     return _from_environment(settings, environ)
 
 
-def _files(environ: Mapping[str, str], cwd: Path) -> list[Path]:
+def _files(environ: Mapping[str, str], cwd: Path | None) -> list[Path]:
+    """Those that there are: a home that is missing or closed, or a working folder that is gone, has none."""
     if sys.platform == "win32":
-        home = Path(environ.get("APPDATA", Path.home()))
+        home = environ.get("APPDATA") or os.path.expanduser("~")
     else:
-        home = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    files = [home / "helix" / "config.toml"]
+        home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    files = [Path(home, "helix", "config.toml")] if os.path.isabs(home) else []
     named = environ.get("HELIX_CONFIG")
     if named:
-        if not Path(named).is_file():
+        if not os.path.isfile(named):
             raise ConfigError(f"HELIX_CONFIG names {named}, which is not a file")
         files.append(Path(named))
     else:
-        files.append(cwd / "helix.toml")
-    return [path for path in files if path.is_file()]
+        files.append((cwd or Path()) / "helix.toml")
+    return [Path(os.path.abspath(path)) for path in files if os.path.isfile(path)]
 
 
 def _merge(settings: Settings, data: Mapping[str, Any], origin: str) -> Settings:

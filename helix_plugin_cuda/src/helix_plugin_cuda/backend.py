@@ -44,6 +44,9 @@ class CudaBackend(TorchBackend):
     def home(self) -> torch.device:
         return torch.device("cpu" if self.interpreted else "cuda")
 
+    def memory(self) -> int | None:
+        return super().memory() if self.interpreted else torch.cuda.mem_get_info()[0]
+
     def synchronize(self) -> None:
         if not self.interpreted:
             torch.cuda.synchronize()

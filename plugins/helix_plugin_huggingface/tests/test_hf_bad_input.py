@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -83,11 +84,38 @@ def test_weights_of_another_architecture(saved, edit_config, refused):
         ({"use_bias": "no"}, "use_bias must be true or false"),
         ({"layer_norm_epsilon": -1}, "layer_norm_epsilon must be a number above 0"),
         ({"intermediate_size": 50}, "no multiple of hidden_size"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; a model has at most 2048 blocks"),
+        ({"vocab_size": 1e400}, "vocab_size must be a whole number"),
+        ({"state_size": 10**30}, "state_size must be a whole number"),
     ],
 )
 def test_configs(changes, said, edit_config, refused):
     edit_config(**changes)
     assert said in refused(2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"state_size": 2**31 - 1}, "backbone.layers.0.mixer.A_log is (48, 5), config.json makes it (48, 2147483647)"),
+        ({"vocab_size": 2**31 - 1}, "vocab_size = 2147483647"),
+        ({"time_step_rank": 2**31 - 1}, "config.json makes it (48, 2147483647)"),
+        ({"num_hidden_layers": 2048}, "n_layers = 2048"),
+    ],
+)
+def test_claims_are_compared_with_the_file_before_they_take_memory(changes, said, edit_config, refused):
+    edit_config(**changes)
+    tracemalloc.start()
+    assert said in refused(1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**26
+
+
+def test_a_tensor_of_more_numbers_than_the_file_has(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(2**20, 2**20)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="a claims to be"):
+        open_pickle(tmp_path / "pytorch_model.bin")
 
 
 @pytest.mark.parametrize("text", ["[1]", '"mamba"', "{", "", "\xff", "[" * 100_000])
@@ -305,6 +333,10 @@ def test_import_needs_no_transformers(saved, tmp_path):
         ("qwen3-next", {"num_experts_per_tok": 9}, "more than there are experts"),
         ("qwen3-next", {"num_experts": 5}, "missing model.layers.0.mlp.experts.4.down_proj.weight"),
         ("qwen3-next", {"hidden_act": "gelu"}, "activation is silu"),
+        ("qwen3-next", {"num_hidden_layers": 10**9, "layer_types": None}, "at most 2048 blocks"),
+        ("qwen3-next", {"num_experts": 10**9}, "less than or equal to 65536"),
+        ("qwen3-next", {"num_attention_heads": 3}, "must be a multiple of n_kv_heads"),
+        ("rwkv", {"num_hidden_layers": 10**9}, "at most 2048 blocks"),
     ],
 )
 def test_configs_of_rwkv_and_qwen3_next_that_do_not_fit(kind, changes, message, tmp_path, helix):

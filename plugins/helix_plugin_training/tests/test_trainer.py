@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
+from helix_core.errors import NotEnoughMemory
 from helix_plugin_training import Trainer, evaluate, gzip_bits_per_byte
 from helix_plugin_training.data import Document, load_corpus
 from helix_plugin_training.recipes import parse_recipe
@@ -51,6 +52,19 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(corpus):
     for name, grad in grads.items():
         mean = sum(p[name].double() for p in parts) / 3
         assert float((grad - mean).abs().max()) <= 1e-6 * float(mean.abs().max() + 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.d_model=100000000", "parameters on 48 tokens at once needs at least .* TiB of memory"),
+        ("training.batch_size=10000000000", "on 240,000,000,000 tokens at once needs at least"),
+        ("training.accumulation=10000000000", "a step of 480,000,000,000 tokens needs at least"),
+    ],
+)
+def test_what_can_never_fit_is_refused_before_it_is_tried(corpus, override, words):
+    with pytest.raises(NotEnoughMemory, match=words):
+        trainer(corpus, override)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 24])

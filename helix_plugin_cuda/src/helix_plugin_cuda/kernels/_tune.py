@@ -93,7 +93,9 @@ def size_class(n: int) -> int:
 
 @cache
 def _choices(card: str) -> Choices:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "helix" / "cuda"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    # A user without a home has no cache: nothing can be read from or written to what is below a file.
+    folder = Path(cache if os.path.isabs(cache) else os.devnull, "helix", "cuda")
     name = re.sub(r"[^A-Za-z0-9]+", "-", card).strip("-").lower()
     return Choices(folder / f"{name}.json", f"{VERSION}, triton {triton.__version__}, torch {torch.__version__}")
 

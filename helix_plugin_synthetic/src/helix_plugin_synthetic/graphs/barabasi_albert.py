@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class BarabasiAlbertConfig(GraphConfig):
-    m: int = Field(3, ge=1, description="edges of every new node")
+    m: int = Field(3, ge=1, le=2**24, description="edges of every new node")
 
     @model_validator(mode="after")
     def _fits(self) -> BarabasiAlbertConfig:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class GraphConfig(GeneratorConfig):
     nodes: int = Field(100, ge=2, le=1_000_000, description="n")
-    features: int = Field(16, ge=1, description="numbers per node")
+    features: int = Field(16, ge=1, le=2**16, description="numbers per node")
 
 
 ConfigT = TypeVar("ConfigT", bound=GraphConfig)

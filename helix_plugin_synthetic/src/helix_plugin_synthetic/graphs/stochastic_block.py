@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StochasticBlockConfig(GraphConfig):
-    blocks: int = Field(4, ge=1, description="communities, of equal size up to one node")
+    blocks: int = Field(4, ge=1, le=2**16, description="communities, of equal size up to one node")
     inside: float = Field(0.2, ge=0, le=1, description="P(a pair in one block is joined)")
     between: float = Field(0.02, ge=0, le=1, description="P(a pair in two blocks is joined)")
     signal: float = Field(1.0, ge=0, allow_inf_nan=False, description="length of a block's mean feature")

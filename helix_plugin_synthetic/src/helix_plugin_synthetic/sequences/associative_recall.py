@@ -9,9 +9,11 @@ from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
 
 class AssociativeRecallConfig(GeneratorConfig):
-    seq_len: int = Field(256, gt=0, description="length with pairs and queries")
-    pairs: int = Field(16, gt=0, description="key-value pairs, each asked for once")
-    vocab_size: int = Field(8192, gt=3, description="0, then keys (the lower half), then values (the upper half)")
+    seq_len: int = Field(256, gt=0, le=2**24, description="length with pairs and queries")
+    pairs: int = Field(16, gt=0, le=2**24, description="key-value pairs, each asked for once")
+    vocab_size: int = Field(
+        8192, gt=3, le=2**22, description="0, then keys (the lower half), then values (the upper half)"
+    )
     power: float = Field(0.01, gt=0, le=1, description="a: gaps g before a query have p(g) ~ a g^(a-1); 1 is uniform")
     random_filler: bool = Field(True, description="random tokens where nothing is asked, instead of 0")
 

@@ -9,9 +9,9 @@ from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
 
 class DyckConfig(GeneratorConfig):
-    seq_len: int = Field(256, gt=1, description="number of brackets; even")
-    kinds: int = Field(4, gt=1, description="n of Dyck-n: kinds of brackets")
-    max_depth: int = Field(16, gt=0, description="of nesting")
+    seq_len: int = Field(256, gt=1, le=2**24, description="number of brackets; even")
+    kinds: int = Field(4, gt=1, le=2**22, description="n of Dyck-n: kinds of brackets")
+    max_depth: int = Field(16, gt=0, le=2**24, description="of nesting")
     opening: float = Field(0.5, gt=0, lt=1, description="P(the next bracket opens), where both are possible")
 
     @model_validator(mode="after")

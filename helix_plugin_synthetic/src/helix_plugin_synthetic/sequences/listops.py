@@ -14,9 +14,9 @@ NAMES = (*map(str, range(10)), "_", "]", "=", "[MAX", "[MIN", "[MED", "[SM")
 
 
 class ListOpsConfig(GeneratorConfig):
-    seq_len: int = Field(128, ge=5, description="length with `=` and padding")
-    max_depth: int = Field(6, ge=1, description="of nesting")
-    max_args: int = Field(5, ge=2, description="most elements of a list; the least is 2")
+    seq_len: int = Field(128, ge=5, le=2**24, description="length with `=` and padding")
+    max_depth: int = Field(6, ge=1, le=2**24, description="of nesting")
+    max_args: int = Field(5, ge=2, le=2**16, description="most elements of a list; the least is 2")
     nesting: float = Field(0.5, ge=0, le=1, description="P(an element is a list), where there is room for one")
 
 

@@ -16,10 +16,12 @@ END = 0
 
 
 class PCFGConfig(GeneratorConfig):
-    seq_len: int = Field(256, gt=0, description="tokens that the model reads")
-    terminals: int = Field(20, gt=0, description="number of different tokens besides the end of a sentence")
-    nonterminals: int = Field(8, gt=0, description="number of symbols that are rewritten; 0 starts every sentence")
-    rules: int = Field(4, gt=1, description="rules of each nonterminal, half of them lexical or more")
+    seq_len: int = Field(256, gt=0, le=2**24, description="tokens that the model reads")
+    terminals: int = Field(20, gt=0, le=2**22, description="number of different tokens besides the end of a sentence")
+    nonterminals: int = Field(
+        8, gt=0, le=2**16, description="number of symbols that are rewritten; 0 starts every sentence"
+    )
+    rules: int = Field(4, gt=1, le=2**16, description="rules of each nonterminal, half of them lexical or more")
     branching: float = Field(0.45, gt=0, lt=0.5, description="P(a rule is binary); below 1/2 every sentence ends")
 
 

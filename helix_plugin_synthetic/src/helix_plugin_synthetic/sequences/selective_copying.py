@@ -11,9 +11,9 @@ NOISE, MARKER = 0, 1
 
 
 class SelectiveCopyingConfig(GeneratorConfig):
-    context: int = Field(4096, gt=0, description="length of the part in which the tokens are scattered")
-    tokens: int = Field(16, gt=0, description="tokens to remember")
-    vocab_size: int = Field(16, gt=3, description="the alphabet, noise (0) and a marker (1)")
+    context: int = Field(4096, gt=0, le=2**24, description="length of the part in which the tokens are scattered")
+    tokens: int = Field(16, gt=0, le=2**24, description="tokens to remember")
+    vocab_size: int = Field(16, gt=3, le=2**22, description="the alphabet, noise (0) and a marker (1)")
 
     @model_validator(mode="after")
     def _fits(self) -> SelectiveCopyingConfig:

@@ -14,7 +14,7 @@ class SeriesConfig(GeneratorConfig):
     length: int = Field(512, ge=2, le=2**24, description="L, number of steps")
     missing: float = Field(0.0, ge=0, lt=1, description="P(a value is missing), NaN")
     gaps: Literal["single", "blocks"] = Field("single", description="values go missing one by one, or in blocks")
-    gap_length: int = Field(10, gt=0, description="mean length of a block, geometric")
+    gap_length: int = Field(10, gt=0, le=2**24, description="mean length of a block, geometric")
 
 
 ConfigT = TypeVar("ConfigT", bound=SeriesConfig)

@@ -33,7 +33,7 @@ class GrammarTextConfig(GeneratorConfig):
         description="alternatives of each symbol, equally likely, as words and symbols between blanks",
     )
     start: str = Field("S", description="the symbol of a sentence")
-    sentences: int = Field(5, gt=0, description="per sample")
+    sentences: int = Field(5, gt=0, le=2**16, description="per sample")
 
     @field_validator("grammar", mode="before")
     @classmethod

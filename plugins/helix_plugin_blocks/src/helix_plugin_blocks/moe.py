@@ -34,7 +34,7 @@ class MoEConfig(LayerConfig):
     expert: ComponentConfig = Field(
         ComponentConfig(name="swiglu"), description="the experts' layer and its options; any that has no state"
     )
-    n_experts: int = Field(8, gt=1, description="experts, E")
+    n_experts: int = Field(8, gt=1, le=2**16, description="experts, E")
     router: Literal["learned", "expert_choice", "motif"] = Field(
         "learned",
         description="who chooses: each step by a gate; each expert among a document's steps, later ones included; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -152,6 +153,11 @@ def _of_torch(name: str, value: Any, path: Path) -> Tensor:
     code = codes.get(value.dtype)
     if code is None or value.layout != torch.strided:
         raise CheckpointError(f"{path}: {name} is a tensor of {value.dtype}, which is no weight that Helix reads")
+
+    if math.prod(value.shape) * value.element_size() > value.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{path}: {name} claims to be {tuple(value.shape)}, of which the file has not all numbers"
+        )
 
     def read() -> np.ndarray:
         plain = value.detach().contiguous()

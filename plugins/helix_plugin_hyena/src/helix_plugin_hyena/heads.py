@@ -74,7 +74,7 @@ class Heads:
 class OperatorConfig(LayerConfig):
     """Options of both kinds of Hyena."""
 
-    order: int = Field(2, ge=2, description="N: gates, and one more than there are long convolutions")
+    order: int = Field(2, ge=2, le=1000, description="N: gates, and one more than there are long convolutions")
     num_heads: int = Field(1, gt=0, description="heads; the channels of a head have filters of their own, heads share")
     outer_product: bool = Field(
         False, description="MultiHyena: a filter for each head, over the outer products of its keys and values"

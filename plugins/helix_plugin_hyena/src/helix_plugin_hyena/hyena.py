@@ -29,7 +29,7 @@ class HyenaConfig(OperatorConfig):
     l_max: int = Field(1024, gt=1, description="taps of the long filters: how far back the layer looks")
     filter_order: int = Field(64, gt=0, description="width of the network that draws the filters")
     filter_emb_dim: int = Field(3, ge=3, description="size of a position's embedding; odd: time, cosines and sines")
-    filter_inner_mlps: int = Field(2, ge=0, description="inner layers of that network")
+    filter_inner_mlps: int = Field(2, ge=0, le=1000, description="inner layers of that network")
     filter_freq: float = Field(1.0, gt=0, description="initial frequency of its sines")
     fast_decay_pct: float = Field(0.3, gt=0, description="fraction of l_max in which the shortest filter decays")
     slow_decay_pct: float = Field(1.5, gt=0, description="and the longest")

@@ -22,9 +22,9 @@ class MaskedSpansConfig(GeneratorConfig):
 
     source: str | tuple[str, ...] = Field("stdlib", description="a file, folder or glob, or several; 'stdlib'")
     validation: float = Field(0.05, gt=0, lt=1, description="share of the files (or of the bytes of one) held out")
-    seq_len: int = Field(256, gt=1, description="bytes of a sample")
+    seq_len: int = Field(256, gt=1, le=2**24, description="bytes of a sample")
     share: float = Field(0.2, gt=0, lt=1, description="of a sample's bytes, those masked")
-    max_span: int = Field(16, gt=0, description="longest span; lengths are uniform")
+    max_span: int = Field(16, gt=0, le=2**24, description="longest span; lengths are uniform")
 
     @model_validator(mode="after")
     def _fits(self) -> MaskedSpansConfig:

@@ -6,6 +6,7 @@ coordinates A is a real matrix, normal but for a symmetric rank-one term, and no
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ def hippo_legs(N: int) -> tuple[np.ndarray, np.ndarray]:
     return -(np.tril(np.outer(root, root), -1) + np.diag(np.arange(N) + 1.0)), root
 
 
+@functools.lru_cache(maxsize=4)
 def hippo_dplr(N: int) -> tuple[np.ndarray, np.ndarray]:
     """HiPPO-LegS of even size N as λ and P, both (N/2,), of one state of every conjugate pair; P is real and B = √2 P.
 

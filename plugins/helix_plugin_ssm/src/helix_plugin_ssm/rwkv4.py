@@ -43,18 +43,15 @@ class RWKV4(Layer[RWKV4Config]):
 
     def params(self) -> dict[str, ParamSpec]:
         D, A = self.config.d_model, self.config.channels
-        place = np.arange(D) / D
-
-        def bonus() -> np.ndarray:
-            zigzag = 0.5 * ((np.arange(A) + 1) % 3 - 1)
-            return math.log(0.3) + zigzag
-
+        place = values(lambda: np.arange(D) / D)
+        speed = values(lambda: 8 * np.linspace(0, 1, A) ** 0.7 - 5)
+        zigzag = values(lambda: math.log(0.3) + 0.5 * ((np.arange(A) + 1) % 3 - 1))
         return {
-            "time_decay": ParamSpec((A,), values(lambda: 8 * np.linspace(0, 1, A) ** 0.7 - 5), decay=False),
-            "time_first": ParamSpec((A,), values(bonus), decay=False),
-            "time_mix_key": ParamSpec((D,), values(place), decay=False),
-            "time_mix_value": ParamSpec((D,), values(place), decay=False),
-            "time_mix_receptance": ParamSpec((D,), values(np.sqrt(place)), decay=False),
+            "time_decay": ParamSpec((A,), speed, decay=False),
+            "time_first": ParamSpec((A,), zigzag, decay=False),
+            "time_mix_key": ParamSpec((D,), place, decay=False),
+            "time_mix_value": ParamSpec((D,), place, decay=False),
+            "time_mix_receptance": ParamSpec((D,), values(lambda: np.sqrt(np.arange(D) / D)), decay=False),
             "key.weight": ParamSpec((A, D), fan_in()),
             "value.weight": ParamSpec((A, D), fan_in()),
             "receptance.weight": ParamSpec((A, D), fan_in()),

@@ -38,10 +38,10 @@ class RWKV4ChannelMix(Layer[RWKV4ChannelMixConfig]):
 
     def params(self) -> dict[str, ParamSpec]:
         D, H = self.config.d_model, self.config.d_hidden
-        place = np.arange(D) / D
+        place = values(lambda: np.arange(D) / D)
         return {
-            "time_mix_key": ParamSpec((D,), values(place), decay=False),
-            "time_mix_receptance": ParamSpec((D,), values(place), decay=False),
+            "time_mix_key": ParamSpec((D,), place, decay=False),
+            "time_mix_receptance": ParamSpec((D,), place, decay=False),
             "key.weight": ParamSpec((H, D), fan_in()),
             "receptance.weight": ParamSpec((D, D), fan_in()),
             "value.weight": ParamSpec((D, H), fan_in(), residual=True),

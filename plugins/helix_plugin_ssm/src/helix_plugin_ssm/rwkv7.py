@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,27 +75,36 @@ class RWKV7(Layer[RWKV7Config]):
     def params(self) -> dict[str, ParamSpec]:
         c = self.config
         D, N = c.d_model, c.head_dim
-        place = np.arange(D) / D
-        line = np.linspace(0, 1, D)
-        inside = np.tile(np.linspace(-1, 1, N) if N > 1 else np.zeros(1), c.heads)
-        zigzag = inside * abs(inside)
 
-        def vector(array: np.ndarray, lr_scale: float = 1.0) -> ParamSpec:
+        def place() -> np.ndarray:
+            return np.arange(D) / D
+
+        def line() -> np.ndarray:
+            return np.linspace(0, 1, D)
+
+        def zigzag() -> np.ndarray:
+            inside = np.tile(np.linspace(-1, 1, N) if N > 1 else np.zeros(1), c.heads)
+            return inside * abs(inside)
+
+        def vector(array: Callable[[], np.ndarray], lr_scale: float = 1.0) -> ParamSpec:
             return ParamSpec((D,), values(array), decay=False, lr_scale=lr_scale)
 
-        specs = {f"x_{c}": vector(1 - place**power) for c, power in zip("rwkvag", MIX_POWERS, strict=True)}
+        def mix(power: float) -> ParamSpec:
+            return vector(lambda: 1 - place() ** power)
+
+        specs = {f"x_{c}": mix(power) for c, power in zip("rwkvag", MIX_POWERS, strict=True)}
         specs |= {
-            "w0": vector(6 * line - 5.5 + 2.5 * zigzag, 2.0),
-            "a0": vector(0.3 * zigzag + 0.4 * line - 0.39),
-            "k_k": vector(0.76 - 0.1 * line),
-            "k_a": vector(np.full(D, 1.02)),
+            "w0": vector(lambda: 6 * line() - 5.5 + 2.5 * zigzag(), 2.0),
+            "a0": vector(lambda: 0.3 * zigzag() + 0.4 * line() - 0.39),
+            "k_k": vector(lambda: 0.76 - 0.1 * line()),
+            "k_a": ParamSpec((D,), constant(1.02), decay=False),
             "r_k": ParamSpec((c.heads, N), constant(-0.04), decay=False),
         }
         specs |= self._low_rank("w", c.rank(c.decay_rank, 2.5))
         specs |= self._low_rank("a", c.rank(c.rate_rank, 2.5))
         specs |= self._low_rank("g", c.rank(c.gate_rank, 5.0))
         if c.value_residual:
-            specs |= {"v0": vector(0.93 - 0.4 * line)} | self._low_rank("v", c.rank(c.value_rank, 1.7))
+            specs |= {"v0": vector(lambda: 0.93 - 0.4 * line())} | self._low_rank("v", c.rank(c.value_rank, 1.7))
         return specs | {
             "receptance.weight": ParamSpec((D, D), fan_in(0.5)),
             "key.weight": ParamSpec((D, D), fan_in(0.05)),

@@ -38,7 +38,7 @@ class RWKV7ChannelMix(Layer[RWKV7ChannelMixConfig]):
     def params(self) -> dict[str, ParamSpec]:
         D, H = self.config.d_model, self.config.d_hidden
         return {
-            "x_k": ParamSpec((D,), values(1 - np.arange(D) / D), decay=False),
+            "x_k": ParamSpec((D,), values(lambda: 1 - np.arange(D) / D), decay=False),
             "key.weight": ParamSpec((H, D), fan_in(0.5)),
             "value.weight": ParamSpec((D, H), fan_in(), residual=True),
         }

@@ -19,7 +19,7 @@ Array = Any
 class S4Config(LayerConfig):
     """Options of the S4 block; the defaults are the paper's."""
 
-    d_state: int = Field(64, gt=1, description="states per channel, N: N/2 conjugate pairs")
+    d_state: int = Field(64, gt=1, le=4096, description="states per channel, N: N/2 conjugate pairs")
     dt_min: float = Field(0.001, gt=0, description="smallest initial step size")
     dt_max: float = Field(0.1, gt=0, description="largest initial step size")
     lr_scale: float = Field(0.25, gt=0, description="factor on the learning rate of Δ, λ, P and B")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from helix_core.cli.progress import Progress
 from helix_core.errors import Interrupted, UsageError
 from helix_core.events import Event, emit, subscribe
+from helix_core.streams import tell
 from helix_core.version import __version__
 from helix_plugin_lm.generation import Sampling, Stopping, generate
 from helix_plugin_lm.runs.checkpoint import check_size, load_checkpoint, open_checkpoint, prune_checkpoints
@@ -23,6 +23,7 @@ from helix_plugin_training.evaluation.held_out import describe, facts, measure, 
 from helix_plugin_training.evaluation.task import predict, show_answers
 from helix_plugin_training.plot import can_plot, plot_losses
 from helix_plugin_training.recipes import Recipe, dump_recipe, load_recipe
+from helix_plugin_training.recipes.absolute import absolute
 from helix_plugin_training.trainer import StepResult, Trainer
 
 
@@ -60,7 +61,7 @@ def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
     Raises TrainingError on a loss that is not finite, CheckpointError if state cannot be saved, Interrupted on
     Ctrl-C or SIGTERM once it is saved, and what `Trainer` raises.
     """
-    origin = None
+    recipe, origin = absolute(recipe), None
     if recipe.training.init is not None:
         origin, path = RunFolder.locate(recipe.training.init)
         if recipe.data.tokenizer is None and (origin.path / TOKENIZER_FILE).exists():
@@ -68,7 +69,7 @@ def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
             recipe = recipe.model_copy(update={"data": data})
     tokenizer = None
     if recipe.data.tokenizer is not None:
-        tokenizer = FileTokenizer(Path(recipe.data.tokenizer).expanduser(), separated=True)
+        tokenizer = FileTokenizer(recipe.data.tokenizer, separated=True)
         check_vocabulary(tokenizer, recipe.model.vocab_size)
     trainer = Trainer(recipe, load_data(recipe, tokenizer), tokenizer or BYTES)
     if origin is not None:
@@ -124,7 +125,7 @@ def _run(run: RunFolder, trainer: Trainer, clock: _Clock, *, fresh: bool) -> Run
         if steps is None:
             duration = trainer.recipe.training.duration
             assert duration is not None  # the recipe's validator saw to it
-            print("timing a few steps; kernels are compiled on their first use", file=sys.stderr, flush=True)
+            tell("timing a few steps; kernels are compiled on their first use")
             steps = max(1, round(duration / trainer.measure_step()))
             training = trainer.recipe.training.model_copy(update={"steps": steps})
             trainer.recipe = trainer.recipe.model_copy(update={"training": training})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helix_core.errors import CheckpointError, ConfigError, TrainingError
+from helix_core.machine import available_memory, require_memory
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create, select
 from helix_plugin_lm.models import LanguageModel, loss
@@ -87,6 +88,7 @@ class Trainer:
                 seed=recipe.seed,
                 separator=data.separator,
             )
+        self._require_memory()
         specs = self.model.params()
         self._decay = frozenset(name for name, spec in specs.items() if spec.decay)
         self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
@@ -104,7 +106,24 @@ class Trainer:
     @property
     def parameters(self) -> int:
         """Number of trained values."""
-        return sum(math.prod(spec.shape) for spec in self.model.params().values())
+        return self.model.parameters
+
+    def _require_memory(self) -> None:
+        """Refuse what can never fit, before anything is made: only what is certainly there at the same time counts."""
+        training, model = self.recipe.training, self.recipe.model
+        half = self.recipe.backend.dtype in ("bfloat16", "float16")
+        number = np.dtype(storage(self.recipe.backend.dtype)).itemsize
+        trained = (2 + len(self.optimizer.slots)) * self.parameters * number  # with their gradients and moments
+        tokens = training.batch_size * min(training.chunk or self.seq_len, self.seq_len)
+        # What each block reads waits for the way back; reversible blocks compute it again.
+        streams = (
+            tokens * model.d_model * (number // 2 if half else number) * (1 if model.reversible else model.n_layers)
+        )
+        hint = "lower training.batch_size or the model's size, or set training.chunk"
+        what = f"training {self.parameters:,} parameters on {tokens:,} tokens at once"
+        require_memory(trained + streams, self.backend.memory(), what, hint=hint)
+        rows = self.tokens_per_step * 17  # tokens, targets and resets
+        require_memory(rows, available_memory(), f"a step of {self.tokens_per_step:,} tokens", hint=hint)
 
     def _gradient(self) -> Callable[..., tuple[Any, dict[str, Any]]]:
         """`(params, tokens, targets, reset, weights, key) -> (loss, gradient by name)`."""

@@ -13,6 +13,7 @@ from helix_core.errors import ConfigError, UsageError
 from helix_core.kinds.component import ComponentConfig
 from helix_core.untrusted import fits
 from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_lm.models.config import MOST_LAYERS
 
 Config = Mapping[str, Any]
 LARGE = 2**31
@@ -71,6 +72,14 @@ def number(config: Config, key: str, default: int | None = None, *, least: int =
     if not _is_number(value) or not least <= value < LARGE or value != int(value):
         raise ConfigError(f"config.json: {key} must be a whole number, at least {least}; it is {shortened(value)}")
     return int(value)
+
+
+def layers(config: Config, key: str, default: int | None = None) -> int:
+    """The number of blocks of a config. Raises ConfigError before as many are made, if no model has them."""
+    count = number(config, key, default)
+    if count > MOST_LAYERS:
+        raise ConfigError(f"config.json: {key} is {count}; a model has at most {MOST_LAYERS} blocks")
+    return count
 
 
 def real(config: Config, key: str, default: float, *, zero: bool = False) -> float:

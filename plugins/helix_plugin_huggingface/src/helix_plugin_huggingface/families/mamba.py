@@ -10,6 +10,7 @@ from helix_plugin_huggingface.families.base import (
     described,
     flag,
     inner_over_width,
+    layers,
     number,
     only,
     plain,
@@ -46,7 +47,7 @@ class Mamba(Backbone):
             {
                 "vocab_size": number(config, "vocab_size", 50280),
                 "d_model": hidden,
-                "n_layers": number(config, "num_hidden_layers", 32),
+                "n_layers": layers(config, "num_hidden_layers", 32),
                 "mixer": mixer,
                 "norm_eps": real(config, "layer_norm_epsilon", 1e-5),
                 "tie_embeddings": flag(config, "tie_word_embeddings", True),

@@ -12,6 +12,7 @@ from helix_plugin_huggingface.families.base import (
     Config,
     described,
     flag,
+    layers,
     number,
     only,
     plain,
@@ -43,7 +44,7 @@ class Mamba2(Backbone):
             {
                 "vocab_size": number(config, "vocab_size", 32768),
                 "d_model": hidden,
-                "n_layers": number(config, "num_hidden_layers", 64),
+                "n_layers": layers(config, "num_hidden_layers", 64),
                 "mixer": {
                     "name": "mamba2",
                     "d_state": number(config, "state_size", 128),

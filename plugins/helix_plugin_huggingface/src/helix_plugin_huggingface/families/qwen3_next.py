@@ -11,6 +11,7 @@ from helix_plugin_huggingface.families.base import (
     Name,
     described,
     flag,
+    layers,
     number,
     only,
     real,
@@ -36,17 +37,17 @@ class Qwen3Next(Family):
 
     def read(self, config: Config) -> ModelConfig:
         only(config, "hidden_act", ("silu", "swish"), "the layers' activation is silu")
-        layers, eps = number(config, "num_hidden_layers", 48), real(config, "rms_norm_eps", 1e-6)
+        blocks, eps = layers(config, "num_hidden_layers", 48), real(config, "rms_norm_eps", 1e-6)
         mixer = {LINEAR: self._delta_net(config, eps), FULL: self._attention(config, eps)}
         dense = {"name": "swiglu", "d_ff": number(config, "intermediate_size", 5632)}
-        sparse = _sparse(config, layers)
+        sparse = _sparse(config, blocks)
         experts = self._experts(config)
         return described(
             {
                 "vocab_size": number(config, "vocab_size", 151936),
                 "d_model": number(config, "hidden_size", 2048),
-                "n_layers": layers,
-                "mixer": repeated([mixer[kind] for kind in _kinds(config, layers)]),
+                "n_layers": blocks,
+                "mixer": repeated([mixer[kind] for kind in _kinds(config, blocks)]),
                 "mlp": repeated([experts if moe else dense for moe in sparse]),
                 "norm": "zero_centered_rms_norm",
                 "norm_eps": eps,

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_plugin_huggingface.families.base import Config, Family, Name, described, flag, number, real, the_layers
+from helix_plugin_huggingface.families.base import (
+    Config,
+    Family,
+    Name,
+    described,
+    flag,
+    layers,
+    number,
+    real,
+    the_layers,
+)
 from helix_plugin_lm.models import ModelConfig
 
 EPS = 1e-5
@@ -41,7 +51,7 @@ class Rwkv(Family):
             {
                 "vocab_size": number(config, "vocab_size", 50277),
                 "d_model": hidden,
-                "n_layers": number(config, "num_hidden_layers", 32),
+                "n_layers": layers(config, "num_hidden_layers", 32),
                 "mixer": {"name": "rwkv4"} | ({} if attention == hidden else {"d_attention": attention}),
                 "mlp": {"name": "rwkv4_channel_mix", "expand": expand},
                 "norm": "layer_norm",

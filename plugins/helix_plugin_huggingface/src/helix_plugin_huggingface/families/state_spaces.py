@@ -7,7 +7,7 @@ from typing import Any
 
 from helix_core.errors import ConfigError
 from helix_plugin_huggingface.families._backbone import Backbone
-from helix_plugin_huggingface.families.base import Config, described, flag, number, only
+from helix_plugin_huggingface.families.base import Config, described, flag, layers, number, only
 from helix_plugin_huggingface.families.fields import Fields
 from helix_plugin_huggingface.families.mamba2 import limits
 from helix_plugin_lm.models import ModelConfig
@@ -59,7 +59,7 @@ class StateSpaces(Backbone):
             {
                 "vocab_size": -(-number(config, "vocab_size") // multiple) * multiple,
                 "d_model": number(config, "d_model"),
-                "n_layers": number(config, "n_layer"),
+                "n_layers": layers(config, "n_layer"),
                 "mixer": mixer,
                 "norm": "rms_norm" if flag(config, "rms_norm", True) else "layer_norm",
                 "tie_embeddings": flag(config, "tie_embeddings", True),

@@ -269,13 +269,14 @@ def _print_pieces(prompt: bytes, pieces: Iterable[bytes]) -> None:
 
 def _print_json(**facts: Any) -> None:
     texts = {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in facts.items()}
-    click.echo(json.dumps(texts, ensure_ascii=False))
+    utf8 = sys.stdout.encoding.lower().startswith("utf")
+    click.echo(json.dumps(texts, ensure_ascii=not utf8))
 
 
 def _read_prompts(path: Path, seed: int) -> list[tuple[str, int]]:
     """Prompts and their seeds: the lines of a file, or the texts and objects of a .jsonl file."""
     try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except OSError as error:
         raise UsageError(f"cannot read prompts {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

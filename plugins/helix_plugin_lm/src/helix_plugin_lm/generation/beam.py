@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helix_core.errors import UsageError
+from helix_core.machine import require_memory
 from helix_plugin_lm.generation.reading import check_length, read
 from helix_plugin_lm.generation.rows import take
 from helix_plugin_lm.generation.sampling import Sampling
@@ -64,6 +65,8 @@ def beam_search(
         raise UsageError("beam search is limited by max_tokens, and by nothing else")
     fed = tokenizer.prompt(prompt)
     check_length(model, len(fed))
+    needed = num_beams * (model.state_bytes + 4 * model.config.vocab_size)  # float32 logits
+    require_memory(needed, backend.memory(), f"a search with {num_beams:,} beams", hint="take fewer beams")
     room = math.inf if model.context is None else model.context - len(fed) + 1
     steps = int(min(stopping.max_tokens, room))
     if steps == 0:

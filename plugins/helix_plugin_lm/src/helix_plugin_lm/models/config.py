@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from helix_core.kinds.component import ComponentConfig
 
+MOST_LAYERS = 2048
+
 
 class ModelConfig(BaseModel):
     """A byte- or token-level language model: embedding, blocks of norm -> mixer -> residual, norm, head."""
@@ -16,7 +18,7 @@ class ModelConfig(BaseModel):
 
     vocab_size: int = Field(256, gt=0, description="256 for bytes")
     d_model: int = Field(gt=0, description="width of the residual stream")
-    n_layers: int = Field(gt=0, le=2048, description="number of blocks")
+    n_layers: int = Field(gt=0, le=MOST_LAYERS, description="number of blocks")
     mixer: tuple[ComponentConfig, ...] = Field(
         description="the sequence-mixing layer, or a list of them that the blocks go through in turn"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from helix_core.errors import ConfigError, UsageError
 from helix_core.kinds.component import ComponentConfig
 from helix_core.kinds.layer import State
 from helix_core.kinds.params import ParamSpec, fan_in, init_params, normal
+from helix_core.kinds.shapes import initial_state
+from helix_core.machine import available_memory, require_memory
 from helix_core.ops.arrays import last_real
 from helix_core.ops.dropout import fold
 from helix_plugin_lm.models.block import Block, Norm
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 Array = Any
 
+MOST_TENSORS = 1_000_000
+
 
 class LanguageModel:
     """Embedding -> blocks -> norm -> head, as pure functions of a flat dict of parameters.
@@ -38,16 +43,25 @@ class LanguageModel:
         norm = Norm(config.norm, config.d_model, config.norm_eps)
         mixers, mlps = config.mixer, config.mlp
         block = ReversibleBlock if config.reversible else Block
-        self.blocks: list[Block] = [
-            block(
-                self._layer(mixers[i % len(mixers)]),
-                self._layer(mlps[i % len(mlps)]) if mlps else None,
-                norm,
-                dropout=config.dropout,
-                skip=config.stochastic_depth * (i + 1) / config.n_layers,
+        self.blocks: list[Block] = []
+        tensors = 0
+        for i in range(config.n_layers):
+            self.blocks.append(
+                block(
+                    self._layer(mixers[i % len(mixers)]),
+                    self._layer(mlps[i % len(mlps)]) if mlps else None,
+                    norm,
+                    dropout=config.dropout,
+                    skip=config.stochastic_depth * (i + 1) / config.n_layers,
+                )
             )
-            for i in range(config.n_layers)
-        ]
+            tensors += len(self.blocks[-1].params())
+            if tensors > MOST_TENSORS:
+                raise ConfigError(
+                    f"{i + 1:,} of the model's {config.n_layers:,} blocks have {tensors:,} parameter tensors already, "
+                    f"more than {MOST_TENSORS:,}",
+                    hint="lower model.n_layers, or the number of experts",
+                )
         self.norm = norm
         self._specs = self._collect_params()
         self._groups = _nest(self._specs)
@@ -56,6 +70,8 @@ class LanguageModel:
     def _layer(self, component: ComponentConfig) -> Layer[Any]:
         from helix_core.plugin_system import create
 
+        if "d_model" in component.options:
+            raise ConfigError(f"layer {component.name!r} is as wide as the model: set d_model there alone")
         layer: Layer[Any] = create("layer", component.name, d_model=self.config.d_model, **component.options)
         if layer.shares and self.config.reversible:
             raise ConfigError(
@@ -105,17 +121,34 @@ class LanguageModel:
         vars(self).update(state)
         self._specs = self._collect_params()
 
+    @property
+    def parameters(self) -> int:
+        """Number of trained values."""
+        return sum(math.prod(spec.shape) for spec in self._specs.values())
+
+    @functools.cached_property
+    def state_bytes(self) -> int:
+        """Size of the state before the first token of a row, in float32."""
+        layers = (layer for block in self.blocks for layer in block.parts.values())
+        return sum(array.nbytes for layer in layers for array in initial_state(layer))
+
     def params(self) -> dict[str, ParamSpec]:
         """Every parameter's spec by its dotted name."""
         return dict(self._specs)
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
-        """Fresh float32 parameters; the same seed gives the same bits on every machine and backend."""
+        """Fresh float32 parameters; the same seed gives the same bits on every machine and backend.
+
+        Raises NotEnoughMemory, before any is drawn, if they cannot fit.
+        """
+        require_memory(4 * self.parameters, available_memory(), f"a model of {self.parameters:,} parameters")
         writers = sum(len(block.parts) for block in self.blocks)
         return init_params(self._specs, seed, residual_scale=1 / math.sqrt(writers))
 
     def init_state(self, F: OpTable, batch: int) -> State:
-        """The state before the first token of `batch` rows."""
+        """The state before the first token of `batch` rows. Raises NotEnoughMemory if it cannot fit."""
+        if F.facts.device == "cpu":
+            require_memory(batch * self.state_bytes, available_memory(), f"the state of {batch:,} rows")
         return {"blocks": [block.init_state(F, batch) for block in self.blocks]}
 
     @property

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from helix_core.errors import TokenizerError
+from helix_core.machine import require_memory
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_plugin_lm.models import LanguageModel
@@ -51,6 +54,8 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     tokenizer = run_tokenizer(run, spec)
     chosen: Backend = create("backend", backend)
+    needed = model.parameters * np.dtype(storage(dtype)).itemsize
+    require_memory(needed, chosen.memory(), f"a model of {model.parameters:,} parameters")
     params = {name: chosen.asarray(tensor.numpy(), storage(dtype)) for name, tensor in checkpoint.params.items()}
     F = chosen.bind(dtype=dtype, mode="infer")
     return LoadedRun(model, chosen, F, params, checkpoint.step, spec, tokenizer, _fingerprint(spec, folder))

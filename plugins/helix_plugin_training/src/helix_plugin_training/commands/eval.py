@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,7 @@ def _task(run: Path, overrides: tuple[str, ...], backend: str, as_json: bool) ->
         )
 
 
-def _with_memory(run: Path, name: str, limit: int, loaded: LoadedRun, documents: list[Document]) -> dict[str, Any]:
+def _with_memory(run: Path, name: str, limit: int, loaded: LoadedRun, documents: Sequence[Document]) -> dict[str, Any]:
     """The same evaluation with a memory beside the model."""
     from helix_core.cli.progress import Progress
     from helix_core.plugin_system import create

@@ -54,7 +54,7 @@ def name_or_table(value: object) -> object:
 class DataConfig(_Section):
     """What the run learns from: bytes of files, or samples of a generator."""
 
-    source: str | tuple[str, ...] = Field(
+    source: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         "stdlib", description="a file, folder or glob, or several; 'stdlib' is this Python's standard library"
     )
     validation: float = Field(0.05, gt=0, lt=1, description="share of the files (or of the bytes of one) held out")
@@ -65,7 +65,7 @@ class DataConfig(_Section):
     generator: Annotated[ComponentConfig | None, BeforeValidator(name_or_table)] = Field(
         None, description="instead of files: a generator's name, or a table of its name and options"
     )
-    seed: int | None = Field(None, ge=0, description="of the generator; default: the recipe's")
+    seed: int | None = Field(None, ge=0, lt=2**64, description="of the generator; default: the recipe's")
     samples: int | None = Field(None, gt=0, description="different training samples; default: always new ones")
     validation_samples: int = Field(1000, gt=0, description="held-out samples")
 
@@ -76,7 +76,7 @@ class TrainingConfig(_Section):
     init: str | None = Field(None, description="a run, or a checkpoint of one, whose parameters this one starts from")
     steps: int | None = Field(None, gt=0, description="optimizer steps; or give a duration")
     duration: Annotated[float | None, BeforeValidator(parse_duration)] = Field(
-        None, gt=0, description='wall time such as "2m", turned into steps by timing a few first'
+        None, gt=0, allow_inf_nan=False, description='wall time such as "2m", turned into steps by timing a few first'
     )
     batch_size: int = Field(16, gt=0, description="rows per micro-batch")
     seq_len: int = Field(256, gt=0, description="bytes or tokens per row")
@@ -131,7 +131,7 @@ class Recipe(_Section):
     """One run: model, data, training, optimizer, schedule, backend."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**64)
     model: ModelConfig
     data: DataConfig = DataConfig()
     training: TrainingConfig
