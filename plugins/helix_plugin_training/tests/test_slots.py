@@ -121,7 +121,7 @@ def trainer(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["wide/adafactor", "wide/muon"])
-@pytest.mark.parametrize("backend", ["cpu/cpu", "jax/jax", "metal/metal"])
+@pytest.mark.parametrize("backend", ["cpu/cpu", pytest.param("jax/jax", marks=pytest.mark.slow), "metal/metal"])
 def test_a_run_learns_and_resumes_bit_by_bit(trainer, tmp_path, backend, optimizer):
     if explain("backend", backend, ["grad"]).component is None:
         pytest.skip(f"{backend} is not installed or does not run here")

@@ -6,7 +6,8 @@ All are made of the op's reference and its derivative by autograd, so that nothi
 import numpy as np
 import torch
 
-from helix_core.ops import OPS, Kernel
+from helix_core.kinds.kernel import Kernel
+from helix_core.ops import OPS
 from helix_plugin_torch.backend import namespace
 
 xp = namespace()
