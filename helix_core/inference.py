@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_core.recipes import Recipe
 from helix_core.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
-from helix_core.training.checkpoint import MANIFEST, MODEL, check_params, open_checkpoint
+from helix_core.training.checkpoint import StoredCheckpoint, check_params, open_checkpoint
 from helix_core.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -41,8 +40,8 @@ class LoadedRun:
 def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32") -> LoadedRun:
     """Load a run folder's newest checkpoint, or one checkpoint folder of it, and its tokenizer.
 
-    Raises UsageError if `path` is neither, CheckpointError if the checkpoint is damaged or of another model, and what
-    `run_tokenizer` raises.
+    Raises UsageError if `path` is neither, CheckpointError if the checkpoint is damaged, of another model or holds NaN,
+    and what `run_tokenizer` raises.
     """
     run, folder = RunFolder.locate(path)
     recipe = run.recipe()
@@ -53,7 +52,7 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     chosen: Backend = create("backend", backend)
     params = {name: chosen.asarray(tensor.numpy(), storage(dtype)) for name, tensor in checkpoint.params.items()}
     F = chosen.bind(dtype=dtype, mode="infer")
-    return LoadedRun(model, chosen, F, params, checkpoint.step, recipe, tokenizer, _fingerprint(recipe, folder))
+    return LoadedRun(model, chosen, F, params, checkpoint.step, recipe, tokenizer, _fingerprint(recipe, checkpoint))
 
 
 def run_tokenizer(run: RunFolder, recipe: Recipe) -> Tokenizer | None:
@@ -72,6 +71,6 @@ def run_tokenizer(run: RunFolder, recipe: Recipe) -> Tokenizer | None:
     return BYTES if recipe.data.generator is None and recipe.model.vocab_size == BYTES.vocab_size else None
 
 
-def _fingerprint(recipe: Recipe, checkpoint: Path) -> str:
-    weights = json.loads((checkpoint / MANIFEST).read_bytes())["files"][MODEL]["blake2b"]
-    return hashlib.blake2b(f"{recipe.model.model_dump_json()} {weights}".encode(), digest_size=16).hexdigest()
+def _fingerprint(recipe: Recipe, checkpoint: StoredCheckpoint) -> str:
+    text = f"{recipe.model.model_dump_json()} {checkpoint.digest}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from helix_core.training.run_folder import write_bytes
 
 
 def can_plot() -> bool:
@@ -23,7 +26,7 @@ def plot_losses(
 ) -> None:
     """Draw bits per byte (or token) over training data: every step, a running mean, held-out points, gzip's line.
 
-    A task's accuracy is drawn below.
+    A task's accuracy is drawn below. Raises CheckpointError if the picture cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -55,9 +58,9 @@ def plot_losses(
     panels[-1].set_xlabel(f"training {unit}s (millions)")
     for panel in panels:
         panel.grid(alpha=0.3)
-    aside = path.with_name(f".{path.name}")
-    figure.savefig(aside, format="png", dpi=120)
-    aside.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_bytes(path, picture.getvalue())
 
 
 def _smooth(values: Sequence[float], factor: float = 0.95) -> list[float]:

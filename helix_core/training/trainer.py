@@ -21,7 +21,7 @@ from helix_core.optimizers.clip import clip_by_global_norm, global_norm
 from helix_core.plugin_system import create, select
 from helix_core.recipes import Recipe
 from helix_core.tokenizers import BYTES, Tokenizer
-from helix_core.training.checkpoint import Checkpoint, StoredCheckpoint, check_params, save_checkpoint
+from helix_core.training.checkpoint import Checkpoint, StoredCheckpoint, all_finite, check_params, save_checkpoint
 from helix_core.training.chunked import chunked_value_and_grad
 from helix_core.training.reversible import reversible_value_and_grad
 from helix_core.tree import tree_items
@@ -198,10 +198,19 @@ class Trainer:
         return loss(self.model, self.F, params, tokens, targets, reset=reset, weights=weights, key=key)
 
     def save(self, folder: Path, **facts: Any) -> Path:
-        """Write a checkpoint of this state. Raises CheckpointError if that fails."""
+        """Write a checkpoint of this state.
+
+        Raises CheckpointError if that fails, TrainingError if a number of it is not finite: no run recovers from that.
+        """
         to_numpy = self.backend.to_numpy
         params = {name: to_numpy(p) for name, p in self.params.items()}
         moments = {name.replace(".", "/", 1): to_numpy(m) for name, m in tree_items(self.moments)}
+        for name, array in {**params, **moments}.items():
+            if not all_finite(array):
+                raise TrainingError(
+                    f"{name} holds NaN or infinity after step {self.step}, which is not saved",
+                    hint="the last checkpoint is kept; lower optimizer.lr or training.clip, or warm up for longer",
+                )
         facts = {"data": self.data.fingerprint, "backend": self.backend.name, **facts}
         return save_checkpoint(folder, self.step, params, moments, facts)
 

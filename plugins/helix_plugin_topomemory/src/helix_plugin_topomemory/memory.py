@@ -61,6 +61,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         self._next_episode = 0
         self._sleeps = 0
         self._steady: np.ndarray | None = None
+        self._stored: dict[Path, int] = {}
 
     # Writing.
 
@@ -198,10 +199,11 @@ class TopologicalMemory(Memory[TopologicalConfig]):
             "next_episode": self._next_episode,
             "sleeps": self._sleeps,
         }
-        save_store(path, parts, facts)
+        store = Path(path).resolve()
+        self._stored[store] = save_store(path, parts, facts, after=self._stored.get(store))
 
     def load(self, path: str | Path) -> None:
-        parts, facts = load_store(path)
+        parts, facts, generation = load_store(path)
         if facts.get("memory") != "topological":
             raise MemoryStoreError(f"{path} is the store of another memory, {facts.get('memory')!r}")
         for name in ("dim", "dtype"):
@@ -218,6 +220,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         self._next_id, self._next_episode = facts["next_id"], facts["next_episode"]
         self._sleeps = facts["sleeps"]
         self._steady = None
+        self._stored = {Path(path).resolve(): generation}
 
     # Inside.
 

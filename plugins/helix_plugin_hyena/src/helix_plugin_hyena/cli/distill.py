@@ -38,10 +38,9 @@ def command(
     from helix_core.training.progress import Progress
     from helix_plugin_hyena.distill import distill_model, filter_count
 
-    is_checkpoint = (run / "manifest.json").exists()
-    folder = RunFolder.open(run.parent.parent if is_checkpoint else run)
+    folder, path = RunFolder.locate(run)
     recipe = folder.recipe()
-    checkpoint = load_checkpoint(run if is_checkpoint else folder.latest_checkpoint())
+    checkpoint = load_checkpoint(path)
     total = filter_count(recipe.model)
     with Progress(max(total, 1), label="fitting") as bar:
         model, params, errors = distill_model(
