@@ -16,6 +16,7 @@ import helix_core
 from helix_core.cli.commands import BUILT_IN, plugin_commands
 from helix_core.cli.compiling import compile_notices
 from helix_core.errors import HelixError, UsageError
+from helix_core.terminal import escape, escaping_terminals
 
 
 class LazyGroup(click.Group):
@@ -59,7 +60,7 @@ class LazyGroup(click.Group):
             rows += [(typed, c.descriptor.summary) for typed, c in sorted(plugin_commands().items())]
         except HelixError as error:
             # Help must not need working settings; any command that does will say the same.
-            print(f"error: {error}", file=sys.stderr)
+            _say(f"error: {error}")
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -76,7 +77,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    with warnings.catch_warnings(), compile_notices():
+    with escaping_terminals(), warnings.catch_warnings(), compile_notices():
         warnings.showwarning = _show_warning
         try:
             code = cli.main(args=arguments, prog_name="helix", standalone_mode=False)
@@ -105,12 +106,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"error: {text}", file=sys.stderr)
+    _say(f"error: {text}")
     return code
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    _say(f"warning: {message}")
+
+
+def _say(text: str) -> None:
+    # A progress bar may stand between this and the terminal, and prints what it is given.
+    print(escape(text) if sys.stderr.isatty() else text, file=sys.stderr)
 
 
 if __name__ == "__main__":

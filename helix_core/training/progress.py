@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
+from helix_core.terminal import escape, terminal_of
+
 LINE_SECONDS = 5.0
 
 
@@ -35,7 +37,7 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
                 TimeRemainingColumn(),
-                console=Console(file=self.stream),
+                console=Console(file=terminal_of(self.stream)),
             )
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, facts="")
@@ -62,6 +64,6 @@ class Progress:
     def say(self, text: str) -> None:
         """A line above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(escape(text), highlight=False, markup=False)
         else:
             print(text, file=self.stream, flush=True)
