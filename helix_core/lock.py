@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
@@ -65,7 +66,8 @@ class FolderLock:
     ) -> None:
         # Removed while it is held: whoever opened the file before finds it gone and opens a new one.
         if self.held and sys.platform != "win32":
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # free it is in any case
+                self.path.unlink()
         os.close(self._descriptor)
 
     @property

@@ -76,8 +76,7 @@ def escaping_terminals() -> Iterator[None]:
     """Escape what is written to standard output and error, as far as they are terminals."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
-        EscapingTerminal(stream) if stream is not None and stream.isatty() else stream
-        for stream in before
+        EscapingTerminal(stream) if stream is not None and stream.isatty() else stream for stream in before
     )
     try:
         yield

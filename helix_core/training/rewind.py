@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from helix_core.durable import clear_leftovers, folder_aside
 from helix_core.errors import CheckpointError
@@ -35,9 +36,7 @@ def rewind(run: RunFolder, step: int, *, ends: bool) -> None:
     kept = [
         line for line in run.metrics() if line["step"] <= step and ("loss" in line or not ends or line["step"] < step)
     ]
-    steps = [line["step"] for line in kept if "loss" in line]
-    if steps != list(range(1, step + 1)):
-        bad = next((due for due, found in zip(range(1, step + 1), steps, strict=False) if due != found), len(steps) + 1)
+    if bad := _first_damaged(kept, step):
         warnings.warn(
             f"{run.metrics_file} does not have every step up to {step} once: it is damaged from step {bad} on; the "
             "run goes on, its curve stays incomplete",
@@ -49,6 +48,22 @@ def rewind(run: RunFolder, step: int, *, ends: bool) -> None:
         # A file of its own, of whole lines: what is appended belongs to this run alone.
         data = run.events_file.read_bytes()
         write_bytes(run.events_file, data[: data.rfind(b"\n") + 1])
+
+
+def _first_damaged(lines: list[dict[str, Any]], last: int) -> int | None:
+    """The first step that does not have one line of training, or more than one of evaluation; None if there is none."""
+    due, held_out = 1, 0
+    for line in lines:
+        step = line["step"]
+        if "loss" in line:
+            if step != due:
+                return due
+            due += 1
+        else:
+            if step <= held_out:
+                return held_out
+            held_out = step
+    return due if due <= last else None
 
 
 def _set_aside(run: RunFolder, step: int, later: list[Path]) -> None:

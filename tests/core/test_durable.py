@@ -22,16 +22,24 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), ValueError()])
 def test_whatever_stops_it_nothing_stays(tmp_path, error):
-    with pytest.raises(type(error)), folder_aside(tmp_path / "a") as aside:
-        (aside / "x").write_text("1")
-        raise error
+    def write():
+        with folder_aside(tmp_path / "a") as aside:
+            (aside / "x").write_text("1")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
     assert names(tmp_path) == []
 
 
 def test_what_came_there_meanwhile_is_not_replaced(tmp_path):
-    with pytest.raises(FileExistsError), folder_aside(tmp_path / "a"):
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a" / "theirs").write_text("2")
+    def write():
+        with folder_aside(tmp_path / "a"):
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "theirs").write_text("2")
+
+    with pytest.raises(FileExistsError):
+        write()
     assert (tmp_path / "a" / "theirs").read_text() == "2"
     assert names(tmp_path) == ["a"]
 
