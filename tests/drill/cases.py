@@ -264,8 +264,9 @@ def poison(drill):
     return "a training that overflowed saved nothing and said why"
 
 
-def _contents(folder, but=None):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != but}
+def _contents(folder, but=".lock"):
+    """The files below a folder, but for locks that killed processes left and those of a name."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in (but, ".lock")}
 
 
 CASES = (undisturbed, kills, two_writers, two_memories, full_disk, shrunk_data, damaged_manifests, poison)
