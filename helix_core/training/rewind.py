@@ -26,7 +26,8 @@ def rewind(run: RunFolder, step: int, *, ends: bool) -> None:
     be resumed too. `ends`: no steps are left, so that the last step's evaluation comes again. Warns (RuntimeWarning) if
     metrics.jsonl does not have every step up to `step` once.
     """
-    clear_leftovers(run.path)
+    for folder in (run.path, run.checkpoints, run.samples):
+        clear_leftovers(folder)
     try:
         if later := [path for path in checkpoints(run.checkpoints) if step_of(path) > step]:
             _set_aside(run, step, later)
