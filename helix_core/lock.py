@@ -35,11 +35,11 @@ class FolderLock:
     The lock is the kernel's, so one that a killed process left behind is free. The file says who holds it; on a file
     system without locks the file alone decides, and is stale once its process is gone from this machine.
 
-    Raises InUse, with the holder's pid and host, if another holds it, HelixError if the folder cannot be written.
+    Raises InUse, with the holder's pid and host, if another holds it, `failure` if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, what: str) -> None:
-        self.path, self.what = folder / LOCK, what
+    def __init__(self, folder: Path, what: str, failure: type[HelixError] = HelixError) -> None:
+        self.path, self.what, self._failure = folder / LOCK, what, failure
         self._descriptor = -1
 
     def __enter__(self) -> FolderLock:
@@ -59,7 +59,7 @@ class FolderLock:
                     raise
                 os.close(self._descriptor)  # its holder removed the file between our opening and locking it
         except OSError as error:
-            raise HelixError(f"cannot lock {self.what}: {error.strerror or error}") from error
+            raise self._failure(f"cannot lock {self.what}: {error.strerror or error}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

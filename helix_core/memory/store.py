@@ -47,7 +47,7 @@ def save_store(
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FolderLock(folder, f"the memory {folder}"):
+        with FolderLock(folder, f"the memory {folder}", MemoryStoreError):
             _check_plain(folder)
             clear_leftovers(folder)
             old = _generations(folder)

@@ -32,7 +32,8 @@ def plot_losses(
     from matplotlib.figure import Figure
 
     def points(key: str) -> list[tuple[float, float]]:
-        return [(line[f"{unit}s"] / 1e6, line[key]) for line in lines if key in line]
+        pairs = [(line.get(f"{unit}s"), line.get(key)) for line in lines]
+        return [(x / 1e6, y) for x, y in pairs if isinstance(x, (int, float)) and isinstance(y, (int, float))]
 
     accuracy = points("val_accuracy")
     figure = Figure(figsize=(8, 6 if accuracy else 4.5), layout="constrained")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import helix_core
@@ -93,20 +94,22 @@ def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | N
     Later checkpoints are set aside as a run of their own (`rewind`). A run without a checkpoint, since it was killed
     before its first, starts anew. `recipe` may differ from the run's own in its training and sample sections only.
 
-    Raises InUse while another process writes the run, UsageError if the recipe differs elsewhere, if the checkpoint is
-    not the run's or if nothing is left to do, CheckpointError if the checkpoint is damaged or foreign.
+    Raises InUse while another process writes the run, UsageError if the folder holds links or the like, if the recipe
+    differs elsewhere, if the checkpoint is not the run's or if nothing is left to do, CheckpointError if the checkpoint
+    is damaged or foreign.
     """
+    RunFolder.open(run.path)
     with run.lock() as lock:
         return _resume(run, recipe, checkpoint, lock)
 
 
 def _resume(run: RunFolder, recipe: Recipe | None, checkpoint: Path | None, lock: FolderLock) -> RunFolder:
-    own = run.recipe()
+    own, where, recipe_file = run.recipe(), quote(str(run.path)), quote(str(run.recipe_file))
     path = checkpoint or latest_checkpoint(run.checkpoints)
     if path is not None and path.name == "step-00000000" and not run.metrics_file.exists():
         raise UsageError(
             f"run {run.path} was imported, not trained: it has no training to go on with",
-            hint=f"helix train {run.recipe_file} --set training.init={run.path} --set data.source=FILES fine-tunes it",
+            hint=f"helix train {recipe_file} --set training.init={where} --set data.source=FILES fine-tunes it",
         )
     recipe = recipe or own
     fixed = {"training", "sample"}
@@ -116,7 +119,7 @@ def _resume(run: RunFolder, recipe: Recipe | None, checkpoint: Path | None, lock
         raise UsageError(f"{path} is not one of the checkpoints of {run.path}")
     if path is None and run.summary_file.exists():
         raise CheckpointError(
-            f"run {run.path} was finished, and has no checkpoint any more", hint=f"helix train {run.recipe_file}"
+            f"run {run.path} was finished, and has no checkpoint any more", hint=f"helix train {recipe_file}"
         )
     loaded = load_checkpoint(path) if path else None
     tokenizer = None
@@ -240,7 +243,7 @@ def _report(
 def _leave(run: RunFolder, trainer: Trainer, stop: StopRequest) -> None:
     raise Interrupted(
         f"stopped by {stop.requested} after step {trainer.step}; everything is saved in {run.path}",
-        hint=f"helix train --resume {run.path}",
+        hint=f"helix train --resume {quote(str(run.path))}",
     )
 
 

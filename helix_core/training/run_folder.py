@@ -79,13 +79,19 @@ class RunFolder:
         return cls.open(named if named.exists() and named.samefile(real) else real), path
 
     def take_companions(self, other: RunFolder) -> None:
-        """Copy what belongs to another run's parameters: their tokenizer, and where they came from."""
-        for name in COMPANIONS:
-            place = other.path / name
-            if place.is_dir():
-                shutil.copytree(place, self.path / name)
-            elif place.is_file():
-                shutil.copyfile(place, self.path / name)
+        """Copy what belongs to another run's parameters: their tokenizer, and where they came from.
+
+        Raises CheckpointError if it cannot be written.
+        """
+        try:
+            for name in COMPANIONS:
+                place = other.path / name
+                if place.is_dir():
+                    shutil.copytree(place, self.path / name)
+                elif place.is_file():
+                    shutil.copyfile(place, self.path / name)
+        except OSError as error:
+            raise CheckpointError(f"cannot copy {other.path} to {self.path}: {error.strerror or error}") from error
 
     @property
     def recipe_file(self) -> Path:
@@ -135,7 +141,7 @@ class RunFolder:
 
     def lock(self) -> FolderLock:
         """For whoever writes in the folder. Entering it raises InUse while another process does."""
-        return FolderLock(self.path, f"run {self.path}")
+        return FolderLock(self.path, f"run {self.path}", CheckpointError)
 
     def latest_checkpoint(self) -> Path:
         """The newest checkpoint. Raises CheckpointError if the run has none yet."""

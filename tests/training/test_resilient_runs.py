@@ -513,6 +513,8 @@ def test_nothing_is_followed_out_of_a_run_folder(run, recipe, tmp_path, place, k
     word = "pipe" if kind == "pipe" else "symbolic link"
     with pytest.raises(HelixError, match=f"is a {word}"):
         RunFolder.open(run.path)
+    with pytest.raises(HelixError, match=f"is a {word}"):
+        resume(run, with_training(recipe, steps=13))
     for use in (
         lambda: load_run(run.path),
         lambda: train(with_training(recipe, init=str(run.path)), runs=tmp_path / "other"),

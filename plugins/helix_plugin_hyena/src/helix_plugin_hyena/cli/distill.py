@@ -47,8 +47,9 @@ def command(
             recipe.model, checkpoint.params, modes, lambda: bar.update(bar.done + 1, "filters")
         )
     made = RunFolder.create(runs, f"{recipe.name}-distilled")
-    made.write_recipe(recipe.model_copy(update={"model": model, "name": f"{recipe.name}-distilled"}))
     save_checkpoint(made.checkpoints, checkpoint.step, params, {}, checkpoint.facts)
+    # Last, since a folder that has a recipe is taken for a run, and one without a checkpoint for one to begin anew.
+    made.write_recipe(recipe.model_copy(update={"model": model, "name": f"{recipe.name}-distilled"}))
 
     import numpy as np
 
