@@ -24,19 +24,19 @@ def escape(text: str) -> str:
 class EscapingTerminal:
     r"""A terminal's text stream that writes control characters as `\x1b`, and bytes that are no UTF-8 as `\xff`.
 
-    stream  the terminal itself, for what is meant to drive it: a progress bar
+    terminal  the stream itself, for what is meant to drive it: a progress bar
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.terminal = stream
         self.buffer = _Bytes(self)
 
     def write(self, text: str) -> int:
         shown = escape(text)
         try:
-            self.stream.write(shown)
+            self.terminal.write(shown)
         except UnicodeEncodeError:  # a terminal of few characters
-            self.stream.write(shown.encode("ascii", "backslashreplace").decode())
+            self.terminal.write(shown.encode("ascii", "backslashreplace").decode())
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -44,7 +44,7 @@ class EscapingTerminal:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
+        return getattr(self.terminal, name)
 
 
 class _Bytes:
@@ -63,12 +63,12 @@ class _Bytes:
         self._terminal.write(self._decoder.decode(b"", final=True))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._terminal.stream, name)
+        return getattr(self._terminal.terminal, name)
 
 
 def terminal_of(stream: Any) -> Any:
-    """The stream that an EscapingTerminal writes to, or the stream itself."""
-    return stream.stream if isinstance(stream, EscapingTerminal) else stream
+    """The terminal behind an EscapingTerminal, however that is wrapped; any other stream itself."""
+    return getattr(stream, "terminal", stream)
 
 
 @contextmanager

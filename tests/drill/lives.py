@@ -79,6 +79,8 @@ def start(work, *, before=None):
     os.close(read)
     os.dup2(write, 1)
     os.dup2(write, 2)
+    # Not the parent's, which may know its own to be files.
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     code = 70
     try:
         if before:
