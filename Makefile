@@ -3,24 +3,35 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-QUICKSTART = -e '.[plot]' -e plugins/helix_plugin_torch -e helix_plugin_cpu -e plugins/helix_plugin_ssm
-EVERYTHING = -e '.[plot,test,tokenizers]' \
+QUICKSTART = -e . \
+             -e plugins/helix_plugin_lm \
+             -e 'plugins/helix_plugin_training[plot]' \
              -e plugins/helix_plugin_torch \
              -e helix_plugin_cpu \
+             -e plugins/helix_plugin_ssm
+EVERYTHING = -e . \
+             -e 'plugins/helix_plugin_lm[tokenizers]' \
+             -e 'plugins/helix_plugin_training[plot]' \
+             -e plugins/helix_testing \
+             -e plugins/helix_plugin_torch \
+             -e helix_plugin_cpu \
+             -e helix_plugin_cuda \
+             -e helix_plugin_metal \
+             -e helix_plugin_synthetic \
+             -e helix_plugin_topomemory \
              -e plugins/helix_plugin_ssm \
              -e plugins/helix_plugin_hyena \
              -e plugins/helix_plugin_blocks \
-             -e plugins/helix_plugin_synthetic \
              -e plugins/helix_plugin_jax \
-             -e plugins/helix_plugin_metal \
-             -e plugins/helix_plugin_cuda \
              -e plugins/helix_device_arrays \
              -e plugins/helix_plugin_opencl \
              -e plugins/helix_plugin_webgpu \
-             -e plugins/helix_plugin_topomemory \
              -e plugins/helix_plugin_bench \
              -e plugins/helix_plugin_huggingface \
              -e plugins/example_third_party
+
+# Whatever a distribution requires is installed again when its pyproject.toml changes.
+PROJECTS = pyproject.toml $(wildcard helix_plugin_*/pyproject.toml plugins/*/pyproject.toml)
 
 # A file's tests share what they set up, so files are what the processes take.
 PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
@@ -48,13 +59,13 @@ bench: $(VENV)/.everything
 
 # constraints.txt keeps pip on torch's CPU build. One pip command names every local distribution, so that none is
 # looked for on an index.
-$(VENV)/.quickstart: constraints.txt pyproject.toml
+$(VENV)/.quickstart: constraints.txt $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(QUICKSTART)
 	touch $@
 
-$(VENV)/.everything: constraints.txt requirements-dev.txt pyproject.toml
+$(VENV)/.everything: constraints.txt requirements-dev.txt $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements-dev.txt $(EVERYTHING)

@@ -60,7 +60,7 @@ def use_training(dtype: str) -> None:
     import torch
 
     from helix_core import create
-    from helix_core.models import LanguageModel, ModelConfig, loss
+    from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
 
     backend = create("backend", "cpu")
     F = backend.bind(dtype=dtype, mode="train")

@@ -27,7 +27,7 @@ def measure(length: int, what: str) -> dict[str, object]:
     from helix_core import create
 
     backend = create("backend", "cpu")
-    from helix_core.training.chunked import chunked_value_and_grad
+    from helix_plugin_training.chunked import chunked_value_and_grad
     from peers import mamba
 
     model = mamba.model()

@@ -9,7 +9,7 @@ import time
 import torch
 
 import helix_core
-from helix_core.layers import init_params
+from helix_core.kinds.params import init_params
 
 D_MODEL, MODES, STEPS = 192, 16, 20
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from helix_core import create
-from helix_core.layers import init_params
+from helix_core.kinds.params import init_params
 
 PAIRS = 40
 

@@ -25,8 +25,8 @@ def step_memory(depth: int, reversible: bool) -> dict[str, float]:
     import numpy as np
 
     import helix_core
-    from helix_core.models import LanguageModel, ModelConfig, loss
-    from helix_core.training.reversible import reversible_value_and_grad
+    from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
+    from helix_plugin_training.reversible import reversible_value_and_grad
 
     backend = helix_core.create("backend")
     config = {

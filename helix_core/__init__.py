@@ -8,25 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from helix_core.version import __version__
 
 _WHERE = {
-    "helix_core.backends": ("Backend",),
-    "helix_core.descriptors": (
-        "PLUGIN_API",
-        "Availability",
-        "BackendDescriptor",
-        "CodecDescriptor",
-        "CommandDescriptor",
-        "Descriptor",
-        "GeneratorDescriptor",
-        "KernelDescriptor",
-        "LRScheduleDescriptor",
-        "LayerDescriptor",
-        "MemoryDescriptor",
-        "OptimizerDescriptor",
-        "SchedulerDescriptor",
-    ),
     "helix_core.errors": (
         "AmbiguousComponent",
         "CheckpointError",
@@ -43,38 +27,37 @@ _WHERE = {
         "TrainingError",
         "UsageError",
     ),
-    "helix_core.events": ("Event", "emit", "subscribe"),
-    "helix_core.hookspecs": ("hookimpl",),
-    "helix_core.inference": ("load_run",),
-    "helix_core.layers": ("Layer", "LayerConfig", "ParamSpec"),
-    "helix_core.memory": ("Hits", "Memory", "MemoryConfig"),
-    "helix_core.models": ("LanguageModel", "ModelConfig"),
-    "helix_core.ops": ("Kernel",),
-    "helix_core.optimizers": ("Optimizer", "OptimizerConfig"),
+    "helix_core.kinds.backend": ("Backend",),
+    "helix_core.kinds.kernel": ("Kernel",),
+    "helix_core.kinds.layer": ("Layer", "LayerConfig"),
+    "helix_core.kinds.lr_schedule": ("Schedule", "ScheduleConfig"),
+    "helix_core.kinds.memory": ("Hits", "Memory", "MemoryConfig"),
+    "helix_core.kinds.optimizer": ("Optimizer", "OptimizerConfig"),
+    "helix_core.kinds.params": ("ParamSpec",),
     "helix_core.plugin_system": ("HelixWarning", "components", "create", "explain", "plugins", "select"),
-    "helix_core.recipes": ("Recipe", "load_recipe"),
-    "helix_core.schedules": ("Schedule", "ScheduleConfig"),
-    "helix_core.training": ("resume", "train"),
+    "helix_core.plugin_system.descriptors": (
+        "PLUGIN_API",
+        "Availability",
+        "BackendDescriptor",
+        "CodecDescriptor",
+        "CommandDescriptor",
+        "Descriptor",
+        "GeneratorDescriptor",
+        "KernelDescriptor",
+        "LRScheduleDescriptor",
+        "LayerDescriptor",
+        "MemoryDescriptor",
+        "OptimizerDescriptor",
+        "SchedulerDescriptor",
+    ),
+    "helix_core.events": ("Event", "emit", "subscribe"),
+    "helix_core.plugin_system.hookspecs": ("hookimpl",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from helix_core.backends import Backend as Backend
-    from helix_core.descriptors import PLUGIN_API as PLUGIN_API
-    from helix_core.descriptors import Availability as Availability
-    from helix_core.descriptors import BackendDescriptor as BackendDescriptor
-    from helix_core.descriptors import CodecDescriptor as CodecDescriptor
-    from helix_core.descriptors import CommandDescriptor as CommandDescriptor
-    from helix_core.descriptors import Descriptor as Descriptor
-    from helix_core.descriptors import GeneratorDescriptor as GeneratorDescriptor
-    from helix_core.descriptors import KernelDescriptor as KernelDescriptor
-    from helix_core.descriptors import LayerDescriptor as LayerDescriptor
-    from helix_core.descriptors import LRScheduleDescriptor as LRScheduleDescriptor
-    from helix_core.descriptors import MemoryDescriptor as MemoryDescriptor
-    from helix_core.descriptors import OptimizerDescriptor as OptimizerDescriptor
-    from helix_core.descriptors import SchedulerDescriptor as SchedulerDescriptor
     from helix_core.errors import AmbiguousComponent as AmbiguousComponent
     from helix_core.errors import CheckpointError as CheckpointError
     from helix_core.errors import ComponentNotFound as ComponentNotFound
@@ -92,31 +75,38 @@ if TYPE_CHECKING:
     from helix_core.events import Event as Event
     from helix_core.events import emit as emit
     from helix_core.events import subscribe as subscribe
-    from helix_core.hookspecs import hookimpl as hookimpl
-    from helix_core.inference import load_run as load_run
-    from helix_core.layers import Layer as Layer
-    from helix_core.layers import LayerConfig as LayerConfig
-    from helix_core.layers import ParamSpec as ParamSpec
-    from helix_core.memory import Hits as Hits
-    from helix_core.memory import Memory as Memory
-    from helix_core.memory import MemoryConfig as MemoryConfig
-    from helix_core.models import LanguageModel as LanguageModel
-    from helix_core.models import ModelConfig as ModelConfig
-    from helix_core.ops import Kernel as Kernel
-    from helix_core.optimizers import Optimizer as Optimizer
-    from helix_core.optimizers import OptimizerConfig as OptimizerConfig
+    from helix_core.kinds.backend import Backend as Backend
+    from helix_core.kinds.kernel import Kernel as Kernel
+    from helix_core.kinds.layer import Layer as Layer
+    from helix_core.kinds.layer import LayerConfig as LayerConfig
+    from helix_core.kinds.lr_schedule import Schedule as Schedule
+    from helix_core.kinds.lr_schedule import ScheduleConfig as ScheduleConfig
+    from helix_core.kinds.memory import Hits as Hits
+    from helix_core.kinds.memory import Memory as Memory
+    from helix_core.kinds.memory import MemoryConfig as MemoryConfig
+    from helix_core.kinds.optimizer import Optimizer as Optimizer
+    from helix_core.kinds.optimizer import OptimizerConfig as OptimizerConfig
+    from helix_core.kinds.params import ParamSpec as ParamSpec
     from helix_core.plugin_system import HelixWarning as HelixWarning
     from helix_core.plugin_system import components as components
     from helix_core.plugin_system import create as create
     from helix_core.plugin_system import explain as explain
     from helix_core.plugin_system import plugins as plugins
     from helix_core.plugin_system import select as select
-    from helix_core.recipes import Recipe as Recipe
-    from helix_core.recipes import load_recipe as load_recipe
-    from helix_core.schedules import Schedule as Schedule
-    from helix_core.schedules import ScheduleConfig as ScheduleConfig
-    from helix_core.training import resume as resume
-    from helix_core.training import train as train
+    from helix_core.plugin_system.descriptors import PLUGIN_API as PLUGIN_API
+    from helix_core.plugin_system.descriptors import Availability as Availability
+    from helix_core.plugin_system.descriptors import BackendDescriptor as BackendDescriptor
+    from helix_core.plugin_system.descriptors import CodecDescriptor as CodecDescriptor
+    from helix_core.plugin_system.descriptors import CommandDescriptor as CommandDescriptor
+    from helix_core.plugin_system.descriptors import Descriptor as Descriptor
+    from helix_core.plugin_system.descriptors import GeneratorDescriptor as GeneratorDescriptor
+    from helix_core.plugin_system.descriptors import KernelDescriptor as KernelDescriptor
+    from helix_core.plugin_system.descriptors import LayerDescriptor as LayerDescriptor
+    from helix_core.plugin_system.descriptors import LRScheduleDescriptor as LRScheduleDescriptor
+    from helix_core.plugin_system.descriptors import MemoryDescriptor as MemoryDescriptor
+    from helix_core.plugin_system.descriptors import OptimizerDescriptor as OptimizerDescriptor
+    from helix_core.plugin_system.descriptors import SchedulerDescriptor as SchedulerDescriptor
+    from helix_core.plugin_system.hookspecs import hookimpl as hookimpl
 
 
 def __getattr__(name: str) -> Any:

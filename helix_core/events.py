@@ -6,17 +6,13 @@ observer is reported once and left out from then on; it never stops a job.
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from helix_core.plugin_system.registry import Registry
+from typing import Any, Protocol
 
 Observer = Callable[["Event"], None]
 
@@ -30,15 +26,30 @@ class Event:
     time: float = field(default_factory=time.time)
 
 
+class PluginObservers(Protocol):
+    """The plugins that observe events: a registry."""
+
+    def event_observers(self) -> Mapping[str, Callable[..., Any]]:
+        """The `helix_event` hook of each plugin that has one."""
+
+    def silence(self, plugin: str) -> None:
+        """Stop telling a plugin about events."""
+
+
 _subscribers: list[Observer] = []
+_find_plugins: Callable[[], PluginObservers | None] | None = None
+
+
+def find_plugins_with(find: Callable[[], PluginObservers | None]) -> None:
+    """Ask `find` for the registry whose plugins are told about an event, at every event; None tells no plugin."""
+    global _find_plugins
+    _find_plugins = find
 
 
 def emit(name: str, /, **data: Any) -> None:
     """Tell every observer. Costs next to nothing while nobody listens; never loads a plugin to find one."""
-    # Where the plugin system has not been imported, no plugin can be listening.
-    module = sys.modules.get("helix_core.plugin_system.registry")
-    registry: Registry | None = module.loaded_registry() if module else None
-    plugin_observers = registry.event_observers() if registry else {}
+    plugins = _find_plugins() if _find_plugins else None
+    plugin_observers = plugins.event_observers() if plugins else {}
     if not _subscribers and not plugin_observers:
         return
     event = Event(name, MappingProxyType(data))
@@ -54,8 +65,8 @@ def emit(name: str, /, **data: Any) -> None:
         try:
             hook(event=event)
         except Exception as error:
-            assert registry is not None
-            registry.silence(plugin)
+            assert plugins is not None
+            plugins.silence(plugin)
             text = f"plugin {plugin!r} failed to observe {name!r} and is left out: {error!r}"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 

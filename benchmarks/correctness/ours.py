@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from invariants import VOCAB
 
-from helix_core.models import LanguageModel, ModelConfig, loss
 from helix_core.plugin_system import components, create
+from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
 
 LAYERS: dict[str, dict[str, Any]] = {
     "mamba": {},

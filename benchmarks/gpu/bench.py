@@ -32,10 +32,10 @@ from inputs import Work, works
 from helix_core import create
 from helix_core.errors import HelixError
 from helix_core.ops import OPS
+from helix_core.ops.ternary import unpack_ternary
 from helix_core.plugin_system import kernel_descriptors
-from helix_core.ternary import unpack_ternary
-from helix_core.testing.levels.base import as_tuple
-from helix_core.testing.levels.ops import check_values
+from helix_testing.levels.base import as_tuple
+from helix_testing.levels.ops import check_values
 
 REFERENCE, COMPILED, DENSE = "core/reference", "torch.compile", "torch linear"
 UNCHECKED = {COMPILED: "the definition", DENSE: "activations are not rounded"}

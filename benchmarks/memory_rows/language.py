@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from helix_core import create
-from helix_core.data import load_corpus
-from helix_core.data.corpus import Document
-from helix_core.memory.language import evaluate_with_memory, fill
-from helix_core.recipes import Recipe
-from helix_core.training import gzip_bits_per_byte
-from helix_core.training.trainer import Trainer
+from helix_plugin_training import gzip_bits_per_byte
+from helix_plugin_training.data import load_corpus
+from helix_plugin_training.data.corpus import Document
+from helix_plugin_training.evaluation.memory import evaluate_with_memory, fill
+from helix_plugin_training.recipes import Recipe
+from helix_plugin_training.trainer import Trainer
 
 
 def logs(rng: np.random.Generator, lines: int) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from helix_core.ternary import pack_ternary, unpack_ternary
+from helix_core.ops.ternary import pack_ternary, unpack_ternary
 from peers import inputs
 from side_by_side.row import NotHere
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import helix_core
-from helix_core.models import LanguageModel, ModelConfig
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 VOCABULARY, D_MODEL, LAYERS = 50280, 768, 24
 

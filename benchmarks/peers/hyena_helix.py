@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from helix_core import create
-from helix_core.layers import init_params
+from helix_core.kinds.params import init_params
 from peers import inputs
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as nn
 
 from helix_core import create
-from helix_core.layers import init_params
+from helix_core.kinds.params import init_params
 from peers import inputs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from helix_core.models import LanguageModel, ModelConfig
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 from peers import inputs
 
 D_MODEL, LAYERS, VOCAB = 256, 4, 256

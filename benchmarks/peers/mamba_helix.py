@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from helix_core import create
-from helix_core.models import loss
+from helix_plugin_lm.models import loss
 from peers import mamba
 
 

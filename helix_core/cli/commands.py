@@ -13,10 +13,6 @@ BUILT_IN = {
     "doctor": "Check this machine, the plugins and the backends.",
     "explain": "Say which component or kernel would be used, and why.",
     "describe": "Show a component, its docstring and the schema of its options.",
-    "new": "Write an installable plugin to start from.",
-    "train": "Carry out a recipe, or go on with a run.",
-    "generate": "Continue a prompt with a trained run.",
-    "eval": "Bits per byte of a trained run on any files.",
 }
 
 

@@ -16,9 +16,9 @@ def explain_cost(
     name: str, d_model: int, length: int, batch: int, dtype: str, options: Iterable[str], as_json: bool
 ) -> None:
     """Print the costs of layer `name`. Raises UsageError without a name, and what `create` raises."""
-    from helix_core.layers import attention_cost
+    from helix_core.cli.overrides import apply_override
+    from helix_core.kinds.cost import attention_cost
     from helix_core.plugin_system import create
-    from helix_core.recipes.load import apply_override
 
     if name == "auto":
         raise UsageError("--cost needs the name of a layer", hint="`helix describe layer` lists them")

@@ -108,10 +108,10 @@ def _hidden_commands() -> list[str]:
 
 
 def _machine() -> dict[str, Any]:
-    import helix_core
+    from helix_core.version import __version__
 
     return {
-        "helix_core": helix_core.__version__,
+        "helix_core": __version__,
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),

@@ -8,8 +8,8 @@ import click
 
 from helix_core.cli.cost import explain_cost
 from helix_core.cli.table import print_json
-from helix_core.descriptors import KINDS
 from helix_core.errors import UsageError
+from helix_core.plugin_system.descriptors import KINDS
 
 
 @click.command()

@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-import helix_core
 from helix_core.cli.commands import BUILT_IN, plugin_commands
 from helix_core.cli.compiling import compile_notices
 from helix_core.errors import HelixError, UsageError
 from helix_core.terminal import escape, escaping_terminals
+from helix_core.version import __version__
 
 
 class LazyGroup(click.Group):
@@ -48,8 +48,11 @@ class LazyGroup(click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
+            from helix_core.plugin_system.catalogue import distribution_of
             from helix_core.suggest import did_you_mean
 
+            if distribution := distribution_of("command", name):
+                raise UsageError(f"command {name!r} is not installed", hint=f"pip install {distribution}")
             text = f"no command {name!r}{did_you_mean(name, self.list_commands(ctx))}"
             raise UsageError(text, hint="`helix --help` lists them")
         return name if command else None, command, args[1:]
@@ -70,7 +73,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(helix_core.__version__, prog_name="helix")
+@click.version_option(__version__, prog_name="helix")
 def cli() -> None:
     """Sequence models beyond the transformer: train, generate and evaluate on whatever hardware is there."""
 

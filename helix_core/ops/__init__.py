@@ -26,8 +26,7 @@ from helix_core.ops import (
     swiglu,
     wkv4,
 )
-from helix_core.ops._array import device_of
-from helix_core.ops.kernel import Kernel
+from helix_core.ops.arrays import device_of
 from helix_core.ops.op import OPS, Op, Sample, define_op
 from helix_core.ops.table import Choice, Facts, OpTable, Refusal, bind_ops
 
@@ -35,7 +34,6 @@ __all__ = [
     "OPS",
     "Choice",
     "Facts",
-    "Kernel",
     "Op",
     "OpTable",
     "Refusal",

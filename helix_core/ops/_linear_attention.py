@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helix_core.ops._array import device_of, scan, valid_steps, zeros
+from helix_core.ops.arrays import device_of, scan, valid_steps, zeros
 
 Array = Any
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import device_of, valid_steps, zeros
 from helix_core.ops.activations import softmax
+from helix_core.ops.arrays import device_of, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 

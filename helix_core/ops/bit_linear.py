@@ -20,7 +20,7 @@ def check_shapes(x: Shape, packed: Shape) -> None:
     if len(packed) != 2 or not x or not x[-1] or packed[1] != -(-x[-1] // 4):
         raise UsageError(
             f"packed weights of shape {tuple(packed)} do not fit activations of shape {tuple(x)}",
-            hint="the last axis of x must have the columns that `helix_core.ternary.pack_ternary` packed",
+            hint="the last axis of x must have the columns that `helix_core.ops.ternary.pack_ternary` packed",
         )
 
 
@@ -40,7 +40,7 @@ def _samples(rng: Any) -> Iterator[Sample]:
     """
     import numpy as np
 
-    from helix_core.ternary import pack_ternary
+    from helix_core.ops.ternary import pack_ternary
 
     def weights(rows: int, columns: int, bias: bool) -> dict[str, Any]:
         packed, scale = pack_ternary(rng.normal(size=(rows, columns)))
@@ -72,10 +72,10 @@ def _samples(rng: Any) -> Iterator[Sample]:
 def bit_linear(xp: Any, x: Array, packed: Array, scale: Array, bias: Array | None = None) -> Array:
     """scale * (levels of x) Wᵀ * max|x| / 127 + b, W of -1, 0 and 1: (..., K), (N, ceil(K / 4)) -> (..., N).
 
-    packed is uint8, laid out as `helix_core.ternary` says; scale () or (1,) is that of the weights, bias (N,). A row
-    of x is rounded to whole numbers, ties to even, the largest of them 127. Sums over K are exact: kernels add
-    integers. For inference: it has no gradient. NaN or infinity in a row of x makes the whole row of y NaN. Codes are
-    not checked (`unpack_ternary` does).
+    packed is uint8, laid out as `ops.ternary` says; scale () or (1,) is that of the weights, bias (N,). A row of x
+    is rounded to whole numbers, ties to even, the largest of them 127. Sums over K are exact: kernels add integers. For
+    inference: it has no gradient. NaN or infinity in a row of x makes the whole row of y NaN. Codes are not checked
+    (`unpack_ternary` does).
 
     Source: Ma et al., The Era of 1-bit LLMs, 2024 (BitNet b1.58). Raises UsageError for shapes that do not fit.
     """

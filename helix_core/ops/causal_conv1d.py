@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import device_of, valid_steps, zeros
+from helix_core.ops.arrays import device_of, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import arange, scan, valid_steps, zeros
+from helix_core.ops.arrays import arange, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import device_of, scan, valid_steps, zeros
 from helix_core.ops._linear_attention import FORGOTTEN, chunks, documents, joined
+from helix_core.ops.arrays import device_of, scan, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 CHUNK = 32

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops._array import valid_steps
 from helix_core.ops._linear_attention import linear_attention
 from helix_core.ops.activations import softplus
+from helix_core.ops.arrays import valid_steps
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 

@@ -17,7 +17,7 @@ from helix_core.ops.op import OPS, Op
 from helix_core.tree import tree_map
 
 if TYPE_CHECKING:
-    from helix_core.descriptors import KernelDescriptor
+    from helix_core.plugin_system.descriptors import KernelDescriptor
 
 REFERENCE = "core/reference"
 MODES = ("train", "infer")

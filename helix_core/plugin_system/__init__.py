@@ -19,7 +19,7 @@ from helix_core.plugin_system.selection import Candidate, HelixWarning, Selectio
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from helix_core.descriptors import KernelDescriptor
+    from helix_core.plugin_system.descriptors import KernelDescriptor
 
 
 def components(kind: str | None = None) -> tuple[Component, ...]:
@@ -34,7 +34,7 @@ def plugins() -> tuple[PluginInfo, ...]:
 
 def kernel_descriptors() -> list[tuple[str, KernelDescriptor]]:
     """Every kernel with the name of its plugin, as the op table wants them."""
-    from helix_core.descriptors import KernelDescriptor
+    from helix_core.plugin_system.descriptors import KernelDescriptor
 
     return [(c.plugin, c.descriptor) for c in components("kernel") if isinstance(c.descriptor, KernelDescriptor)]
 

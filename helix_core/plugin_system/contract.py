@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from helix_core.descriptors import DESCRIPTORS, PLUGIN_API
+from helix_core.plugin_system.descriptors import DESCRIPTORS, PLUGIN_API
 from helix_core.plugin_system.refs import is_ref
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from helix_core.plugin_system.discovery import Found
-from helix_core.settings import Settings
+from helix_core.plugin_system.settings import Settings
 
 
 def denial(settings: Settings, plugin: Found) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from helix_core.descriptors import Availability, Descriptor
+from helix_core.plugin_system.descriptors import Availability, Descriptor
 from helix_core.plugin_system.loading import describe_failure, without_exit
 from helix_core.plugin_system.refs import load_ref
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,15 +12,17 @@ from typing import Any
 
 import pluggy
 
-from helix_core import hookspecs
-from helix_core.descriptors import PLUGIN_API, Descriptor
 from helix_core.errors import PluginError
+from helix_core.events import find_plugins_with
+from helix_core.plugin_system import hookspecs
 from helix_core.plugin_system.contract import BrokenContract, api_refusal, check_descriptor, is_name
+from helix_core.plugin_system.descriptors import PLUGIN_API, Descriptor
 from helix_core.plugin_system.discovery import Found, discover
 from helix_core.plugin_system.loading import describe_failure, load_modules, without_exit
 from helix_core.plugin_system.policy import denial
 from helix_core.plugin_system.requirements import unmet_requirement
-from helix_core.settings import Settings, load_settings
+from helix_core.plugin_system.settings import Settings, load_settings
+from helix_core.version import __version__
 
 CORE = "core"
 
@@ -115,14 +118,9 @@ class Registry:
         self._silenced.add(plugin)
 
     def _load(self) -> None:
-        import helix_core
-
-        builtin = self.builtin
-        if builtin is None:
-            import helix_core.builtin
-
-            builtin = helix_core.builtin
-        version = helix_core.__version__
+        # By name, like every other plugin's module: the plugin system knows no component, not even core's.
+        builtin = self.builtin or importlib.import_module("helix_core.reference.plugin")
+        version = __version__
         self._plugins[CORE] = PluginInfo(CORE, "helix-core", version, builtin.__name__, "ok")
         self._ask(CORE, builtin)
         allowed = []
@@ -205,6 +203,7 @@ def _only(hook: Callable[..., list[Any]]) -> Callable[..., Any]:
 _lock = threading.RLock()
 _registry: Registry | None = None
 _building = False
+find_plugins_with(lambda: _registry)  # events stand below: they cannot ask for it themselves
 
 
 def get_registry() -> Registry:
@@ -213,15 +212,8 @@ def get_registry() -> Registry:
         return _registry or _build()
 
 
-def loaded_registry() -> Registry | None:
-    """The registry if it has been built."""
-    return _registry
-
-
 def reload() -> Registry:
     """Discover and load everything anew, after an install or a change of settings."""
-    import importlib
-
     with _lock:
         importlib.invalidate_caches()
         return _build()
@@ -261,7 +253,6 @@ __all__ = [
     "PluginInfo",
     "Registry",
     "get_registry",
-    "loaded_registry",
     "reload",
     "use_registry",
 ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def unmet_requirement(text: str) -> str | None:
     """Why a requirement is not met here, or None: "needs torch>=2.6, found 2.1".
 
-    Extras are followed: `helix-core[plot]` also needs what helix-core asks for under `plot`. An installed
+    Extras are followed: `helix-plugin-training[plot]` also needs what that asks for under `plot`. An installed
     pre-release satisfies a specifier that its number satisfies.
     """
     import importlib_metadata

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from helix_core.descriptors import KINDS, Descriptor
 from helix_core.errors import AmbiguousComponent, ComponentUnavailable, HelixError, UsageError
+from helix_core.plugin_system.descriptors import KINDS, Descriptor
 from helix_core.plugin_system.loading import describe_failure
 from helix_core.plugin_system.missing import not_found
 from helix_core.plugin_system.probing import probe

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from helix_core import create
-from helix_core.models import LanguageModel, ModelConfig, loss
 from helix_core.ops import OPS
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._storage import BFLOAT16, FLOAT32, read, size_of, write
+from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
 
 SAME = (
     "diagonal_ssm",

@@ -1,7 +1,7 @@
 """The conformance kit on the cpu backend."""
 
 from helix_core import create
-from helix_core.testing import BaseBackendTests
+from helix_testing import BaseBackendTests
 
 
 class TestCpu(BaseBackendTests):

@@ -7,8 +7,8 @@ import torch
 from helix_core import create
 from helix_core.ops import Sample
 from helix_core.ops.bit_linear import bit_linear
-from helix_core.ternary import pack_ternary
-from helix_core.testing import BaseKernelTests
+from helix_core.ops.ternary import pack_ternary
+from helix_testing import BaseKernelTests
 
 
 def levels(rng, *shape):

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 import helix_core
 from helix_core.errors import ComponentUnavailable, ConfigError, UsageError
 from helix_core.events import subscribe
-from helix_core.generation import Sampling, Stopping, generate_batch
-from helix_core.layers import Layer, LayerConfig
-from helix_core.models import LanguageModel, ModelConfig
+from helix_core.kinds.layer import Layer, LayerConfig
 from helix_core.plugin_system import components
 from helix_core.tree import tree_items, tree_map
 from helix_plugin_cpu.decode.decoder import RecordedDecoder
+from helix_plugin_cpu.decode.lower import LOWER
 from helix_plugin_cpu.decode.weights import as_float32, store_weight
+from helix_plugin_lm.generation import Sampling, Stopping, generate_batch
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 BACKEND = helix_core.create("backend", "cpu")
 F = BACKEND.bind(mode="infer")
@@ -214,7 +215,7 @@ def test_products_of_stored_weights(batch, weights, tolerance):
     rng = np.random.default_rng(batch)
     for N, K in ((1, 1), (5, 130), (16, 128), (33, 200), (100, 257)):
         x, w, b = (torch.from_numpy(rng.normal(size=s).astype(np.float32)) for s in ((batch, 1, K), (N, K), (N,)))
-        recorder = Recorder(BACKEND.xp, F, batch, weights, in_place=True)
+        recorder = Recorder(BACKEND.xp, F, lower=LOWER, batch=batch, weights=weights, in_place=True)
         y = linear(recorder, recorder.array(x), w, b)
         Program(recorder.steps, recorder.scratch, recorder.keep).run()
         stored = as_float32(next(iter(recorder.stored.values()))).double()

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import helix_core
-from helix_core.generation import Sampling, Stopping, beam_search, generate, generate_batch, read_state
-from helix_core.models import LanguageModel, ModelConfig
-from helix_core.tokenizers import BYTES
 from helix_core.tree import tree_items
 from helix_plugin_cpu.decode.decoder import RecordedDecoder
+from helix_plugin_lm.generation import Sampling, Stopping, beam_search, generate, generate_batch, read_state
+from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_lm.tokenizers import BYTES
 
 BACKEND = helix_core.create("backend", "cpu")
 F = BACKEND.bind(mode="infer")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from helix_core import create
 from helix_core.ops import OPS, Sample
-from helix_core.testing import BaseKernelTests
-from helix_core.testing.levels.grad import check_gradient
-from helix_core.testing.levels.ops import check_values
+from helix_testing import BaseKernelTests
+from helix_testing.levels.grad import check_gradient
+from helix_testing.levels.ops import check_values
 
 
 def rwkv7_inputs(rng, B, L, H, K, V, ragged=True):

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import helix_core
-from helix_core.models import LanguageModel, ModelConfig
 from helix_plugin_cpu.kernels import table
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 RNG = np.random.default_rng(5)

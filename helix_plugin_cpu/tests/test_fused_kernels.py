@@ -6,7 +6,7 @@ import torch
 
 from helix_core import create
 from helix_core.ops import Sample
-from helix_core.testing import BaseKernelTests
+from helix_testing import BaseKernelTests
 
 
 class TestAddRMSNorm(BaseKernelTests):

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from helix_core import create
-from helix_core.models import LanguageModel, ModelConfig, loss
 from helix_core.ops import Sample
 from helix_core.ops import linear_cross_entropy as core
-from helix_core.testing import BaseKernelTests
-from helix_core.training.chunked import chunked_value_and_grad
-from helix_core.training.reversible import reversible_value_and_grad
+from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
+from helix_plugin_training.chunked import chunked_value_and_grad
+from helix_plugin_training.reversible import reversible_value_and_grad
+from helix_testing import BaseKernelTests
 
 
 def inputs(rng, shape=(3, 130), width=5, classes=131):

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helix_core.ops import OPS, Sample
-from helix_core.testing import BaseKernelTests
 from helix_plugin_cpu.kernels import table
+from helix_testing import BaseKernelTests
 
 SCAN, CONV = OPS["selective_scan"], OPS["causal_conv1d"]
 

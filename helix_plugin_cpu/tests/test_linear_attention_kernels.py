@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helix_core.ops import OPS, Sample
-from helix_core.testing import BaseKernelTests
 from helix_plugin_cpu.kernels import _threads, table
+from helix_testing import BaseKernelTests
 
 FORWARD, BACKWARD = 2e-6, 1e-5
 

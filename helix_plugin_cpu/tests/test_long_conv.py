@@ -8,10 +8,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helix_core.testing import BaseKernelTests
 from helix_plugin_cpu.kernels import _spectra
 from helix_plugin_cpu.kernels import long_conv as conv
 from helix_plugin_cpu.kernels._fft_plan import plan
+from helix_testing import BaseKernelTests
 
 NAMES = conv.NAMES
 OPTIONAL = NAMES[2:]

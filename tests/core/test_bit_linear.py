@@ -7,7 +7,7 @@ import pytest
 
 from helix_core.errors import UsageError
 from helix_core.ops.bit_linear import bit_linear
-from helix_core.ternary import pack_ternary
+from helix_core.ops.ternary import pack_ternary
 
 
 def test_it_is_bitnets_formula(rng):

@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from helix_core.cli.main import cli
-from helix_core.layers import attention_cost
+from helix_core.kinds.cost import attention_cost
 from helix_core.ops import OPS
 from helix_core.ops.long_conv import long_conv_flops
-from helix_core.testing.counting import count_reference
+from helix_testing.counting import count_reference
 
 
 def one(*shape):
@@ -134,7 +134,7 @@ def test_products_with_weights_as_torch_counts_them(backend):
     from torch.utils.flop_counter import FlopCounterMode
 
     import helix_core
-    from helix_core.layers import init_params
+    from helix_core.kinds.params import init_params
 
     layer = helix_core.create("layer", "mamba", d_model=24)
     backend = helix_core.create("backend", backend)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from helix_core.descriptors import KernelDescriptor
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.ops import OPS, Facts, bind_ops
 from helix_core.ops.table import REFERENCE
 from helix_core.plugin_system import create
+from helix_core.plugin_system.descriptors import KernelDescriptor
 
 FACTS = Facts("numpy", "cpu", "float32", "infer")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helix_core.errors import UsageError
-from helix_core.ternary import pack_ternary, unpack_ternary
+from helix_core.ops.ternary import pack_ternary, unpack_ternary
 
 
 @given(st.integers(1, 9), st.integers(1, 70), st.integers(0, 2**32 - 1))

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from helix_core import create
-from helix_core.data import load_corpus
-from helix_core.generation import Sampling, Stopping, generate
-from helix_core.inference import load_run
 from helix_core.plugin_system import components
-from helix_core.recipes import parse_recipe
-from helix_core.testing.layers import usable_backends
-from helix_core.training import Trainer, train
+from helix_plugin_lm.generation import Sampling, Stopping, generate
+from helix_plugin_lm.runs.load import load_run
+from helix_plugin_training import Trainer, train
+from helix_plugin_training.data import load_corpus
+from helix_plugin_training.recipes import parse_recipe
+from helix_testing.layers import usable_backends
 
 MIXERS = {
     "mamba": '{ name = "mamba" }',

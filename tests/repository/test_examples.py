@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(ROOT.glob("plugins/*/examples/*.py"))
+EXAMPLES = sorted([*ROOT.glob("helix_plugin_*/examples/*.py"), *ROOT.glob("plugins/*/examples/*.py")])
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -49,10 +49,9 @@ def install(folder, *names):
             if top not in ("..", "__pycache__") and not top.startswith("__editable__"):
                 parts[top] = Path(str(dist.locate_file(top)))
         if name in PROJECTS:  # an editable install has no files of its own
-            for module in PROJECTS[name].get("entry-points", {}).get("helix.plugins", {}).values() or ["helix_core"]:
-                package = module.partition(".")[0]
-                (origin,) = importlib.util.find_spec(package).submodule_search_locations
-                parts[package] = Path(origin)
+            package = name.replace("-", "_")
+            (origin,) = importlib.util.find_spec(package).submodule_search_locations
+            parts[package] = Path(origin)
         for top, target in parts.items():
             if target.exists() and not (folder / top).exists():
                 (folder / top).symlink_to(target)
@@ -74,9 +73,9 @@ USE = """
 import json
 import numpy as np
 from helix_core import create, select
-from helix_core.descriptors import KINDS
+from helix_core.plugin_system.descriptors import KINDS
 from helix_core.errors import ComponentUnavailable
-from helix_core.layers import init_params
+from helix_core.kinds.layer import init_params
 from helix_core.plugin_system import components
 from helix_core.plugin_system.refs import load_ref
 plugins, unusable = set(), []

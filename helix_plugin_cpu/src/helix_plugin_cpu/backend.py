@@ -14,9 +14,8 @@ from helix_plugin_cpu._malloc import keep_freed_memory
 from helix_plugin_cpu._matmul import prefer_onednn
 
 if TYPE_CHECKING:
-    from helix_core.backends.base import Params
-    from helix_core.backends.decoder import Decoder
-    from helix_core.models import LanguageModel
+    from helix_core.kinds.backend import Params
+    from helix_core.kinds.decoder import DecodableModel, Decoder
     from helix_core.ops import OpTable
 
 keep_freed_memory()
@@ -33,7 +32,7 @@ class CpuBackend(TorchBackend):
         return "cpu"
 
     def decoder(
-        self, model: LanguageModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
+        self, model: DecodableModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
     ) -> Decoder:
         """A decoder that runs the model's step as one native program; the plain one where it cannot be recorded.
 

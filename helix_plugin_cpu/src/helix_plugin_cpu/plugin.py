@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helix_core.descriptors import BackendDescriptor, KernelDescriptor
-from helix_core.hookspecs import hookimpl
+from helix_core.plugin_system.descriptors import BackendDescriptor, KernelDescriptor
+from helix_core.plugin_system.hookspecs import hookimpl
 
 PLUGIN_API = "1.0"
 

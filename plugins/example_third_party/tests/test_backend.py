@@ -1,6 +1,6 @@
 """The conformance kit on the backend and its kernel."""
 
-from helix_core.testing import BaseBackendTests, BaseKernelTests
+from helix_testing import BaseBackendTests, BaseKernelTests
 
 
 class TestInplace(BaseBackendTests):

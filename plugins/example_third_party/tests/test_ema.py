@@ -1,6 +1,6 @@
 """The layer kit, on every installed backend."""
 
-from helix_core.testing import BaseLayerTests
+from helix_testing import BaseLayerTests
 
 
 class TestEMA(BaseLayerTests):

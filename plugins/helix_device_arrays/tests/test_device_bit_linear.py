@@ -7,8 +7,8 @@ import pytest
 
 from helix_core import create
 from helix_core.ops.bit_linear import bit_linear
+from helix_core.ops.ternary import pack_ternary
 from helix_core.plugin_system import explain
-from helix_core.ternary import pack_ternary
 from helix_device_arrays.kernels.bit_linear import MANY, TOGETHER
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from helix_core import create
-from helix_core.models import LanguageModel, ModelConfig
 from helix_core.plugin_system import explain
 from helix_core.tree import tree_items
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 BACKENDS = ("opencl", "webgpu")
 MODELS = {

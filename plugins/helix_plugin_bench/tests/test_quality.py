@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from helix_core.cli.main import cli, main
-from helix_core.data.task import HELD_OUT
 from helix_core.plugin_system import create
-from helix_core.testing import BaseGeneratorTests
 from helix_plugin_bench.quality import models, rows, store
 from helix_plugin_bench.quality.report import markdown, picture
+from helix_plugin_training.data.task import HELD_OUT
+from helix_testing import BaseGeneratorTests
 
 
 class TestDigits(BaseGeneratorTests):
@@ -41,7 +41,7 @@ def test_every_row_has_a_name_of_its_own():
 
 
 def test_a_row_is_a_recipe_whose_model_can_be_built():
-    from helix_core.models import LanguageModel
+    from helix_plugin_lm.models import LanguageModel
 
     for row in installed():
         recipe = row.recipe(1e-3, 0)
@@ -53,7 +53,7 @@ def test_a_row_is_a_recipe_whose_model_can_be_built():
 def test_language_models_have_like_numbers_of_parameters():
     from math import prod
 
-    from helix_core.models import LanguageModel
+    from helix_plugin_lm.models import LanguageModel
 
     for row in rows.rows(["stdlib"]):
         if not models.missing(row.model):
@@ -109,8 +109,8 @@ def test_a_row_ends_when_enough_is_right(monkeypatch):
 
 
 def test_long_sequences_are_answered_in_chunks_with_the_same_result(two_rows, monkeypatch):
-    from helix_core.training import Trainer, load_data
     from helix_plugin_bench.quality import carry_out
+    from helix_plugin_training import Trainer, load_data
 
     row = rows.rows(["induction"])[0]
     recipe = row.recipe(1e-2, 0)

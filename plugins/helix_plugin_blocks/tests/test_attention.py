@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import helix_core
-from helix_core.data.corpus import Document
 from helix_core.errors import ConfigError, UsageError
-from helix_core.generation import Stopping, generate, generate_batch
-from helix_core.layers import init_params
-from helix_core.models import LanguageModel, ModelConfig
-from helix_core.training import evaluate
+from helix_core.kinds.params import init_params
+from helix_plugin_lm.generation import Stopping, generate, generate_batch
+from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_training import evaluate
+from helix_plugin_training.data.corpus import Document
 
 
 def model_of(backend, **options):

@@ -1,6 +1,6 @@
 """The layer kit on every layer of this plugin."""
 
-from helix_core.testing import BaseLayerTests
+from helix_testing import BaseLayerTests
 
 
 class TestAttention(BaseLayerTests):

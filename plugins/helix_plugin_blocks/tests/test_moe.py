@@ -5,8 +5,8 @@ import pytest
 
 import helix_core
 from helix_core.errors import ConfigError
-from helix_core.layers import init_params
-from helix_core.models import LanguageModel, ModelConfig, loss
+from helix_core.kinds.params import init_params
+from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
 
 EXPERT = {"name": "swiglu", "d_ff": 6}
 

@@ -7,12 +7,12 @@ import pytest
 
 import helix_core
 from helix_core.errors import ConfigError, UsageError
-from helix_core.layers import init_params
-from helix_core.models import LanguageModel, ModelConfig, loss
-from helix_core.recipes import Recipe
-from helix_core.testing.layers import traces, usable_backends
-from helix_core.training import Trainer, load_data
+from helix_core.kinds.params import init_params
 from helix_plugin_blocks._routing import Motifs
+from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
+from helix_plugin_training import Trainer, load_data
+from helix_plugin_training.recipes import Recipe
+from helix_testing.layers import traces, usable_backends
 
 EXPERT = {"name": "swiglu", "d_ff": 6}
 MOTIFS = ["the", "he", "ab", "abab", [7, 8, 9], "x"]

@@ -216,7 +216,7 @@ def test_malformed_headers(content, saved, refused):
 def test_ctrl_c_leaves_nothing(saved, helix, tmp_path, monkeypatch):
     import signal
 
-    from helix_core.tensor_file import Tensor
+    from helix_plugin_lm.storage.tensor_file import Tensor
 
     read, count = Tensor.numpy, []
     state = load_file(saved / "model.safetensors")
@@ -239,7 +239,7 @@ def test_ctrl_c_leaves_nothing(saved, helix, tmp_path, monkeypatch):
 def test_a_full_disk_leaves_nothing(saved, helix, tmp_path, monkeypatch):
     import errno
 
-    from helix_core.training import checkpoint
+    from helix_plugin_lm.runs import checkpoint
 
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -262,13 +262,13 @@ def test_a_full_disk_leaves_nothing(saved, helix, tmp_path, monkeypatch):
     ],
 )
 def test_runs_that_transformers_has_no_model_for(model, said, helix, tmp_path):
-    from helix_core.recipes import Recipe
-    from helix_core.training import RunFolder
+    from helix_plugin_lm.runs import RunFolder
+    from helix_plugin_training.recipes import Recipe, dump_recipe
 
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     described = {"name": "x", "model": {"d_model": 16, "n_layers": 2, **model}, "training": {"steps": 1}}
-    run.write_recipe(Recipe.model_validate(described))
+    run.write_recipe(dump_recipe(Recipe.model_validate(described)))
     run.checkpoints.mkdir()
     (run.checkpoints / "step-00000001").mkdir()
     code, _, error = helix("export", run.path, "--out", tmp_path / "out")
@@ -281,7 +281,7 @@ def test_runs_that_transformers_has_no_model_for(model, said, helix, tmp_path):
 def test_weights_that_are_not_finite_are_neither_imported_nor_exported(value, saved, helix, tmp_path):
     from safetensors.numpy import load_file as load_arrays
 
-    from helix_core.tensor_file import write_tensors
+    from helix_plugin_lm.storage.tensor_file import write_tensors
 
     assert helix("import", saved, "--out", tmp_path / "run")[0] == 0
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
@@ -383,8 +383,8 @@ def test_configs_of_rwkv_and_qwen3_next_that_do_not_fit(kind, changes, message, 
 )
 def test_runs_that_are_no_rwkv_or_qwen3_next_are_not_exported(mixer, model, message):
     from helix_core.errors import UsageError
-    from helix_core.models import ModelConfig
     from helix_plugin_huggingface.writing import family_for
+    from helix_plugin_lm.models import ModelConfig
 
     config = ModelConfig.model_validate({"d_model": 8, "n_layers": 2, "mixer": mixer, **model})
     with pytest.raises(UsageError, match=message):

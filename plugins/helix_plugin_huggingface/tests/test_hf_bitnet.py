@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helix_core import create
-from helix_core.ternary import pack_ternary, unpack_ternary
+from helix_core.ops.ternary import pack_ternary, unpack_ternary
 
 torch = pytest.importorskip("torch")
 bitnet = pytest.importorskip("transformers.integrations.bitnet")

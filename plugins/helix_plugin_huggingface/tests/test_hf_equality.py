@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from helix_core.inference import load_run
-from helix_core.testing.layers import usable_backends
+from helix_plugin_lm.runs.load import load_run
+from helix_testing.layers import usable_backends
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from helix_core.inference import load_run
+from helix_plugin_lm.runs.load import load_run
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

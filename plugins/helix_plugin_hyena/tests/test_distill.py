@@ -9,10 +9,10 @@ from click.testing import CliRunner
 import helix_core
 from helix_core.cli.main import cli
 from helix_core.errors import UsageError
-from helix_core.layers import init_params
-from helix_core.testing import BaseLayerTests
+from helix_core.kinds.params import init_params
 from helix_plugin_hyena.distill import distill
 from helix_plugin_hyena.modal import fit
+from helix_testing import BaseLayerTests
 
 
 class TestHyenaRecurrent(BaseLayerTests):

@@ -5,14 +5,14 @@ import pytest
 
 import helix_core
 from helix_core.errors import ConfigError, UsageError
-from helix_core.generation import generate
-from helix_core.layers import init_params
-from helix_core.models import LanguageModel, ModelConfig
-from helix_core.recipes import Recipe
-from helix_core.testing import BaseLayerTests
-from helix_core.training import Trainer, load_data
+from helix_core.kinds.params import init_params
 from helix_plugin_hyena.history import carried
 from helix_plugin_hyena.implicit_filter import Kept, embedding
+from helix_plugin_lm.generation import generate
+from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_training import Trainer, load_data
+from helix_plugin_training.recipes import Recipe
+from helix_testing import BaseLayerTests
 
 
 class TestHyena(BaseLayerTests):

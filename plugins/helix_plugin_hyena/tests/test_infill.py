@@ -8,11 +8,11 @@ import pytest
 
 import helix_core
 from helix_core.cli.main import main
-from helix_core.data.task import HELD_OUT
 from helix_core.errors import DataError, GenerationError, UsageError
-from helix_core.testing import BaseGeneratorTests
 from helix_plugin_hyena.infill import fill, parse
 from helix_plugin_hyena.masked_spans import MASK
+from helix_plugin_training.data.task import HELD_OUT
+from helix_testing import BaseGeneratorTests
 
 HERE = str(Path(__file__).parent / "*.py")
 

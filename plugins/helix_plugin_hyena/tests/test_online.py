@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import helix_core
-from helix_core.layers import init_params
-from helix_core.models import LanguageModel, ModelConfig
-from helix_core.testing import BaseLayerTests
-from helix_core.testing.counting import CountingTable
-from helix_core.testing.layers import traces, usable_backends
+from helix_core.kinds.params import init_params
 from helix_core.tree import tree_items
 from helix_plugin_hyena.hyena import DIRECT
 from helix_plugin_hyena.online import Online
+from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_testing import BaseLayerTests
+from helix_testing.counting import CountingTable
+from helix_testing.layers import traces, usable_backends
 
 BACKENDS = [pytest.param(name, marks=[pytest.mark.slow] if traces(name) else []) for name in usable_backends()]
 

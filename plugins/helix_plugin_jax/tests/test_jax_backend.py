@@ -11,10 +11,10 @@ import pytest
 
 from helix_core import create
 from helix_core.errors import UsageError
-from helix_core.models import LanguageModel, ModelConfig, loss
 from helix_core.ops import OPS, linear_cross_entropy
-from helix_core.testing import BaseBackendTests
 from helix_plugin_jax import kernels, recurrence
+from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
+from helix_testing import BaseBackendTests
 
 
 class TestJax(BaseBackendTests):

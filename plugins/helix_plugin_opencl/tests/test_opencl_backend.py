@@ -8,13 +8,13 @@ import pytest
 from helix_core import create
 from helix_core.ops import OPS
 from helix_core.plugin_system import explain
-from helix_core.testing.levels.base import assert_close
-from helix_core.testing.levels.ops import check_values
 from helix_device_arrays.array import from_numpy
 from helix_device_arrays.dtypes import float16
 from helix_device_arrays.namespace import Namespace
 from helix_device_arrays.testing import DeviceArraysTests
 from helix_plugin_opencl.device import OpenCLDevice
+from helix_testing.levels.base import assert_close
+from helix_testing.levels.ops import check_values
 
 selection = explain("backend", "opencl")
 if selection.component is None:

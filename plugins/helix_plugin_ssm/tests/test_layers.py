@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from helix_core.testing import BaseLayerTests
+from helix_testing import BaseLayerTests
 
 
 class ChannelMixTests(BaseLayerTests):

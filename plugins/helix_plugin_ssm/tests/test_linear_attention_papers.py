@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helix_core import create
-from helix_core.layers import init_params
+from helix_core.kinds.params import init_params
 
 
 @pytest.fixture(scope="module")

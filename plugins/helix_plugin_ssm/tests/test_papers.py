@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 
 from helix_core import create
-from helix_core.layers import init_params
+from helix_core.kinds.params import init_params
 
 
 @pytest.fixture(scope="module")

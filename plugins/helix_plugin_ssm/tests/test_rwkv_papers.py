@@ -5,8 +5,8 @@ import pytest
 
 from helix_core import create
 from helix_core.errors import ConfigError
-from helix_core.layers import init_params
-from helix_core.models import LanguageModel, ModelConfig
+from helix_core.kinds.params import init_params
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 
 def sigmoid(x):

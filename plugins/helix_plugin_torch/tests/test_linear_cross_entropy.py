@@ -7,9 +7,9 @@ import torch
 from helix_core import create
 from helix_core.ops import OPS, Sample
 from helix_core.ops import linear_cross_entropy as core
-from helix_core.testing import BaseKernelTests
 from helix_plugin_torch import linear_cross_entropy as module
 from helix_plugin_torch.linear_cross_entropy import chunked
+from helix_testing import BaseKernelTests
 
 OP = OPS["linear_cross_entropy"]
 

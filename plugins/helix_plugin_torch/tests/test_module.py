@@ -6,7 +6,8 @@ import io
 import pytest
 import torch
 
-from helix_core import LanguageModel, ModelConfig, create
+from helix_core import create
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 # torch's compiler itself uses what torch deprecates, on its first import.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")

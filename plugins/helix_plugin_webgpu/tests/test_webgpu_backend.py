@@ -8,10 +8,10 @@ import pytest
 from helix_core import create
 from helix_core.ops import OPS, Sample
 from helix_core.plugin_system import explain
-from helix_core.testing.levels.base import assert_close
-from helix_core.testing.levels.ops import check_values
 from helix_device_arrays.namespace import Namespace
 from helix_device_arrays.testing import DeviceArraysTests
+from helix_testing.levels.base import assert_close
+from helix_testing.levels.ops import check_values
 
 selection = explain("backend", "webgpu")
 if selection.component is None:

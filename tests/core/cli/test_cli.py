@@ -41,7 +41,7 @@ def warns():
 def not_click():
     pass
 """
-NAMES = ("hello", "fails", "crashes", "stops", "warns", "not_click", "train")
+NAMES = ("hello", "fails", "crashes", "stops", "warns", "not_click", "describe")
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def commands(site):
         f"CommandDescriptor(name='{name}', target='fake_commands:{name}', summary='About {name}.')" for name in NAMES
     )
     source = f"@hookimpl\ndef helix_commands():\n    return [{calls}]\n"
-    site.plugin("acme", source, fake_commands=COMMANDS + "train = hello\n")
+    site.plugin("acme", source, fake_commands=COMMANDS + "describe = hello\n")
     with use_registry(site.registry()):
         yield site
 
@@ -72,7 +72,7 @@ def test_help_lists_every_command_with_its_summary(commands, capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "About hello." in out
-    for name in ("plugins", "doctor", "explain", "describe", "new", "train", "generate", "eval"):
+    for name in ("plugins", "doctor", "explain", "describe"):
         assert f"\n  {name} " in out
 
 
@@ -100,12 +100,12 @@ def test_a_plugins_command_runs_and_its_return_value_is_no_exit_code(commands, c
 
 
 def test_a_plugin_cannot_shadow_a_built_in_command(commands, capsys):
-    assert main(["train"]) == 2
-    assert "RECIPE" in capsys.readouterr().err
-    assert main(["acme/train"]) == 0
+    assert main(["describe"]) == 2
+    assert "Missing argument" in capsys.readouterr().err
+    assert main(["acme/describe"]) == 0
     assert capsys.readouterr().out == "hello None\n"
     main(["doctor"])
-    assert "command 'train' of plugin acme must be typed as 'acme/train'" in capsys.readouterr().out
+    assert "command 'describe' of plugin acme must be typed as 'acme/describe'" in capsys.readouterr().out
 
 
 def test_two_plugins_with_one_command_name(commands, capsys):
@@ -195,3 +195,11 @@ def wait():
     print("waiting", flush=True)
     time.sleep(60)
 """
+
+
+def test_core_alone_says_what_a_missing_command_comes_with(commands, capsys):
+    """Core trains nothing: that is a distribution of its own."""
+    assert main(["train", "recipe.toml"]) == 2
+    error = capsys.readouterr().err
+    assert "command 'train' is not installed" in error
+    assert "pip install helix-plugin-training" in error

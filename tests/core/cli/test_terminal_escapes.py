@@ -71,7 +71,7 @@ MAIN = "import sys; from helix_core.cli.main import main; sys.exit(main(sys.argv
 PRINTS = """
 import sys, warnings, click
 import helix_core.cli.main as m
-from helix_core.training.progress import Progress
+from helix_core.cli.progress import Progress
 @click.command()
 def evil():
     text = sys.argv[1].encode().decode("unicode_escape")

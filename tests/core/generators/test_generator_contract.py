@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helix_core.errors import UsageError
-from helix_core.generators import FieldSpec, digest, stream
+from helix_core.kinds.generator import FieldSpec, digest, stream
 
 
 def test_streams_are_philox_at_the_counter_of_the_index():

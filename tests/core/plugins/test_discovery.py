@@ -6,7 +6,7 @@ import pytest
 
 import helix_core
 from helix_core.plugin_system.discovery import GROUP, discover
-from helix_core.testing.dists import write_dist
+from helix_testing.dists import write_dist
 
 EXPLODES = "raise RuntimeError('imported')"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from helix_core.plugin_system.requirements import unmet_requirement
-from helix_core.testing.dists import write_dist
+from helix_testing.dists import write_dist
 
 
 @pytest.fixture(autouse=True)

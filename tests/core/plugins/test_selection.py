@@ -6,7 +6,7 @@ import pytest
 
 from helix_core import AmbiguousComponent, ComponentNotFound, ComponentUnavailable, UsageError
 from helix_core.plugin_system import HelixWarning, explain, select
-from helix_core.testing.dists import write_dist
+from helix_testing.dists import write_dist
 
 PROBES = """
     def absent(): return Availability(False, "no such device")

@@ -3,7 +3,7 @@
 import pytest
 
 from helix_core import ConfigError
-from helix_core.settings import load_settings
+from helix_core.plugin_system.settings import load_settings
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helix_core.backends.decoder import WEIGHTS, Decoder, PlainDecoder
 from helix_core.errors import ComponentUnavailable
 from helix_core.events import emit
+from helix_core.kinds.decoder import WEIGHTS, Decoder, PlainDecoder
 from helix_core.tree import tree_map
-from helix_plugin_cpu.decode.lower import pointwise
+from helix_plugin_cpu.decode.lower import LOWER, pointwise
 from helix_plugin_cpu.decode.program import Call, Program, overlap
 from helix_plugin_cpu.decode.record import Recorded, Recorder, RecordingTable, Stale, Unrecordable
 
 if TYPE_CHECKING:
-    from helix_core.models import LanguageModel
+    from helix_core.kinds.decoder import DecodableModel
 
 
 class RecordedDecoder(Decoder):
@@ -30,9 +30,9 @@ class RecordedDecoder(Decoder):
     """
 
     def __init__(
-        self, model: LanguageModel, backend: Any, F: Any, params: Mapping[str, Any], batch: int, weights: str
+        self, model: DecodableModel, backend: Any, F: Any, params: Mapping[str, Any], batch: int, weights: str
     ) -> None:
-        super().__init__(batch, weights, model.config.vocab_size)
+        super().__init__(batch, weights, model.vocab_size)
         self._lock = threading.Lock()
         self._model, self._F = model, F
         with torch.no_grad():
@@ -41,8 +41,8 @@ class RecordedDecoder(Decoder):
             except Stale:
                 self._record(model, backend, F, params, in_place=False)
 
-    def _record(self, model: LanguageModel, backend: Any, F: Any, params: Mapping[str, Any], in_place: bool) -> None:
-        recorder = Recorder(backend.xp, F, self.batch, self.weights, in_place)
+    def _record(self, model: DecodableModel, backend: Any, F: Any, params: Mapping[str, Any], in_place: bool) -> None:
+        recorder = Recorder(backend.xp, F, lower=LOWER, batch=self.batch, weights=self.weights, in_place=in_place)
         self._tokens = torch.zeros(self.batch, 1, dtype=torch.int64)
         recorder.tokens = self._tokens.data_ptr()
         self._initial = model.init_state(F, self.batch)
@@ -88,7 +88,9 @@ class RecordedDecoder(Decoder):
             return tree_map(torch.clone, self._state)
 
 
-def decoder(model: LanguageModel, backend: Any, F: Any, params: Mapping[str, Any], batch: int, weights: str) -> Decoder:
+def decoder(
+    model: DecodableModel, backend: Any, F: Any, params: Mapping[str, Any], batch: int, weights: str
+) -> Decoder:
     """A recorded decoder, or the plain one where the step cannot be recorded; an event "decoder" says which and why."""
     if weights not in WEIGHTS:
         raise ComponentUnavailable(

@@ -8,7 +8,7 @@ stay views. An op without an instruction of its own is called from Python betwee
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -40,12 +40,23 @@ class _Memory:
 class Recorder:
     """Instructions so far, and the memory they work on.
 
+    lower     what turns an op or a function of the namespace into instructions, by its name
     weights   format of matrices
     in_place  write states where they were; not possible if a model reads one after its update
     """
 
-    def __init__(self, xp: Any, F: Any, batch: int, weights: str, in_place: bool) -> None:
+    def __init__(
+        self,
+        xp: Any,
+        F: Any,
+        *,
+        lower: Mapping[str, Callable[..., Any]],
+        batch: int,
+        weights: str,
+        in_place: bool,
+    ) -> None:
         self.xp, self.F, self.batch, self.weights, self.in_place = xp, F, batch, weights, in_place
+        self._lower = lower
         self.steps: list[Instruction | Call] = []
         self.keep: list[Tensor] = []
         self.scratch = 64
@@ -97,9 +108,7 @@ class Recorder:
 
     def apply(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An op or a function of the namespace, on at least one recorded array."""
-        from helix_plugin_cpu.decode.lower import LOWER
-
-        lower = LOWER.get(name)
+        lower = self._lower.get(name)
         found = None if lower is None else lower(self, *args, **kwargs)
         if found is None and name in OPS and self.F.trail[name].chosen == REFERENCE:
             found = self.compose(OPS[name], args, kwargs)

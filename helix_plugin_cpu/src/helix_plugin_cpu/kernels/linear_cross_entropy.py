@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import linear
 
-from helix_core.ops import OPS, Kernel
+from helix_core.kinds.kernel import Kernel
+from helix_core.ops import OPS
 from helix_plugin_cpu.kernels import cross_entropy as rows
 from helix_plugin_torch.library import as_torch_function
 from helix_plugin_torch.linear_cross_entropy import chunked, fits

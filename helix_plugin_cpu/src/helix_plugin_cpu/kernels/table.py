@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from helix_core.ops import Kernel
+from helix_core.kinds.kernel import Kernel
 from helix_plugin_cpu.kernels import adamw as _adamw
 from helix_plugin_cpu.kernels import add_rms_norm as _add_norm
 from helix_plugin_cpu.kernels import bit_linear as _bit

@@ -3,8 +3,8 @@
 import numpy as np
 from pydantic import Field
 
-from helix_core.layers import Layer, LayerConfig, ParamSpec
-from helix_core.layers.init import fan_in
+from helix_core.kinds.layer import Layer, LayerConfig
+from helix_core.kinds.params import ParamSpec, fan_in
 
 
 class EMAConfig(LayerConfig):

@@ -204,11 +204,6 @@ class Array:
     def __rshift__(self, other: Any) -> Array:
         return self.apply("shift_right", other)
 
-    def __matmul__(self, other: Array) -> Array:
-        from helix_device_arrays.matmul import matmul
-
-        return matmul(self, other)
-
     def astype(self, dtype: DType) -> Array:
         """The same values in another dtype."""
         if dtype is self.dtype:

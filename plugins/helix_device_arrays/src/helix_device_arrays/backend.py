@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helix_core.backends import Backend
 from helix_core.events import emit
+from helix_core.kinds.backend import Backend
 from helix_core.ops import OpTable
 from helix_core.ops.half import storage
 from helix_device_arrays.array import Array, from_numpy
@@ -20,9 +20,8 @@ from helix_device_arrays.namespace import Namespace
 from helix_device_arrays.nodes import Const
 
 if TYPE_CHECKING:
-    from helix_core.backends.base import Params
-    from helix_core.backends.decoder import Decoder
-    from helix_core.models import LanguageModel
+    from helix_core.kinds.backend import Params
+    from helix_core.kinds.decoder import DecodableModel, Decoder
 
 REMEMBERED = 1 << 16
 """Bytes up to which a constant that a layer makes at every call is uploaded once only."""
@@ -87,7 +86,7 @@ class DeviceBackend(Backend):
         return self._constants[key]
 
     def decoder(
-        self, model: LanguageModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
+        self, model: DecodableModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
     ) -> Decoder:
         """A decoder whose steps are recorded programs."""
         if weights != "float32":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helix_core.backends.decoder import PlainDecoder
+from helix_core.kinds.decoder import PlainDecoder
 from helix_core.tree import tree_items, tree_map
 from helix_device_arrays.array import Array
 from helix_device_arrays.device import Buffer, Device
@@ -17,8 +17,8 @@ from helix_device_arrays.nodes import Leaf
 from helix_device_arrays.views import View
 
 if TYPE_CHECKING:
-    from helix_core.backends.base import Backend, Params
-    from helix_core.models import LanguageModel
+    from helix_core.kinds.backend import Backend, Params
+    from helix_core.kinds.decoder import DecodableModel
     from helix_core.ops import OpTable
 
 
@@ -29,7 +29,7 @@ class RecordedDecoder(PlainDecoder):
     is decoded as it stands.
     """
 
-    def __init__(self, model: LanguageModel, backend: Backend, F: OpTable, params: Params, batch: int) -> None:
+    def __init__(self, model: DecodableModel, backend: Backend, F: OpTable, params: Params, batch: int) -> None:
         super().__init__(model, backend, F, params, batch)
         self._device: Device = F.xp.device
         self._recording: _Recording | None = None

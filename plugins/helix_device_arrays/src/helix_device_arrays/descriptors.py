@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from helix_core.descriptors import KernelDescriptor
+from helix_core.plugin_system.descriptors import KernelDescriptor
 
 KERNELS = {
     "add_rms_norm": "sum and norm of a row together",

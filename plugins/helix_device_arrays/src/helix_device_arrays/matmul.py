@@ -61,6 +61,10 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
     return Array(device, out)
 
 
+# Here and not in its class: the product is made of arrays, so it stands above them.
+Array.__matmul__ = matmul  # type: ignore[attr-defined]
+
+
 @functools.cache
 def _tiles(bias: bool) -> Program:
     per = TILE // 16

@@ -9,11 +9,11 @@ import pytest
 
 from helix_core import create
 from helix_core.events import Event, subscribe
-from helix_core.generation import Sampling, Stopping, generate
-from helix_core.models import LanguageModel, ModelConfig
-from helix_core.testing import BaseBackendTests
-from helix_core.testing.layer_case import Case
-from helix_core.testing.levels.base import assert_close
+from helix_plugin_lm.generation import Sampling, Stopping, generate
+from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_testing import BaseBackendTests
+from helix_testing.layer_case import Case
+from helix_testing.levels.base import assert_close
 
 
 def _model_of(mixer: str) -> LanguageModel:

@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 from pydantic import Field
 
-from helix_core.data.task import HELD_OUT
-from helix_core.generators import GeneratorConfig, Sample, TokenGenerator
+from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
+from helix_plugin_training.data.task import HELD_OUT
 
 ASK = 17
 

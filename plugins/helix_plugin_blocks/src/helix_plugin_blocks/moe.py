@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from helix_core.errors import ConfigError
-from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
-from helix_core.layers.init import fan_in
-from helix_core.models import ComponentConfig
+from helix_core.kinds.component import ComponentConfig
+from helix_core.kinds.layer import Layer, LayerConfig, Params, State
+from helix_core.kinds.params import ParamSpec, fan_in
 from helix_core.ops import OpTable, device_of
 from helix_plugin_blocks._routing import Motifs, by_experts, by_gate, last_tokens
 

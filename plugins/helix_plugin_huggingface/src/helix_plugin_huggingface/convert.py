@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from helix_core.errors import CheckpointError
-from helix_core.models import LanguageModel
-from helix_core.tensor_file import Tensor
 from helix_plugin_huggingface.families import Family
 from helix_plugin_huggingface.source import some
+from helix_plugin_lm.models import LanguageModel
+from helix_plugin_lm.storage.tensor_file import Tensor
 
 FLOATS = ("F32", "BF16", "F16")
 LEAST_BEYOND_BFLOAT16 = np.uint32(0x7F7F8000).view(np.float32)

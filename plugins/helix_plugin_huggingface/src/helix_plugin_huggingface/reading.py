@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from helix_core.errors import ConfigError
-from helix_core.models import LanguageModel
-from helix_core.recipes import Recipe
 from helix_core.suggest import did_you_mean
-from helix_core.training import RunFolder
-from helix_core.training.checkpoint import save_checkpoint
 from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import imported
 from helix_plugin_huggingface.families import FAMILIES, STATE_SPACES, Family
 from helix_plugin_huggingface.source import CONFIG, find
 from helix_plugin_huggingface.watched import watched
+from helix_plugin_lm.models import LanguageModel
+from helix_plugin_lm.runs import RunFolder
+from helix_plugin_lm.runs.checkpoint import save_checkpoint
+from helix_plugin_training.recipes import Recipe, dump_recipe
 
 # What a run keeps of the checkpoint that it came from, for export.
 KEPT = "huggingface"
@@ -75,7 +75,7 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
     codes = {theirs.name: found[_present(family, theirs.name, found)].code for theirs in family.names(model).values()}
     with written_aside(out) as aside, watched(params, "importing") as (stopping, progress):
         run = RunFolder(aside)
-        run.write_recipe(recipe)
+        run.write_recipe(dump_recipe(recipe))
         facts = {"imported": {"family": family.model_type, "dtypes": dict(Counter(codes.values()))}}
         save_checkpoint(run.checkpoints, 0, stopping, {}, facts)
         kept = aside / KEPT

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from helix_core.errors import CheckpointError, ComponentUnavailable, ConfigError, UsageError
-from helix_core.tensor_file import Tensor, open_tensors
+from helix_plugin_lm.storage.tensor_file import Tensor, open_tensors
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

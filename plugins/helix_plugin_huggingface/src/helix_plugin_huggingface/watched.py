@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from helix_core.cli.progress import Progress
 from helix_core.errors import Interrupted
-from helix_core.tensor_file import Tensor
-from helix_core.training.progress import Progress
-from helix_core.training.signals import StopRequest
+from helix_plugin_lm.runs.signals import StopRequest
+from helix_plugin_lm.storage.tensor_file import Tensor
 
 
 class Watch:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from helix_core.errors import UsageError
-from helix_core.models import LanguageModel, ModelConfig
-from helix_core.tensor_file import write_tensors
-from helix_core.training import RunFolder
-from helix_core.training.checkpoint import check_params, open_checkpoint
 from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import exported
 from helix_plugin_huggingface.families import FAMILIES, Family
 from helix_plugin_huggingface.reading import BESIDE, DTYPES, KEPT, TOKENIZER
 from helix_plugin_huggingface.source import CONFIG, read_json
 from helix_plugin_huggingface.watched import watched
+from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_lm.runs import RunFolder
+from helix_plugin_lm.runs.checkpoint import check_params, open_checkpoint
+from helix_plugin_lm.storage.tensor_file import write_tensors
 
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -44,9 +44,9 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
     """
     check_free(out)
     run, folder = RunFolder.locate(path)
-    recipe = run.recipe()
-    family, config = family_for(recipe.model)
-    model = LanguageModel(recipe.model)
+    spec = run.spec()
+    family, config = family_for(spec.model)
+    model = LanguageModel(spec.model)
     stored = open_checkpoint(folder)
     check_params(stored.params, {name: spec.shape for name, spec in model.params().items()}, folder)
     kept = run.path / KEPT

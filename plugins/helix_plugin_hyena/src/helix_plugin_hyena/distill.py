@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helix_core.errors import UsageError
-from helix_core.models.config import ComponentConfig, ModelConfig
+from helix_core.kinds.component import ComponentConfig
 from helix_core.plugin_system import create
 from helix_plugin_hyena.hyena import Hyena, HyenaConfig
 from helix_plugin_hyena.modal import fit
+from helix_plugin_lm.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from helix_core.layers import LayerConfig
+from helix_core.kinds.layer import LayerConfig
 
 Array = Any
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from helix_core.layers import Layer, Params, ParamSpec, State
-from helix_core.layers.init import constant, fan_in, normal, uniform
+from helix_core.kinds.layer import Layer, Params, State
+from helix_core.kinds.params import ParamSpec, constant, fan_in, normal, uniform
 from helix_core.ops import OpTable, device_of
 from helix_core.ops.long_conv import long_conv_flops
 from helix_plugin_hyena.heads import OperatorConfig

@@ -7,8 +7,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from helix_core.layers import Params, ParamSpec
-from helix_core.layers.init import constant, fan_in, uniform
+from helix_core.kinds.layer import Params
+from helix_core.kinds.params import ParamSpec, constant, fan_in, uniform
 from helix_core.ops import OpTable, device_of
 
 Array = Any

@@ -13,9 +13,9 @@ from helix_core.errors import GenerationError, UsageError
 from helix_plugin_hyena.masked_spans import MASK
 
 if TYPE_CHECKING:
-    from helix_core.backends.base import Backend
-    from helix_core.models import LanguageModel
+    from helix_core.kinds.backend import Backend
     from helix_core.ops import OpTable
+    from helix_plugin_lm.models import LanguageModel
 
 BLANK = re.compile(rb"<\|(\d{1,9})\|>")
 LONGEST = 65_536

@@ -9,9 +9,9 @@ from itertools import accumulate
 import numpy as np
 from pydantic import Field, model_validator
 
-from helix_core.data import Document, load_corpus
-from helix_core.data.task import HELD_OUT
-from helix_core.generators import GeneratorConfig, Sample, TokenGenerator
+from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
+from helix_plugin_training.data import Document, load_corpus
+from helix_plugin_training.data.task import HELD_OUT
 
 MASK = 256
 """The token that stands for a byte to be filled in."""
@@ -59,7 +59,7 @@ class MaskedSpans(TokenGenerator[MaskedSpansConfig]):
 
     def sample(self, seed: int, index: int) -> Sample:
         """Sample `index` of `seed`. Raises UsageError if either is out of range."""
-        from helix_core.generators import stream
+        from helix_core.kinds.generator import stream
 
         return self.draw(stream(seed, index), self._documents(index >= HELD_OUT))
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helix_core.layers import State
+from helix_core.kinds.layer import State
 from helix_core.ops import OpTable, device_of
 from helix_core.ops.long_conv import long_conv_flops
 

@@ -7,9 +7,8 @@ import math
 import numpy as np
 from pydantic import Field
 
-from helix_core.layers import Layer, Params, ParamSpec, State
-from helix_core.layers.base import Array
-from helix_core.layers.init import constant, fan_in, normal, uniform
+from helix_core.kinds.layer import Array, Layer, Params, State
+from helix_core.kinds.params import ParamSpec, constant, fan_in, normal, uniform
 from helix_core.ops import OpTable
 from helix_core.ops.long_conv import long_conv_flops
 from helix_plugin_hyena.heads import OperatorConfig

@@ -9,17 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from helix_core.backends import Backend
 from helix_core.errors import UsageError
-from helix_core.layers import init_params
+from helix_core.kinds.backend import Backend
+from helix_core.kinds.params import init_params
 from helix_core.ops import OPS
 from helix_plugin_jax.kernels import SELF_COMPILED
 from helix_plugin_jax.namespace import xp
 
 if TYPE_CHECKING:
-    from helix_core.backends.base import Params
-    from helix_core.backends.decoder import Decoder
-    from helix_core.models import LanguageModel
+    from helix_core.kinds.backend import Params
+    from helix_core.kinds.decoder import DecodableModel, Decoder
     from helix_core.ops import OpTable
 
 Array = Any
@@ -99,7 +98,7 @@ class JaxBackend(Backend):
         return table
 
     def decoder(
-        self, model: LanguageModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
+        self, model: DecodableModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
     ) -> Decoder:
         """A decoder whose step is one program that reuses the memory of its state."""
         from helix_plugin_jax.decoder import JaxDecoder
@@ -109,7 +108,7 @@ class JaxBackend(Backend):
         return JaxDecoder(model, F, params, batch)
 
     def functions(
-        self, model: LanguageModel | Any, *, dtype: str = "float32"
+        self, model: DecodableModel | Any, *, dtype: str = "float32"
     ) -> tuple[Callable[[int], dict[str, Array]], Callable[..., Any]]:
         """A model or layer as `(init, apply)`: `init(seed) -> params`, `apply(params, x, **options) -> y`.
 

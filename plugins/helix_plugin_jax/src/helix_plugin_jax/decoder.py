@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from helix_core.backends.decoder import Decoder
+from helix_core.kinds.decoder import Decoder
 
 if TYPE_CHECKING:
-    from helix_core.backends.base import Params
-    from helix_core.models import LanguageModel
+    from helix_core.kinds.backend import Params
+    from helix_core.kinds.decoder import DecodableModel
     from helix_core.ops import OpTable
 
 
 class JaxDecoder(Decoder):
     """One program a step; the state's memory is handed over to the next state ("donated")."""
 
-    def __init__(self, model: LanguageModel, F: OpTable, params: Params, batch: int) -> None:
-        super().__init__(batch, "float32", model.config.vocab_size)
+    def __init__(self, model: DecodableModel, F: OpTable, params: Params, batch: int) -> None:
+        super().__init__(batch, "float32", model.vocab_size)
         self._params, self._model, self._F = params, model, F
 
         def step(params: Params, tokens: Any, state: Any) -> tuple[Any, Any]:

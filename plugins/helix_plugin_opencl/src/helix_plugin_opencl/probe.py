@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from helix_core.descriptors import Availability
+from helix_core.plugin_system.descriptors import Availability
 
 VENDORS = Path("/etc/OpenCL/vendors")
 CACHE = Path("/etc/ld.so.cache")

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
-from helix_core.layers.init import Initializer, constant, fan_in
+from helix_core.kinds.layer import Layer, LayerConfig, Params, State
+from helix_core.kinds.params import Initializer, ParamSpec, constant, fan_in
 from helix_core.ops import OpTable
 
 Array = Any

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from helix_core.layers import LayerConfig
+from helix_core.kinds.layer import LayerConfig
 
 
 class HeadsConfig(LayerConfig):

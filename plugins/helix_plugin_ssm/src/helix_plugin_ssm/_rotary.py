@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from helix_core.ops import device_of
-from helix_core.ops._array import zeros
+from helix_core.ops.arrays import zeros
 
 Array = Any
 

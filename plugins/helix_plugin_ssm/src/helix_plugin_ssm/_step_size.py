@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from helix_core.layers.init import Initializer
+from helix_core.kinds.params import Initializer
 
 
 def step_size_bias(low: float, high: float, floor: float = 0.0) -> Initializer:

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from helix_core.layers import Layer, Params, ParamSpec, State
-from helix_core.layers.init import constant, fan_in, uniform
+from helix_core.kinds.layer import Layer, Params, State
+from helix_core.kinds.params import ParamSpec, constant, fan_in, uniform
 from helix_core.ops import OpTable
 from helix_plugin_ssm._heads import HeadsConfig
 from helix_plugin_ssm._step_size import step_size_bias

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from helix_core.layers import Layer, Params, ParamSpec, State
-from helix_core.layers.init import constant, fan_in
-from helix_core.models.padding import last_real
+from helix_core.kinds.layer import Layer, Params, State
+from helix_core.kinds.params import ParamSpec, constant, fan_in
 from helix_core.ops import OpTable
-from helix_core.ops._array import valid_steps, zeros
+from helix_core.ops.arrays import last_real, valid_steps, zeros
 from helix_plugin_ssm._heads import HeadsConfig
 from helix_plugin_ssm._rotary import rotate, total_turns
 from helix_plugin_ssm._step_size import step_size_bias

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
-from helix_core.layers.init import constant, fan_in
+from helix_core.kinds.layer import Layer, LayerConfig, Params, State
+from helix_core.kinds.params import ParamSpec, constant, fan_in
 from helix_core.ops import OpTable
 from helix_plugin_ssm._rotary import angles, frequencies, rotate
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from helix_core.layers import Layer, LayerConfig, Params, ParamSpec, State
-from helix_core.layers.init import fan_in, values
+from helix_core.kinds.layer import Layer, LayerConfig, Params, State
+from helix_core.kinds.params import ParamSpec, fan_in, values
 from helix_core.ops import OpTable
 from helix_plugin_ssm._token_shift import token_shift
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helix_core.backends import Backend
-from helix_core.ops import Kernel, Op
+from helix_core.kinds.backend import Backend
+from helix_core.kinds.kernel import Kernel
+from helix_core.ops import Op
 
 if TYPE_CHECKING:
-    from helix_core.descriptors import KernelDescriptor
-    from helix_core.models import LanguageModel
+    from helix_core.kinds.decoder import DecodableModel
+    from helix_core.plugin_system.descriptors import KernelDescriptor
     from helix_plugin_torch.module import HelixModule
 
 
@@ -83,7 +84,7 @@ class TorchBackend(Backend):
             return as_torch_function(op, kernel, f"{label}_{descriptor.name}", (self.home.type,))
         return super().wrap(op, descriptor, kernel)
 
-    def module(self, model: LanguageModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
+    def module(self, model: DecodableModel | Any, *, seed: int = 0, dtype: str = "float32") -> HelixModule:
         """A real `torch.nn.Module` of a model or a layer, with fresh parameters."""
         from helix_plugin_torch.module import HelixModule
 

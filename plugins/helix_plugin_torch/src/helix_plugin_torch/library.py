@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from helix_core.ops import Kernel, Op
+from helix_core.kinds.kernel import Kernel
+from helix_core.ops import Op
 
 NAMESPACE = "helix"
 _SCHEMA_TYPES = {bool: "bool", int: "int", float: "float", str: "str"}

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nn
 
-from helix_core.ops import OPS, Kernel
+from helix_core.kinds.kernel import Kernel
+from helix_core.ops import OPS
 from helix_core.ops.linear_cross_entropy import rows_at_once
 from helix_plugin_torch.library import as_torch_function
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from helix_core.layers import init_params
+from helix_core.kinds.params import init_params
 
 if TYPE_CHECKING:
-    from helix_plugin_torch.backend import TorchBackend
+    from helix_core.kinds.backend import Backend
 
 
 class HelixModule(nn.Module):
@@ -24,7 +24,7 @@ class HelixModule(nn.Module):
     def __init__(
         self,
         model: Any,
-        backend: TorchBackend,
+        backend: Backend,
         params: Mapping[str, Any] | None = None,
         *,
         seed: int = 0,

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from helix_core.descriptors import Availability
+from helix_core.plugin_system.descriptors import Availability
 
 PLACES = ("/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/usr/share/vulkan/icd.d")
 CACHE = Path("/etc/ld.so.cache")

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from helix_core.data import Task, load_task
+from helix_core.cli.progress import Progress
 from helix_core.errors import TrainingError
-from helix_core.models.config import ComponentConfig
-from helix_core.training import Trainer, gzip_bits_per_byte, load_data
-from helix_core.training.held_out import measure
-from helix_core.training.progress import Progress
+from helix_core.kinds.component import ComponentConfig
 from helix_plugin_bench.quality.rows import Row
+from helix_plugin_training import Trainer, gzip_bits_per_byte, load_data
+from helix_plugin_training.data import Task, load_task
+from helix_plugin_training.evaluation.held_out import measure
 
 CHUNK = 4096
 LOOK_EVERY = 250

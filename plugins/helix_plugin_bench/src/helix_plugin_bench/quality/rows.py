@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from helix_core.models import LanguageModel, ModelConfig
-from helix_core.recipes import Recipe
 from helix_plugin_bench.quality.models import MODELS
+from helix_plugin_lm.models import LanguageModel, ModelConfig
+from helix_plugin_training.recipes import Recipe
 
 SAMPLES = 500
 

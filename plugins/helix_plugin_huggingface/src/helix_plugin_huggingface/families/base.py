@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_core.models import ComponentConfig, LanguageModel, ModelConfig
+from helix_core.kinds.component import ComponentConfig
+from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 Config = Mapping[str, Any]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families._backbone import Backbone
 from helix_plugin_huggingface.families.base import (
     Config,
@@ -16,6 +15,7 @@ from helix_plugin_huggingface.families.base import (
     real,
     the_mixer,
 )
+from helix_plugin_lm.models import ModelConfig
 
 
 class Mamba(Backbone):

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families._backbone import Backbone
 from helix_plugin_huggingface.families.base import (
     Config,
@@ -18,6 +17,7 @@ from helix_plugin_huggingface.families.base import (
     real,
     the_mixer,
 )
+from helix_plugin_lm.models import ModelConfig
 
 
 class Mamba2(Backbone):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families.base import (
     Config,
     Family,
@@ -17,6 +16,7 @@ from helix_plugin_huggingface.families.base import (
     repeated,
     the_layers,
 )
+from helix_plugin_lm.models import ModelConfig
 
 LINEAR, FULL = "linear_attention", "full_attention"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families.base import Config, Family, Name, flag, number, real, the_layers
+from helix_plugin_lm.models import ModelConfig
 
 EPS = 1e-5
 """Of the last norm, whatever the config says of the others."""

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from helix_core.errors import ConfigError
-from helix_core.models import ModelConfig
 from helix_plugin_huggingface.families._backbone import Backbone
 from helix_plugin_huggingface.families.base import Config, flag, number, only
 from helix_plugin_huggingface.families.mamba2 import limits
+from helix_plugin_lm.models import ModelConfig
 
 _IGNORED = {"dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "A_init_range", "conv_init"}  # initial values
 _IGNORED |= {"use_fast_path", "use_mem_eff_path", "chunk_size"}  # how it is computed

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from helix_core.data.corpus import Document
-    from helix_core.inference import LoadedRun
-    from helix_core.recipes import Recipe
+    from helix_plugin_lm.runs.load import LoadedRun
+    from helix_plugin_training.data.corpus import Document
+    from helix_plugin_training.recipes import Recipe
 
 
 @click.command()
@@ -31,15 +31,16 @@ def command(
     both models on held-out files. JSON: run, modes, error_median, error_max, bits_per_byte, bits_per_byte_distilled
     and bytes; the last three are null for a run that learned a task.
     """
+    from helix_core.cli.progress import Progress
     from helix_core.cli.table import print_json
-    from helix_core.inference import load_run
-    from helix_core.training import RunFolder
-    from helix_core.training.checkpoint import load_checkpoint, save_checkpoint
-    from helix_core.training.progress import Progress
     from helix_plugin_hyena.distill import distill_model, filter_count
+    from helix_plugin_lm.runs import RunFolder
+    from helix_plugin_lm.runs.checkpoint import load_checkpoint, save_checkpoint
+    from helix_plugin_lm.runs.load import load_run
+    from helix_plugin_training.recipes import dump_recipe, load_recipe
 
     folder, path = RunFolder.locate(run)
-    recipe = folder.recipe()
+    recipe = load_recipe(folder.recipe_file)
     checkpoint = load_checkpoint(path)
     total = filter_count(recipe.model)
     with Progress(max(total, 1), label="fitting") as bar:
@@ -49,7 +50,7 @@ def command(
     made = RunFolder.create(runs, f"{recipe.name}-distilled")
     save_checkpoint(made.checkpoints, checkpoint.step, params, {}, checkpoint.facts)
     # Last, since a folder that has a recipe is taken for a run, and one without a checkpoint for one to begin anew.
-    made.write_recipe(recipe.model_copy(update={"model": model, "name": f"{recipe.name}-distilled"}))
+    made.write_recipe(dump_recipe(recipe.model_copy(update={"model": model, "name": f"{recipe.name}-distilled"})))
 
     import numpy as np
 
@@ -76,7 +77,7 @@ def command(
 
 def _documents(recipe: Recipe, source: str | None, max_bytes: int | None) -> list[Document]:
     """What to compare on: whole files until `max_bytes` are reached, at least one."""
-    from helix_core.data import load_corpus, read_documents
+    from helix_plugin_training.data import load_corpus, read_documents
 
     found = list(
         read_documents(source) if source else load_corpus(recipe.data.source, recipe.data.validation).validation
@@ -90,6 +91,6 @@ def _documents(recipe: Recipe, source: str | None, max_bytes: int | None) -> lis
 
 
 def _bits(loaded: LoadedRun, documents: list[Document]) -> float:
-    from helix_core.training import evaluate
+    from helix_plugin_training import evaluate
 
     return evaluate(loaded.model, loaded.backend, loaded.F, loaded.params, documents).bits_per_byte

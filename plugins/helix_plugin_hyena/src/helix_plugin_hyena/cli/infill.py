@@ -32,16 +32,16 @@ def command(
     in which bytes that are no UTF-8 are U+FFFD.
     """
     from helix_core.errors import UsageError
-    from helix_core.inference import load_run
     from helix_plugin_hyena.infill import BLANK, fill, parse
     from helix_plugin_hyena.masked_spans import MASK
+    from helix_plugin_lm.runs.load import load_run
 
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise UsageError(f"temperature must be a number, at least 0; it is {temperature}")
     given = sys.stdin.buffer.read() if text == "-" else text.encode()
     tokens = parse(given)
     loaded = load_run(run, backend=backend)
-    generator = loaded.recipe.data.generator
+    generator = loaded.spec.data.generator
     if generator is None or generator.name.rpartition("/")[2] != "masked-spans":
         raise UsageError(
             f"the model of {run} did not learn to fill in spans",

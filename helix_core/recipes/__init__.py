@@ -1,6 +1,0 @@
-"""Recipes: one TOML file from which a run follows completely."""
-
-from helix_core.recipes.config import Recipe
-from helix_core.recipes.load import dump_recipe, load_recipe, parse_recipe
-
-__all__ = ["Recipe", "dump_recipe", "load_recipe", "parse_recipe"]

@@ -1,0 +1,1 @@
+"""Core's own plugin: the reference backend, on NumPy."""

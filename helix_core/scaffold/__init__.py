@@ -1,5 +1,0 @@
-"""`helix new`: a complete, installable plugin with passing tests, as a place to start."""
-
-from helix_core.scaffold.write import KINDS, write_plugin
-
-__all__ = ["KINDS", "write_plugin"]

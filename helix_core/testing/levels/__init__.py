@@ -1,1 +1,0 @@
-"""The levels of the backend suite, a file each."""

@@ -1,0 +1,1 @@
+"""Language models over Helix's layers: models, tokenizers, generation and run folders."""

@@ -1,0 +1,248 @@
+"""Checkpoints that survive a kill, a full disk and a truncated file.
+
+A checkpoint is a folder `step-00000500` of safetensors and a manifest with the size and hash of each file, and with a
+hash of its own. It is written aside, flushed to disk and renamed into place, so a folder of that name is always whole.
+Numbers that are not finite are neither written nor read: no run recovers from them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from helix_core.durable import clear_leftovers, folder_aside, odd_entry, remove
+from helix_core.errors import CheckpointError
+from helix_plugin_lm.storage.tensor_file import Tensor, digest_of, of_array, open_tensors, write_tensors
+
+MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
+FORMAT, VERSION = "helix-checkpoint", 2
+HASH = "blake2b"
+_NAME = re.compile(r"^step-(\d{8,})$")
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: parameters, optimizer moments by `slot/parameter`, and facts about the run."""
+
+    step: int
+    params: dict[str, np.ndarray]
+    moments: dict[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredCheckpoint:
+    """A verified checkpoint whose tensors are read one at a time; `digest`: the hash of the parameters' file."""
+
+    step: int
+    params: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    facts: dict[str, Any]
+    digest: str
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    params: Mapping[str, Tensor | np.ndarray],
+    moments: Mapping[str, Tensor | np.ndarray],
+    facts: Mapping[str, Any],
+) -> Path:
+    """Write the checkpoint of `step` in `folder`; the ones already there are not touched.
+
+    Raises CheckpointError if it cannot be written, a full disk for instance, if the folder that `folder` is in is gone,
+    or if a number is not finite; nothing half-written stays behind.
+    """
+    final = folder / f"step-{step:08d}"
+    try:
+        folder.mkdir(exist_ok=True)  # but not what it is in: a run that was removed stays removed
+        clear_leftovers(folder)
+        with folder_aside(final) as aside:
+            files = {}
+            for name, tensors in ((MODEL, params), (OPTIMIZER, moments)):
+                checked = {k: _checked(k, t, f"{final} is not saved") for k, t in tensors.items()}
+                size, digest = write_tensors(aside / name, checked)
+                files[name] = {"bytes": size, HASH: digest}
+            manifest = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **facts}
+            text = json.dumps({**manifest, HASH: _digest(manifest)}, indent=1, allow_nan=False)
+            (aside / MANIFEST).write_text(text, encoding="utf-8")
+            remove(final)
+    except OSError as error:
+        kept = latest_checkpoint(folder)
+        gone = not folder.parent.exists()
+        raise CheckpointError(
+            f"cannot write checkpoint {final}: "
+            + (f"{folder.parent} is gone" if gone else f"{error.strerror or error}"),
+            hint="start the run anew"
+            if gone
+            else f"{kept.name} is kept; free some space and resume"
+            if kept
+            else "free some space and try again",
+        ) from error
+    return final
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint folder.
+
+    Raises CheckpointError if it is missing, not a Helix checkpoint, or if a file is truncated or altered.
+    """
+    stored = open_checkpoint(path)
+    params, moments = (
+        {name: tensor.numpy() for name, tensor in tensors.items()} for tensors in (stored.params, stored.moments)
+    )
+    return Checkpoint(stored.step, params, moments, stored.facts)
+
+
+def open_checkpoint(path: Path) -> StoredCheckpoint:
+    """Verify one checkpoint folder, without reading all of it into memory; raises what `load_checkpoint` does.
+
+    Reading a tensor raises CheckpointError if a number in it is not finite.
+    """
+    manifest, listed = _read_manifest(path)
+    tensors = {}
+    for name, (size, digest) in listed.items():
+        try:
+            found = digest_of(path / name)
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path / name}: {error.strerror or error}") from error
+        if found != (size, digest):
+            raise CheckpointError(
+                f"{path / name} is damaged: "
+                + (f"{found[0]} bytes of {size}" if found[0] != size else "its content does not match its hash"),
+                hint=_instead_of(path),
+            )
+        tensors[name] = {k: _checked(k, t, str(path / name)) for k, t in open_tensors(path / name).items()}
+    facts = {k: v for k, v in manifest.items() if k not in ("format", "version", "step", "files", HASH)}
+    return StoredCheckpoint(manifest["step"], tensors[MODEL], tensors[OPTIMIZER], facts, listed[MODEL][1])
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
+    """A manifest as it was written, and each file's size and hash; version 1 had no hash of its own."""
+    if odd := odd_entry(path):
+        raise CheckpointError(f"{path} is refused: {odd}", hint="a checkpoint is of plain files")
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes(), parse_constant=_no_number)
+        if manifest.get("format") != FORMAT:
+            raise ValueError("its manifest is not one")
+        version = manifest.get("version")
+        if type(version) is not int or not 1 <= version <= VERSION:
+            raise ValueError(f"it is of version {version!r}, this Helix reads 1 to {VERSION}")
+        listed = {
+            name: (manifest["files"][name]["bytes"], manifest["files"][name][HASH]) for name in (MODEL, OPTIMIZER)
+        }
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path} is not a Helix checkpoint: {why}", hint=_instead_of(path)) from error
+    step, name = manifest.get("step"), path.resolve().name
+    named = _NAME.match(name)
+    problem = None
+    if (version > 1 or HASH in manifest) and manifest.pop(HASH, None) != _digest(manifest):
+        problem = "its content does not match its hash"
+    elif type(step) is not int or step < 0:
+        problem = f"its step is {step!r}"
+    elif named and int(named[1]) != step:
+        problem = f"it says step {step}, the folder's name says step {int(named[1])}"
+    if problem:
+        raise CheckpointError(f"{path / MANIFEST} is damaged: {problem}", hint=_instead_of(path))
+    return manifest, listed
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _instead_of(path: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    older = [other for other in checkpoints(path.parent) if other.name != path.name]
+    older = [other for other in older if not _NAME.match(path.name) or step_of(other) < step_of(path)]
+    if older:
+        return f"take an older checkpoint of the run: {older[-1]}"
+    return "the run has no older checkpoint: start it anew"
+
+
+def _checked(name: str, tensor: Tensor | np.ndarray, where: str) -> Tensor:
+    """The tensor; reading it raises CheckpointError if it holds a number that is not finite."""
+    tensor = of_array(tensor) if isinstance(tensor, np.ndarray) else tensor
+    if tensor.code not in _FLOATS:
+        raise CheckpointError(f"{where}: {name} is of dtype {tensor.code}, which no checkpoint has")
+
+    def read() -> np.ndarray:
+        try:
+            values = tensor.read()
+        except OSError as error:
+            raise CheckpointError(f"cannot read {tensor.origin}: {error.strerror or error}") from error
+        if not all_finite(values, tensor.code):
+            raise CheckpointError(
+                f"{where}: {name} holds NaN or infinity", hint="a training that diverged is the cause"
+            )
+        return values
+
+    return replace(tensor, read=read)
+
+
+def all_finite(values: np.ndarray, code: str = "") -> bool:
+    """Whether no value is NaN or infinite; `code` "BF16": values are the bits of bfloat16. Needs little memory."""
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, 1 << 20):
+        part = flat[start : start + (1 << 20)]
+        bad = (part & 0x7F80) == 0x7F80 if code == "BF16" else ~np.isfinite(part)
+        if bad.any():
+            return False
+    return True
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name. Raises ValueError for another name."""
+    found = _NAME.match(path.name)
+    if not found:
+        raise ValueError(f"{path.name} is not the name of a checkpoint")
+    return int(found[1])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints under `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if p.is_dir() and _NAME.match(p.name)), key=step_of)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint under `folder`, if any."""
+    found = checkpoints(folder)
+    return found[-1] if found else None
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints."""
+    for old in checkpoints(folder)[:-keep]:
+        with contextlib.suppress(OSError):  # it costs room, no more
+            remove(old)
+
+
+def check_params(found: Mapping[str, Tensor | np.ndarray], shapes: Mapping[str, tuple[int, ...]], origin: Path) -> None:
+    """Raise CheckpointError unless `found` has exactly the parameters of the model, in their shapes."""
+    problems = [f"missing {name}" for name in shapes if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in shapes]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, the model has {shape}"
+        for name, shape in shapes.items()
+        if name in found and tuple(found[name].shape) != tuple(shape)
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(f"{origin} does not fit the model: {shown}")

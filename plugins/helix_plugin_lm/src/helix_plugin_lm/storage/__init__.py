@@ -1,0 +1,1 @@
+"""Folders of files that survive a kill, a full disk and a truncated file."""

@@ -1,0 +1,154 @@
+"""The trainer's parts: accumulation, clipping, decay groups, evaluation."""
+
+import math
+import zlib
+
+import numpy as np
+import pytest
+
+from helix_plugin_training import Trainer, evaluate, gzip_bits_per_byte
+from helix_plugin_training.data import Document, load_corpus
+from helix_plugin_training.recipes import parse_recipe
+
+RECIPE = """
+name = "t"
+[model]
+d_model = 12
+n_layers = 2
+mixer = [{ name = "mamba", d_state = 4 }, { name = "s4d", d_state = 4 }]
+[training]
+steps = 4
+batch_size = 2
+seq_len = 24
+[backend]
+name = "cpu"
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i}.txt").write_text(f"document {i}: " + "all work and no play " * (5 + i))
+    return load_corpus(str(tmp_path), 0.3)
+
+
+def trainer(corpus, *overrides):
+    return Trainer(parse_recipe(RECIPE, "r.toml", overrides), corpus)
+
+
+def test_accumulated_gradients_are_the_mean_over_micro_batches(corpus):
+    whole = trainer(corpus, "training.accumulation=3")
+    value, grads = whole._accumulate(7)
+    losses, parts = [], []
+    for part in range(3):
+        batch = whole.batches(7, part)
+        loss, part_grads = whole._value_and_grad(
+            whole.params, whole.backend.asarray(batch.tokens), whole.backend.asarray(batch.targets), None
+        )
+        losses.append(float(loss))
+        parts.append(part_grads)
+    assert float(value) == pytest.approx(np.mean(losses), rel=1e-6)
+    for name, grad in grads.items():
+        mean = sum(p[name].double() for p in parts) / 3
+        assert float((grad - mean).abs().max()) <= 1e-6 * float(mean.abs().max() + 1e-3)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 24])
+def test_chunks_change_the_memory_and_not_the_gradient(corpus, chunk):
+    whole, parts = (trainer(corpus, f"training.chunk={c}") for c in (1000, chunk))
+    (value, grads), (chunked_value, chunked) = whole._accumulate(3), parts._accumulate(3)
+    assert float(chunked_value) == pytest.approx(float(value), rel=1e-6)
+    for name, grad in grads.items():
+        assert float((grad - chunked[name]).abs().max()) <= 2e-5 * float(grad.abs().max() + 1e-4), name
+
+
+def test_a_chunk_knows_of_documents_that_begin_within_it(corpus):
+    whole, parts = (
+        trainer(corpus, f"training.chunk={c}", "training.seq_len=200", "data.reset=true") for c in (1000, 60)
+    )
+    batch = whole.batches(0, 0)
+    assert batch.reset[:, 61:].any()
+    grads, chunked = whole._accumulate(0)[1], parts._accumulate(0)[1]
+    for name, grad in grads.items():
+        assert float((grad - chunked[name]).abs().max()) <= 2e-5 * float(grad.abs().max() + 1e-4), name
+
+
+def test_clipping_bounds_the_step(corpus):
+    free, clipped = (trainer(corpus, "optimizer.name=sgd", f"training.clip={c}") for c in (1e9, 1e-3))
+    moves = []
+    for t in (free, clipped):
+        before = {k: v.clone() for k, v in t.params.items()}
+        result = t.advance(4)
+        moves.append((result, math.sqrt(sum(float(((t.params[k] - before[k]) ** 2).sum()) for k in before))))
+    (free_result, free_move), (clip_result, clip_move) = moves
+    assert clip_result.grad_norm == pytest.approx(free_result.grad_norm)
+    assert clip_move < free_move * 1e-2
+
+
+def test_norms_biases_and_dynamics_do_not_decay(corpus):
+    t = trainer(corpus)
+    assert "blocks.0.mixer.in_proj.weight" in t._decay
+    for name in ("norm.weight", "blocks.0.mixer.A_log", "blocks.0.mixer.dt_proj.bias", "blocks.1.mixer.log_dt"):
+        assert name not in t._decay
+    assert t._lr_scale == {f"blocks.1.mixer.{name}": 0.25 for name in ("log_dt", "A_log", "A_imag")}
+
+
+def test_resets_at_document_starts_change_what_is_learned(corpus):
+    plain, reset = trainer(corpus), trainer(corpus, "data.reset=true")
+    losses = [[t.advance(4).loss for _ in range(4)] for t in (plain, reset)]
+    assert losses[0] != losses[1]
+    assert all(math.isfinite(x) for x in losses[1])
+
+
+def test_a_duration_is_measured_without_training(corpus):
+    t = trainer(corpus)
+    before = {k: v.clone() for k, v in t.params.items()}
+    assert 0 < t.measure_step() < 60
+    assert t.step == 0
+    assert all(bool((t.params[k] == before[k]).all()) for k in before)
+
+
+def test_evaluation_codes_every_byte_of_every_document_once(corpus):
+    """Against one document at a time, one byte at a time."""
+    t = trainer(corpus)
+    found = evaluate(t.model, t.backend, t.F_infer, t.params, corpus.validation)
+    assert found.bytes == corpus.validation_bytes
+    nats = 0.0
+    with t.backend.inference():
+        for document in corpus.validation:
+            state, previous = t.model.init_state(t.F_infer, 1), 0
+            for byte in document.data.tolist():
+                logits, state = t.model.apply(
+                    t.F_infer, t.params, t.backend.asarray(np.array([[previous]])), state=state
+                )
+                p = logits[0, 0].double().softmax(-1)
+                nats -= math.log(float(p[byte]))
+                previous = byte
+    assert found.bits == pytest.approx(nats / math.log(2), rel=1e-5)
+
+
+def test_evaluation_in_chunks_and_ragged_rows_is_the_same(corpus, monkeypatch):
+    import helix_plugin_training.evaluation.text as module
+
+    t = trainer(corpus)
+    whole = evaluate(t.model, t.backend, t.F_infer, t.params, corpus.validation + corpus.train)
+    monkeypatch.setattr(module, "CHUNK", 17)
+    monkeypatch.setattr(module, "ROWS", 3)
+    again = evaluate(t.model, t.backend, t.F_infer, t.params, corpus.validation + corpus.train)
+    assert again.bits == pytest.approx(whole.bits, rel=1e-5)
+
+
+def test_gzip_is_gzips():
+    data = np.frombuffer(b"abc" * 1000, np.uint8)
+    expected = len(zlib.compress(data.tobytes(), 9)) + 12  # gzip's frame is 18 bytes, zlib's 6
+    assert gzip_bits_per_byte([Document("d", data)]) == pytest.approx(8 * expected / 3000)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_a_compiled_step_learns_the_same(corpus):
+    # Mamba alone: torch's compiler has no code for the complex numbers of S4D's FFT.
+    mamba = "model.mixer={ name = 'mamba', d_state = 4 }"
+    eager, compiled = trainer(corpus, mamba), trainer(corpus, mamba, "backend.compile=true")
+    for _ in range(3):
+        assert compiled.advance(4).loss == pytest.approx(eager.advance(4).loss, rel=1e-4)

@@ -1,0 +1,131 @@
+"""The optimizer kit: decoupled decay, convergence, exact resumption."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from helix_core.kinds.optimizer import Optimizer
+from helix_core.ops import OpTable
+from helix_core.plugin_system import create
+from helix_core.tree import tree_items, tree_map
+
+Arrays = dict[str, np.ndarray]
+
+
+@functools.cache
+def reference_table() -> OpTable:
+    table: OpTable = create("backend", "core/reference").bind(dtype="float64", mode="infer")
+    return table
+
+
+class BaseOptimizerTests:
+    """Set `optimizer` to its name and `config` to options with which it should converge.
+
+    steps   how many it gets to bring a quadratic down to a hundredth
+    """
+
+    optimizer: ClassVar[str] = ""
+    config: ClassVar[Mapping[str, Any]] = {}
+    steps: ClassVar[int] = 1000
+
+    @property
+    def F(self) -> OpTable:
+        """The references, on NumPy arrays of float64."""
+        return reference_table()
+
+    def make(self, **options: Any) -> Optimizer[Any]:
+        """The optimizer, with options over those of `config`."""
+        made: Optimizer[Any] = create("optimizer", self.optimizer, **{**self.config, **options})
+        return made
+
+    def start(self, rng: np.random.Generator) -> tuple[Arrays, Arrays]:
+        """Parameters and gradients of two shapes."""
+        shapes = {"w": (3, 4), "b": (4,)}
+        return tuple({k: rng.normal(size=s) for k, s in shapes.items()} for _ in range(2))  # type: ignore[return-value]
+
+    def test_its_state_has_the_shape_of_the_parameters(self, rng: np.random.Generator) -> None:
+        params, _ = self.start(rng)
+        optimizer = self.make()
+        state = optimizer.init(self.F, params)
+        assert set(state) == set(optimizer.slots)
+        for slot in state.values():
+            assert {k: v.shape for k, v in slot.items()} == {k: v.shape for k, v in params.items()}
+
+    def test_a_step_leaves_its_inputs_untouched(self, rng: np.random.Generator) -> None:
+        params, grads = self.start(rng)
+        optimizer = self.make()
+        state = optimizer.init(self.F, params)
+        copies = tree_map(np.copy, (params, grads, state))
+        optimizer.update(self.F, params, grads, state, lr=0.1, step=1)
+        for (_, before), (_, after) in zip(tree_items(copies), tree_items((params, grads, state)), strict=True):
+            assert np.array_equal(before, after)
+
+    def test_decay_is_decoupled_and_goes_where_it_should(self, rng: np.random.Generator) -> None:
+        params, _ = self.start(rng)
+        nothing = {k: np.zeros_like(v) for k, v in params.items()}
+        optimizer = self.make(weight_decay=0.5)
+        after, _ = optimizer.update(
+            self.F, params, nothing, optimizer.init(self.F, params), lr=0.1, step=1, decay=frozenset({"w"})
+        )
+        assert np.allclose(after["w"], params["w"] * (1 - 0.1 * 0.5), rtol=1e-12)
+        assert np.array_equal(after["b"], params["b"])
+
+    def test_decay_does_not_pass_through_the_moments(self, rng: np.random.Generator) -> None:
+        params, grads = self.start(rng)
+        states = []
+        for decay in (0.0, 0.5):
+            optimizer = self.make(weight_decay=decay)
+            states.append(optimizer.update(self.F, params, grads, optimizer.init(self.F, params), lr=0.1, step=1)[1])
+        for (_, a), (_, b) in zip(tree_items(states[0]), tree_items(states[1]), strict=True):
+            assert np.array_equal(a, b)
+
+    def test_a_step_goes_downhill(self, rng: np.random.Generator) -> None:
+        params, grads = self.start(rng)
+        optimizer = self.make(weight_decay=0.0)
+        after, _ = optimizer.update(self.F, params, grads, optimizer.init(self.F, params), lr=1e-3, step=1)
+        assert sum(float(np.sum((after[k] - params[k]) * grads[k])) for k in params) < 0
+
+    def test_it_converges_on_a_quadratic(self, rng: np.random.Generator) -> None:
+        optimizer = self.make(weight_decay=0.0)
+        curvature = np.geomspace(0.1, 1.0, 8)
+        params = {"x": rng.normal(size=8) + np.sign(rng.normal(size=8))}
+        state = optimizer.init(self.F, params)
+        first = float(np.sum(curvature * params["x"] ** 2))
+        for step in range(1, self.steps + 1):
+            # The rate falls to zero, as sign-based rules need.
+            rate = optimizer.config.lr * (1 - (step - 1) / self.steps)
+            grads = {"x": 2 * curvature * params["x"]}
+            params, state = optimizer.update(self.F, params, grads, state, lr=rate, step=step)
+        assert float(np.sum(curvature * params["x"] ** 2)) < 0.01 * first
+
+    def test_lr_scale_scales_the_rate_of_its_parameter(self, rng: np.random.Generator) -> None:
+        params, grads = self.start(rng)
+        optimizer = self.make()
+        state = optimizer.init(self.F, params)
+        scaled, _ = optimizer.update(self.F, params, grads, state, lr=0.1, step=1, lr_scale={"w": 0.5})
+        halved, _ = optimizer.update(self.F, params, grads, state, lr=0.05, step=1)
+        whole, _ = optimizer.update(self.F, params, grads, state, lr=0.1, step=1)
+        assert np.array_equal(scaled["w"], halved["w"])
+        assert np.array_equal(scaled["b"], whole["b"])
+
+    def test_it_resumes_bit_by_bit(self, rng: np.random.Generator) -> None:
+        params, _ = self.start(rng)
+        gradients = [{k: rng.normal(size=v.shape) for k, v in params.items()} for _ in range(6)]
+
+        def go(params: Arrays, state: Any, steps: range) -> tuple[Arrays, Any]:
+            optimizer = self.make()
+            for step in steps:
+                params, state = optimizer.update(self.F, params, gradients[step], state, lr=0.01, step=step + 1)
+            return params, state
+
+        initial = self.make().init(self.F, params)
+        whole = go(params, initial, range(6))
+        half = go(params, initial, range(3))
+        copied_params, copied_state = tree_map(np.copy, half)
+        resumed = go(copied_params, copied_state, range(3, 6))
+        for (_, a), (_, b) in zip(tree_items(whole), tree_items(resumed), strict=True):
+            assert np.array_equal(a, b)

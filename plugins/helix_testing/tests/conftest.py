@@ -1,0 +1,5 @@
+"""Fake installed plugins for the tests of the kit."""
+
+from helix_testing.sites import site, status
+
+__all__ = ["site", "status"]
