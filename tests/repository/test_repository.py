@@ -117,3 +117,16 @@ def test_what_is_marked_to_run_runs(path, tmp_path):
                 command, cwd=tmp_path, env=environment, capture_output=True, text=True, errors="replace", timeout=280
             )
             assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_environment_variable_is_documented():
+    page = (ROOT / "docs" / "environment.md").read_text()
+    sources = [
+        *(ROOT / "helix_core").rglob("*.py"),
+        *ROOT.glob("helix_plugin_*/src/**/*.py"),
+        *ROOT.glob("plugins/*/src/**/*.py"),
+    ]
+    named = {name for path in sources for name in re.findall(r'"(HELIX_[A-Z]+(?:_[A-Z]+)*_?)"', path.read_text())}
+    assert len(named) > 5
+    for name in named:
+        assert f"`{name}" in page, f"{name} is read, but docs/environment.md does not say so"
