@@ -18,7 +18,9 @@ _WHERE = {
         "ComponentUnavailable",
         "ConfigError",
         "DataError",
+        "EvaluationError",
         "HelixError",
+        "InUse",
         "Interrupted",
         "MemoryStoreError",
         "PluginError",
@@ -62,8 +64,10 @@ if TYPE_CHECKING:
     from helix_core.errors import ComponentUnavailable as ComponentUnavailable
     from helix_core.errors import ConfigError as ConfigError
     from helix_core.errors import DataError as DataError
+    from helix_core.errors import EvaluationError as EvaluationError
     from helix_core.errors import HelixError as HelixError
     from helix_core.errors import Interrupted as Interrupted
+    from helix_core.errors import InUse as InUse
     from helix_core.errors import MemoryStoreError as MemoryStoreError
     from helix_core.errors import PluginError as PluginError
     from helix_core.errors import TrainingError as TrainingError

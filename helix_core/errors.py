@@ -66,8 +66,16 @@ class MemoryStoreError(HelixError):
     """A memory's store on disk is missing, truncated, foreign, or could not be written."""
 
 
+class InUse(HelixError):
+    """Another process is writing the same run or store; the message gives its pid and host."""
+
+
 class TrainingError(HelixError):
     """Training cannot go on, for instance because the loss is not finite."""
+
+
+class EvaluationError(HelixError):
+    """An evaluation gives no number, for instance because the model's output is not finite."""
 
 
 class GenerationError(HelixError):

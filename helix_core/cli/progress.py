@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, TextIO, cast
 
 from helix_core.streams import Forgiving
+from helix_core.terminal import escape, terminal_of
 
 LINE_SECONDS = 5.0
 
@@ -38,7 +39,7 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
                 TimeRemainingColumn(),
-                console=Console(file=self.stream),
+                console=Console(file=terminal_of(self.stream)),
             )
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, facts="")
@@ -65,6 +66,6 @@ class Progress:
     def say(self, text: str) -> None:
         """A line above the bar."""
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(escape(text), highlight=False, markup=False)
         else:
             print(text, file=self.stream, flush=True)

@@ -72,7 +72,8 @@ class Memory(ABC, Generic[ConfigT]):
     def save(self, path: str | Path) -> None:
         """Write everything to the folder `path`; a kill at any moment leaves the store of before or the new one.
 
-        Raises MemoryStoreError if it cannot be written, with the store of before untouched.
+        Raises MemoryStoreError if it cannot be written, or if another writer has saved there since this memory was
+        loaded from it or saved to it, InUse while one does; the store of before is then untouched.
         """
 
     @abstractmethod

@@ -72,6 +72,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         self._next_episode = 0
         self._sleeps = 0
         self._steady: np.ndarray | None = None
+        self._stored: dict[Path, int] = {}
 
     # Writing.
 
@@ -209,10 +210,11 @@ class TopologicalMemory(Memory[TopologicalConfig]):
             "next_episode": self._next_episode,
             "sleeps": self._sleeps,
         }
-        save_store(path, parts, facts)
+        store = Path(path).resolve()
+        self._stored[store] = save_store(path, parts, facts, after=self._stored.get(store))
 
     def load(self, path: str | Path) -> None:
-        parts, given = load_store(path)
+        parts, given, generation = load_store(path)
         if given.get("memory") != "topological":
             raise MemoryStoreError(f"{path} is the store of another memory, {given.get('memory')!r}")
         facts = fits(_Facts, given, path, MemoryStoreError)
@@ -234,6 +236,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         self._next_id, self._next_episode = facts.next_id, facts.next_episode
         self._sleeps = facts.sleeps
         self._steady = None
+        self._stored = {Path(path).resolve(): generation}
 
     # Inside.
 

@@ -305,6 +305,57 @@ def test_runs_that_transformers_has_no_model_for(model, said, helix, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_neither_imported_nor_exported(value, saved, helix, tmp_path):
+    from safetensors.numpy import load_file as load_arrays
+
+    from helix_plugin_lm.storage.tensor_file import write_tensors
+
+    assert helix("import", saved, "--out", tmp_path / "run")[0] == 0
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    params = load_arrays(checkpoint / "model.safetensors")
+    params["embedding.weight"][3, 5] = value
+    size, digest = write_tensors(checkpoint / "model.safetensors", params)
+    # Of version 1, whose manifests had no hash of their own.
+    manifest["files"]["model.safetensors"] = {"bytes": size, "blake2b": digest}
+    del manifest["blake2b"]
+    (checkpoint / "manifest.json").write_text(json.dumps({**manifest, "version": 1}))
+    code, _, error = helix("export", tmp_path / "run", "--out", tmp_path / "out")
+    assert code == 1
+    assert "embedding.weight holds NaN or infinity" in error
+    weights = load_file(saved / "model.safetensors")
+    weights["backbone.embeddings.weight"][3, 5] = value
+    save_file(weights, saved / "model.safetensors", {"format": "pt"})
+    code, _, error = helix("import", saved, "--out", tmp_path / "again")
+    assert code == 1
+    assert "embedding.weight holds NaN or infinity" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "saved"]
+
+
+def test_weights_that_would_overflow_are_not_exported(saved, helix, tmp_path):
+    weights = load_file(saved / "model.safetensors")
+    weights["backbone.embeddings.weight"][3, 5] = 3.4e38
+    save_file(weights, saved / "model.safetensors", {"format": "pt"})
+    assert helix("import", saved, "--out", tmp_path / "run")[0] == 0
+    for dtype in ("float16", "bfloat16"):
+        code, _, error = helix("export", tmp_path / "run", "--out", tmp_path / "out", "--dtype", dtype)
+        assert code == 1
+        assert f"a weight is too large for {dtype}" in error
+    assert not (tmp_path / "out").exists()
+    assert helix("export", tmp_path / "run", "--out", tmp_path / "out", "--dtype", "float32")[0] == 0
+
+
+def test_a_run_folder_with_links_is_not_exported(saved, helix, tmp_path):
+    assert helix("import", saved, "--out", tmp_path / "run")[0] == 0
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "run" / "tokenizer.json").symlink_to(tmp_path / "secret")
+    code, _, error = helix("export", tmp_path / "run", "--out", tmp_path / "out")
+    assert code == 2
+    assert "tokenizer.json is a symbolic link" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_import_needs_no_transformers(saved, tmp_path):
     """Neither transformers nor torch, for safetensors."""
     import subprocess

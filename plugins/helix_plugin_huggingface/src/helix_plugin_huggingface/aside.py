@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from helix_core.durable import folder_aside
 from helix_core.errors import CheckpointError, UsageError
 
 
@@ -24,12 +23,9 @@ def written_aside(out: Path) -> Iterator[Path]:
     Raises UsageError if `out` exists, CheckpointError if the disk is full or cannot be written.
     """
     check_free(out)
-    aside = out.with_name(f".writing-{out.name}-{os.getpid()}")
     try:
-        aside.mkdir(parents=True)
-        yield aside
-        aside.rename(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with folder_aside(out) as aside:
+            yield aside
     except OSError as error:
         raise CheckpointError(f"cannot write {out}: {error.strerror or error}", hint="nothing was left") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -13,6 +13,8 @@ from helix_plugin_lm.models import LanguageModel
 from helix_plugin_lm.storage.tensor_file import Tensor
 
 FLOATS = ("F32", "BF16", "F16")
+LEAST_BEYOND_BFLOAT16 = np.uint32(0x7F7F8000).view(np.float32)
+"""What would be rounded to infinity."""
 
 
 def imported(family: Family, model: LanguageModel, found: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
@@ -88,6 +90,8 @@ def _cast(tensor: Tensor, shape: tuple[int, ...], code: str) -> Tensor:
 
 def _bfloat16(values: np.ndarray) -> np.ndarray:
     """Bits of the nearest bfloat16, to even between two; NaN stays NaN."""
+    if np.any(np.abs(values[np.isfinite(values)]) >= LEAST_BEYOND_BFLOAT16):
+        raise CheckpointError("a weight is too large for bfloat16", hint="export with --dtype float32")
     bits = values.view(np.uint32)
     rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
     # A NaN keeps its upper bits; if those alone would be an infinity, the quiet bit is set.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from helix_plugin_lm.runs.run_folder import write_bytes
 
 
 def can_plot() -> bool:
@@ -23,13 +26,14 @@ def plot_losses(
 ) -> None:
     """Draw bits per byte (or token) over training data: every step, a running mean, held-out points, gzip's line.
 
-    A task's accuracy is drawn below.
+    A task's accuracy is drawn below. Raises CheckpointError if the picture cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     def points(key: str) -> list[tuple[float, float]]:
-        return [(line[f"{unit}s"] / 1e6, line[key]) for line in lines if key in line]
+        pairs = [(line.get(f"{unit}s"), line.get(key)) for line in lines]
+        return [(x / 1e6, y) for x, y in pairs if isinstance(x, (int, float)) and isinstance(y, (int, float))]
 
     accuracy = points("val_accuracy")
     figure = Figure(figsize=(8, 6 if accuracy else 4.5), layout="constrained")
@@ -55,9 +59,9 @@ def plot_losses(
     panels[-1].set_xlabel(f"training {unit}s (millions)")
     for panel in panels:
         panel.grid(alpha=0.3)
-    aside = path.with_name(f".{path.name}")
-    figure.savefig(aside, format="png", dpi=120)
-    aside.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_bytes(path, picture.getvalue())
 
 
 def _smooth(values: Sequence[float], factor: float = 0.95) -> list[float]:

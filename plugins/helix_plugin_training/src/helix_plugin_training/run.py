@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import platform
+import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from helix_core.cli.progress import Progress
-from helix_core.errors import Interrupted, UsageError
+from helix_core.errors import CheckpointError, Interrupted, UsageError
 from helix_core.events import Event, emit, subscribe
+from helix_core.lock import FolderLock
 from helix_core.streams import tell
 from helix_core.version import __version__
 from helix_plugin_lm.generation import Sampling, Stopping, generate
-from helix_plugin_lm.runs.checkpoint import check_size, load_checkpoint, open_checkpoint, prune_checkpoints
-from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder
+from helix_plugin_lm.runs.checkpoint import (
+    check_size,
+    latest_checkpoint,
+    load_checkpoint,
+    open_checkpoint,
+    prune_checkpoints,
+)
+from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder, write_bytes
 from helix_plugin_lm.runs.signals import StopRequest
 from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
 from helix_plugin_training.data import Corpus, Task, load_corpus, load_task
@@ -24,6 +34,7 @@ from helix_plugin_training.evaluation.task import predict, show_answers
 from helix_plugin_training.plot import can_plot, plot_losses
 from helix_plugin_training.recipes import Recipe, dump_recipe, load_recipe
 from helix_plugin_training.recipes.absolute import absolute
+from helix_plugin_training.rewind import rewind
 from helix_plugin_training.trainer import StepResult, Trainer
 
 
@@ -75,47 +86,83 @@ def train(recipe: Recipe, *, runs: str | Path = "runs") -> RunFolder:
     if origin is not None:
         trainer.start_from(open_checkpoint(path), path)
     run = RunFolder.create(Path(runs), recipe.name)
-    if origin is not None:
-        run.take_companions(origin)
-    if tokenizer is not None:
-        tokenizer.copy_to(run.path)
-    return _run(run, trainer, _Clock(), fresh=True)
+    with run.lock() as lock:
+        if origin is not None:
+            run.take_companions(origin)
+        if tokenizer is not None:
+            tokenizer.copy_to(run.path)
+        # The recipe comes last: a folder that has one can be resumed, whenever the run is killed.
+        run.write_recipe(dump_recipe(recipe))
+        return _run(run, trainer, _Clock(), lock)
 
 
 def resume(run: RunFolder, recipe: Recipe | None = None, *, checkpoint: Path | None = None) -> RunFolder:
     """Continue a run from its newest checkpoint, or from a given one; the loss curve goes on bit by bit.
 
-    `recipe` may differ from the run's own in its training and sample sections only. Raises UsageError if it differs
-    elsewhere or if nothing is left to do, CheckpointError if the checkpoint is damaged or foreign.
+    Later checkpoints are set aside as a run of their own (`rewind`). A run without a checkpoint, since it was killed
+    before its first, starts anew. `recipe` may differ from the run's own in its training and sample sections only.
+
+    Raises InUse while another process writes the run, UsageError if the folder holds links or the like, if the recipe
+    differs elsewhere, if the checkpoint is not the run's or if nothing is left to do, CheckpointError if the checkpoint
+    is damaged or foreign.
     """
-    own = load_recipe(run.recipe_file)
-    if not run.metrics_file.exists() and run.latest_checkpoint().name == "step-00000000":
+    RunFolder.open(run.path)
+    with run.lock() as lock:
+        return _resume(run, recipe, checkpoint, lock)
+
+
+def _resume(run: RunFolder, recipe: Recipe | None, checkpoint: Path | None, lock: FolderLock) -> RunFolder:
+    own, where, recipe_file = load_recipe(run.recipe_file), quote(str(run.path)), quote(str(run.recipe_file))
+    path = checkpoint or latest_checkpoint(run.checkpoints)
+    if path is not None and path.name == "step-00000000" and not run.metrics_file.exists():
         raise UsageError(
             f"run {run.path} was imported, not trained: it has no training to go on with",
-            hint=f"helix train {run.recipe_file} --set training.init={run.path} --set data.source=FILES fine-tunes it",
+            hint=f"helix train {recipe_file} --set training.init={where} --set data.source=FILES fine-tunes it",
         )
     recipe = recipe or own
     fixed = {"training", "sample"}
     if recipe.model_dump(exclude=fixed) != own.model_dump(exclude=fixed):
         raise UsageError("a resumed run keeps its recipe; only `training.*` and `sample.*` may be set")
-    path = checkpoint or run.latest_checkpoint()
-    loaded = load_checkpoint(path)
-    check_size(loaded.params, recipe.model, path)
+    if path is not None and path.resolve().parent != run.checkpoints.resolve():
+        raise UsageError(f"{path} is not one of the checkpoints of {run.path}")
+    if path is None and run.summary_file.exists():
+        raise CheckpointError(
+            f"run {run.path} was finished, and has no checkpoint any more", hint=f"helix train {recipe_file}"
+        )
+    loaded = load_checkpoint(path) if path else None
+    if loaded:
+        check_size(loaded.params, recipe.model, path or run.path)
     tokenizer = None
     if recipe.data.tokenizer is not None:
         tokenizer = FileTokenizer(run.path / TOKENIZER_FILE, separated=True)
     trainer = Trainer(recipe, load_data(recipe, tokenizer), tokenizer or BYTES)
-    trainer.restore(loaded, path)
-    if recipe.training.steps is not None and trainer.step >= recipe.training.steps and run.summary_file.exists():
+    seconds = 0.0
+    if path and loaded:
+        trainer.restore(loaded, path)
+        seconds = _train_seconds(loaded.facts, path)
+    else:
+        print(f"run {run.path} has no checkpoint yet: it starts anew", file=sys.stderr, flush=True)
+        if recipe.training.init is not None:
+            _, start = RunFolder.locate(recipe.training.init)
+            trainer.start_from(open_checkpoint(start), start)
+    steps = recipe.training.steps
+    if steps is not None and trainer.step >= steps and run.finished_at() == trainer.step:
         raise UsageError(
             f"run {run.path} is complete at step {trainer.step}",
             hint=f"to go on, add `--set training.steps={2 * trainer.step}`",
         )
-    run.truncate_metrics(trainer.step)
-    return _run(run, trainer, _Clock(loaded.facts.get("train_seconds", 0.0)), fresh=False)
+    rewind(run, trainer.step, ends=steps is not None and trainer.step >= steps)
+    return _run(run, trainer, _Clock(seconds), lock)
 
 
-def _run(run: RunFolder, trainer: Trainer, clock: _Clock, *, fresh: bool) -> RunFolder:
+def _train_seconds(facts: Mapping[str, Any], path: Path) -> float:
+    seconds = facts.get("train_seconds", 0.0)
+    if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
+        raise CheckpointError(f"{path} is not a checkpoint of a training: its train_seconds are {seconds!r}")
+    return float(seconds)
+
+
+def _run(run: RunFolder, trainer: Trainer, clock: _Clock, lock: FolderLock) -> RunFolder:
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         events = JsonLines(run.events_file)
@@ -133,12 +180,18 @@ def _run(run: RunFolder, trainer: Trainer, clock: _Clock, *, fresh: bool) -> Run
         emit("run_started", run=str(run.path), step=trainer.step, steps=steps, backend=trainer.backend.name)
         metrics = JsonLines(run.metrics_file)
         stack.callback(metrics.close)
-        _train_steps(run, trainer, clock, steps, metrics, stop)
-        return _finish(run, trainer, clock, metrics, stop)
+        _train_steps(run, trainer, clock, steps, metrics, stop, lock)
+        return _finish(run, trainer, clock, metrics, stop, lock)
 
 
 def _train_steps(
-    run: RunFolder, trainer: Trainer, clock: _Clock, steps: int, metrics: JsonLines, stop: StopRequest
+    run: RunFolder,
+    trainer: Trainer,
+    clock: _Clock,
+    steps: int,
+    metrics: JsonLines,
+    stop: StopRequest,
+    lock: FolderLock,
 ) -> None:
     training = trainer.recipe.training
     every = training.checkpoint_every or max(1, steps // 10)
@@ -146,6 +199,8 @@ def _train_steps(
 
     def save() -> None:
         nonlocal saved
+        _still_there(run, lock)
+        metrics.sync()  # a checkpoint's steps are in the metrics, whatever happens next
         path = trainer.save(run.checkpoints, train_seconds=clock.train_seconds)
         prune_checkpoints(run.checkpoints, training.keep)
         saved = trainer.step
@@ -198,11 +253,18 @@ def _report(
 def _leave(run: RunFolder, trainer: Trainer, stop: StopRequest) -> None:
     raise Interrupted(
         f"stopped by {stop.requested} after step {trainer.step}; everything is saved in {run.path}",
-        hint=f"helix train --resume {run.path}",
+        hint=f"helix train --resume {quote(str(run.path))}",
     )
 
 
-def _finish(run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines, stop: StopRequest) -> RunFolder:
+def _still_there(run: RunFolder, lock: FolderLock) -> None:
+    if not lock.held:
+        raise CheckpointError(f"run folder {run.path} was removed or replaced", hint="start the run anew")
+
+
+def _finish(
+    run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines, stop: StopRequest, lock: FolderLock
+) -> RunFolder:
     data, recipe = trainer.data, trainer.recipe
     total, things = size(data)
     with Progress(total, label="evaluating") as progress:
@@ -213,6 +275,7 @@ def _finish(run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines,
                 _leave(run, trainer, stop)
 
         found = measure(trainer, progress=advance)
+    _still_there(run, lock)
     about = facts(data)
     done = trainer.step * trainer.tokens_per_step
     metrics.write(step=trainer.step, **{f"{data.unit}s": done}, **found)
@@ -248,19 +311,25 @@ def _finish(run: RunFolder, trainer: Trainer, clock: _Clock, metrics: JsonLines,
 
 def _write_sample(run: RunFolder, trainer: Trainer) -> str:
     """Write a generated text, or answers to held-out samples, and return the file's path inside the run folder."""
-    run.samples.mkdir(exist_ok=True)
     file = run.samples / f"step-{trainer.step:08d}.txt"
+    try:
+        run.samples.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make {run.samples}: {error.strerror or error}") from error
+    write_bytes(file, _sample(trainer))
+    return file.relative_to(run.path).as_posix()
+
+
+def _sample(trainer: Trainer) -> bytes:
     if isinstance(trainer.data, Task):
         batch = next(trainer.data.held_out(4))
         said, _ = predict(trainer.model, trainer.backend, trainer.F_infer, trainer.params, batch)
-        file.write_text(show_answers(batch, said))
-        return file.relative_to(run.path).as_posix()
+        return show_answers(batch, said).encode()
     spec = trainer.recipe.sample
     prompt = spec.prompt.encode()
     context = trainer.model.context
     if context is not None and len(trainer.tokenizer.prompt(prompt)) > context:
-        file.write_bytes(prompt)
-        return file.relative_to(run.path).as_posix()
+        return prompt
     text = generate(
         trainer.model,
         trainer.backend,
@@ -272,8 +341,7 @@ def _write_sample(run: RunFolder, trainer: Trainer) -> str:
         tokenizer=trainer.tokenizer,
         seed=trainer.recipe.seed,
     )
-    file.write_bytes(prompt + b"".join(text))
-    return file.relative_to(run.path).as_posix()
+    return prompt + b"".join(text)
 
 
 def _event_log(lines: JsonLines) -> Any:

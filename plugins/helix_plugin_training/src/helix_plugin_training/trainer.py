@@ -18,7 +18,7 @@ from helix_core.machine import available_memory, require_memory
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create, select
 from helix_plugin_lm.models import LanguageModel, loss
-from helix_plugin_lm.runs.checkpoint import Checkpoint, StoredCheckpoint, check_params, save_checkpoint
+from helix_plugin_lm.runs.checkpoint import Checkpoint, StoredCheckpoint, all_finite, check_params, save_checkpoint
 from helix_plugin_lm.tokenizers import BYTES, Tokenizer
 from helix_plugin_training.chunked import chunked_value_and_grad
 from helix_plugin_training.data import Batch, Batches, Corpus, Task, TaskBatches
@@ -216,10 +216,19 @@ class Trainer:
         return loss(self.model, self.F, params, tokens, targets, reset=reset, weights=weights, key=key)
 
     def save(self, folder: Path, **facts: Any) -> Path:
-        """Write a checkpoint of this state. Raises CheckpointError if that fails."""
+        """Write a checkpoint of this state.
+
+        Raises CheckpointError if that fails, TrainingError if a number of it is not finite: no run recovers from that.
+        """
         to_numpy = self.backend.to_numpy
         params = {name: to_numpy(p) for name, p in self.params.items()}
         moments = {f"{slot}/{name}": to_numpy(m) for slot, held in self.moments.items() for name, m in held.items()}
+        for name, array in {**params, **moments}.items():
+            if not all_finite(array):
+                raise TrainingError(
+                    f"{name} holds NaN or infinity after step {self.step}, which is not saved",
+                    hint="the last checkpoint is kept; lower optimizer.lr or training.clip, or warm up for longer",
+                )
         facts = {"data": self.data.fingerprint, "backend": self.backend.name, **facts}
         return save_checkpoint(folder, self.step, params, moments, facts)
 

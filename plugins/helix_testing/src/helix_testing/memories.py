@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from helix_core.errors import ConfigError, MemoryStoreError, UsageError
+from helix_core.errors import ConfigError, InUse, MemoryStoreError, UsageError
 from helix_core.kinds.memory import Memory
+from helix_core.lock import FolderLock
 from helix_core.plugin_system import create
 
 
@@ -252,6 +253,37 @@ class BaseMemoryTests:
         memory.save(tmp_path)
         with pytest.raises(MemoryStoreError, match="dim"):
             self.make(dim=self.dim + 1).load(tmp_path)
+
+    def test_what_another_writer_saved_is_not_overwritten(self, rng: np.random.Generator, tmp_path: Path) -> None:
+        memory, keys, _ = self.filled(rng)
+        memory.save(tmp_path)
+        other = self.make()
+        other.load(tmp_path)
+        other.add(keys[:1])
+        other.save(tmp_path)
+        with pytest.raises(MemoryStoreError, match="another writer"):
+            memory.save(tmp_path)
+        again = self.make()
+        again.load(tmp_path)
+        assert len(again) == len(other) == 51
+        memory.load(tmp_path)
+        memory.save(tmp_path)
+
+    def test_two_writers_at_once(self, rng: np.random.Generator, tmp_path: Path) -> None:
+        memory, _, _ = self.filled(rng)
+        memory.save(tmp_path)
+        with FolderLock(tmp_path, "the memory"), pytest.raises(InUse, match=f"process {os.getpid()} "):
+            memory.save(tmp_path)
+        memory.save(tmp_path)
+
+    def test_a_store_with_links_is_refused(self, rng: np.random.Generator, tmp_path: Path) -> None:
+        memory, _, ids = self.filled(rng)
+        memory.save(tmp_path / "store")
+        (tmp_path / "store" / "odd").symlink_to(tmp_path)
+        for use in (memory.load, memory.save):
+            with pytest.raises(MemoryStoreError, match="symbolic link"):
+                use(tmp_path / "store")
+        assert len(memory) == len(ids)
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     def test_a_killed_save_and_a_full_disk_lose_nothing(self, rng: np.random.Generator, tmp_path: Path) -> None:

@@ -39,18 +39,18 @@ def command(
     from helix_plugin_lm.runs.load import load_run
     from helix_plugin_training.recipes import dump_recipe, load_recipe
 
-    is_checkpoint = (run / "manifest.json").exists()
-    folder = RunFolder.open(run.parent.parent if is_checkpoint else run)
+    folder, path = RunFolder.locate(run)
     recipe = load_recipe(folder.recipe_file)
-    checkpoint = load_checkpoint(run if is_checkpoint else folder.latest_checkpoint())
+    checkpoint = load_checkpoint(path)
     total = filter_count(recipe.model)
     with Progress(max(total, 1), label="fitting") as bar:
         model, params, errors = distill_model(
             recipe.model, checkpoint.params, modes, lambda: bar.update(bar.done + 1, "filters")
         )
     made = RunFolder.create(runs, f"{recipe.name}-distilled")
-    made.write_recipe(dump_recipe(recipe.model_copy(update={"model": model, "name": f"{recipe.name}-distilled"})))
     save_checkpoint(made.checkpoints, checkpoint.step, params, {}, checkpoint.facts)
+    # Last, since a folder that has a recipe is taken for a run, and one without a checkpoint for one to begin anew.
+    made.write_recipe(dump_recipe(recipe.model_copy(update={"model": model, "name": f"{recipe.name}-distilled"})))
 
     import numpy as np
 

@@ -6,7 +6,6 @@ The file is safetensors: the state's arrays, the last logits and the counts of t
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from helix_core.durable import write_file
 from helix_core.errors import CheckpointError
 from helix_core.tree import tree_items, tree_map
 from helix_core.untrusted import fits, parse_json, refusing
@@ -70,15 +70,9 @@ class SavedState:
             {"format": FORMAT, "version": VERSION, "model": fingerprint, "facts": json.dumps(facts)},
         )
         path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
+            write_file(path, data)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise CheckpointError(f"cannot write state {path}: {error.strerror or error}") from error
 
 

@@ -1,31 +1,35 @@
 """Checkpoints that survive a kill, a full disk and a truncated file.
 
-A checkpoint is a folder `step-00000500` of safetensors and a manifest with the size and hash of each file. It is
-written aside, flushed to disk and renamed into place, so a folder of that name is always whole.
+A checkpoint is a folder `step-00000500` of safetensors and a manifest with the size and hash of each file, and with a
+hash of its own. It is written aside, flushed to disk and renamed into place, so a folder of that name is always whole.
+Numbers that are not finite are neither written nor read: no run recovers from them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from helix_core.durable import clear_leftovers, folder_aside, odd_entry, remove
 from helix_core.errors import CheckpointError
 from helix_core.untrusted import fits, read_json, regular
 from helix_plugin_lm.models.config import ModelConfig
-from helix_plugin_lm.storage.tensor_file import Tensor, digest_of, open_tensors, write_tensors
+from helix_plugin_lm.storage.tensor_file import Tensor, digest_of, of_array, open_tensors, write_tensors
 
 MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
-_NAME = re.compile(r"^step-(\d{8})$")
+FORMAT, VERSION = "helix-checkpoint", 2
+HASH = "blake2b"
+_NAME = re.compile(r"^step-(\d{8,})$")
+_FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """A verified checkpoint whose tensors are read one at a time."""
+    """A verified checkpoint whose tensors are read one at a time; `digest`: the hash of the parameters' file."""
 
     step: int
     params: dict[str, Tensor]
     moments: dict[str, Tensor]
     facts: dict[str, Any]
+    digest: str
 
 
 class StoredFile(BaseModel):
@@ -58,13 +63,13 @@ class StoredFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """A checkpoint's manifest; facts about the run stand beside these."""
+    """A checkpoint's manifest; facts about the run stand beside these. Version 1 had no hash of its own."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
     format: Literal["helix-checkpoint"]
-    version: Literal[1]
-    step: int = Field(ge=0, lt=10**8)
+    version: int = Field(ge=1, le=VERSION)
+    step: int = Field(ge=0)
     files: dict[str, StoredFile]
     train_seconds: float = Field(0.0, ge=0)
 
@@ -76,14 +81,6 @@ class Manifest(BaseModel):
         return files
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of a checkpoint folder. Raises CheckpointError if it is missing, damaged or something else's."""
-    try:
-        return fits(Manifest, read_json(path / MANIFEST, CheckpointError), path / MANIFEST, CheckpointError)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} is not a Helix checkpoint: {error.message}", hint=error.hint) from error
-
-
 def save_checkpoint(
     folder: Path,
     step: int,
@@ -91,34 +88,36 @@ def save_checkpoint(
     moments: Mapping[str, Tensor | np.ndarray],
     facts: Mapping[str, Any],
 ) -> Path:
-    """Write the checkpoint of `step` under `folder`; the ones already there are not touched.
+    """Write the checkpoint of `step` in `folder`; the ones already there are not touched.
 
-    Raises CheckpointError if it cannot be written, a full disk for instance; nothing half-written stays behind.
+    Raises CheckpointError if it cannot be written, a full disk for instance, if the folder that `folder` is in is gone,
+    or if a number is not finite; nothing half-written stays behind.
     """
     final = folder / f"step-{step:08d}"
-    aside = folder / f".writing-{final.name}-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".writing-*"):  # of a killed run
-            shutil.rmtree(leftover, ignore_errors=True)
-        aside.mkdir()
-        files = {}
-        for name, tensors in ((MODEL, params), (OPTIMIZER, moments)):
-            size, digest = write_tensors(aside / name, tensors)
-            files[name] = {"bytes": size, "blake2b": digest}
-        manifest = {"format": "helix-checkpoint", "version": 1, "step": step, "files": files, **facts}
-        _write_synced(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
-        _sync_folder(aside)
-        if final.exists():
-            shutil.rmtree(final)
-        aside.rename(final)
-        _sync_folder(folder)
+        folder.mkdir(exist_ok=True)  # but not what it is in: a run that was removed stays removed
+        clear_leftovers(folder)
+        with folder_aside(final) as aside:
+            files = {}
+            for name, tensors in ((MODEL, params), (OPTIMIZER, moments)):
+                checked = {k: _checked(k, t, f"{final} is not saved") for k, t in tensors.items()}
+                size, digest = write_tensors(aside / name, checked)
+                files[name] = {"bytes": size, HASH: digest}
+            manifest = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **facts}
+            text = json.dumps({**manifest, HASH: _digest(manifest)}, indent=1, allow_nan=False)
+            (aside / MANIFEST).write_text(text, encoding="utf-8")
+            remove(final)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         kept = latest_checkpoint(folder)
+        gone = not folder.parent.exists()
         raise CheckpointError(
-            f"cannot write checkpoint {final}: {error.strerror or error}",
-            hint=f"{kept.name} is kept; free some space and resume" if kept else "free some space and try again",
+            f"cannot write checkpoint {final}: "
+            + (f"{folder.parent} is gone" if gone else f"{error.strerror or error}"),
+            hint="start the run anew"
+            if gone
+            else f"{kept.name} is kept; free some space and resume"
+            if kept
+            else "free some space and try again",
         ) from error
     return final
 
@@ -136,8 +135,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def open_checkpoint(path: Path) -> StoredCheckpoint:
-    """Verify one checkpoint folder, without reading all of it into memory; raises what `load_checkpoint` does."""
-    manifest = read_manifest(path)
+    """Verify one checkpoint folder, without reading all of it into memory; raises what `load_checkpoint` does.
+
+    Reading a tensor raises CheckpointError if a number in it is not finite.
+    """
+    manifest = _read_manifest(path)
     tensors = {}
     for name in (MODEL, OPTIMIZER):
         expected = manifest.files[name]
@@ -146,23 +148,99 @@ def open_checkpoint(path: Path) -> StoredCheckpoint:
             size, digest = digest_of(path / name)
         except OSError as error:
             raise CheckpointError(f"cannot read {path / name}: {error.strerror or error}") from error
-        if size != expected.bytes or digest != expected.blake2b:
+        if (size, digest) != (expected.bytes, expected.blake2b):
             raise CheckpointError(
-                f"{path / name} is damaged: {size} bytes of {expected.bytes}"
-                if size != expected.bytes
-                else f"{path / name} is damaged: its content does not match its hash",
-                hint="resume from an older checkpoint of the run: `--resume RUN/checkpoints/step-...`",
+                f"{path / name} is damaged: "
+                + (
+                    f"{size} bytes of {expected.bytes}"
+                    if size != expected.bytes
+                    else "its content does not match its hash"
+                ),
+                hint=_instead_of(path),
             )
-        tensors[name] = open_tensors(path / name)
-    facts = manifest.model_dump(exclude={"format", "version", "step", "files"}, exclude_unset=True)
-    return StoredCheckpoint(manifest.step, tensors[MODEL], tensors[OPTIMIZER], facts)
+        tensors[name] = {k: _checked(k, t, str(path / name)) for k, t in open_tensors(path / name).items()}
+    facts = manifest.model_dump(exclude={"format", "version", "step", "files", HASH}, exclude_unset=True)
+    return StoredCheckpoint(manifest.step, tensors[MODEL], tensors[OPTIMIZER], facts, manifest.files[MODEL].blake2b)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    """The manifest of a checkpoint folder, as it was written: by its own hash, and by the folder's name."""
+    if odd := odd_entry(path):
+        raise CheckpointError(f"{path} is refused: {odd}", hint="a checkpoint is of plain files")
+    try:
+        table = read_json(path / MANIFEST, CheckpointError)
+        manifest = fits(Manifest, table, path / MANIFEST, CheckpointError)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is not a Helix checkpoint: {error.message}", hint=_instead_of(path)) from error
+    named = _NAME.match(path.resolve().name)
+    problem = None
+    if (manifest.version > 1 or HASH in table) and table.pop(HASH, None) != _digest(table):
+        problem = "its content does not match its hash"
+    elif named and int(named[1]) != manifest.step:
+        problem = f"it says step {manifest.step}, the folder's name says step {int(named[1])}"
+    if problem:
+        raise CheckpointError(f"{path / MANIFEST} is damaged: {problem}", hint=_instead_of(path))
+    return manifest
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _instead_of(path: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    older = [other for other in checkpoints(path.parent) if other.name != path.name]
+    older = [other for other in older if not _NAME.match(path.name) or step_of(other) < step_of(path)]
+    if older:
+        return f"take an older checkpoint of the run: {older[-1]}"
+    return "the run has no older checkpoint: start it anew"
+
+
+def _checked(name: str, tensor: Tensor | np.ndarray, where: str) -> Tensor:
+    """The tensor; reading it raises CheckpointError if it holds a number that is not finite."""
+    tensor = of_array(tensor) if isinstance(tensor, np.ndarray) else tensor
+    if tensor.code not in _FLOATS:
+        raise CheckpointError(f"{where}: {name} is of dtype {tensor.code}, which no checkpoint has")
+
+    def read() -> np.ndarray:
+        try:
+            values = tensor.read()
+        except OSError as error:
+            raise CheckpointError(f"cannot read {tensor.origin}: {error.strerror or error}") from error
+        if not all_finite(values, tensor.code):
+            raise CheckpointError(
+                f"{where}: {name} holds NaN or infinity", hint="a training that diverged is the cause"
+            )
+        return values
+
+    return replace(tensor, read=read)
+
+
+def all_finite(values: np.ndarray, code: str = "") -> bool:
+    """Whether no value is NaN or infinite; `code` "BF16": values are the bits of bfloat16. Needs little memory."""
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, 1 << 20):
+        part = flat[start : start + (1 << 20)]
+        bad = (part & 0x7F80) == 0x7F80 if code == "BF16" else ~np.isfinite(part)
+        if bad.any():
+            return False
+    return True
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name. Raises ValueError for another name."""
+    found = _NAME.match(path.name)
+    if not found:
+        raise ValueError(f"{path.name} is not the name of a checkpoint")
+    return int(found[1])
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints under `folder`, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and _NAME.match(p.name))
+    return sorted((p for p in folder.iterdir() if p.is_dir() and _NAME.match(p.name)), key=step_of)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -174,7 +252,8 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def prune_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints."""
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it costs room, no more
+            remove(old)
 
 
 def check_size(found: Mapping[str, Tensor | np.ndarray], model: ModelConfig, origin: Path | str) -> None:
@@ -199,20 +278,3 @@ def check_params(found: Mapping[str, Tensor | np.ndarray], shapes: Mapping[str, 
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise CheckpointError(f"{origin} does not fit the model: {shown}")
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Makes a rename durable; some file systems and Windows cannot, and lose nothing but that.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -14,7 +14,7 @@ from helix_core.machine import require_memory
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_plugin_lm.models import LanguageModel
-from helix_plugin_lm.runs.checkpoint import MODEL, check_params, check_size, open_checkpoint, read_manifest
+from helix_plugin_lm.runs.checkpoint import StoredCheckpoint, check_params, check_size, open_checkpoint
 from helix_plugin_lm.runs.run_folder import RunFolder
 from helix_plugin_lm.runs.spec import RunSpec
 from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
@@ -43,8 +43,8 @@ class LoadedRun:
 def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32") -> LoadedRun:
     """Load a run folder's newest checkpoint, or one checkpoint folder of it, and its tokenizer.
 
-    Raises UsageError if `path` is neither, CheckpointError if the checkpoint is damaged or of another model, and what
-    `run_tokenizer` raises.
+    Raises UsageError if `path` is neither, CheckpointError if the checkpoint is damaged, of another model or holds NaN,
+    and what `run_tokenizer` raises.
     """
     run, folder = RunFolder.locate(path)
     spec = run.spec()
@@ -58,7 +58,7 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     require_memory(needed, chosen.memory(), f"a model of {model.parameters:,} parameters")
     params = {name: chosen.asarray(tensor.numpy(), storage(dtype)) for name, tensor in checkpoint.params.items()}
     F = chosen.bind(dtype=dtype, mode="infer")
-    return LoadedRun(model, chosen, F, params, checkpoint.step, spec, tokenizer, _fingerprint(spec, folder))
+    return LoadedRun(model, chosen, F, params, checkpoint.step, spec, tokenizer, _fingerprint(spec, checkpoint))
 
 
 def run_tokenizer(run: RunFolder, spec: RunSpec) -> Tokenizer | None:
@@ -77,6 +77,6 @@ def run_tokenizer(run: RunFolder, spec: RunSpec) -> Tokenizer | None:
     return BYTES if spec.data.generator is None and spec.model.vocab_size == BYTES.vocab_size else None
 
 
-def _fingerprint(spec: RunSpec, checkpoint: Path) -> str:
-    weights = read_manifest(checkpoint).files[MODEL].blake2b
-    return hashlib.blake2b(f"{spec.model.model_dump_json()} {weights}".encode(), digest_size=16).hexdigest()
+def _fingerprint(spec: RunSpec, checkpoint: StoredCheckpoint) -> str:
+    text = f"{spec.model.model_dump_json()} {checkpoint.digest}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from helix_core.durable import odd_entry, write_file
 from helix_core.errors import CheckpointError, UsageError
-from helix_core.untrusted import AGAIN, parse_json, read_json, read_text, refusing
-from helix_plugin_lm.runs.checkpoint import latest_checkpoint
+from helix_core.lock import FolderLock
+from helix_core.untrusted import AGAIN, parse_json, read_json
+from helix_plugin_lm.runs.checkpoint import MANIFEST, latest_checkpoint, step_of
 from helix_plugin_lm.runs.spec import RunSpec, read_spec
 
 COMPANIONS = ("tokenizer.json", "huggingface")
@@ -43,10 +46,18 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """An existing run. Raises UsageError if `path` is none."""
+        """An existing run. Raises UsageError if `path` is none, or holds links, pipes or devices."""
         run = cls(Path(path))
         if not run.recipe_file.is_file():
-            raise UsageError(f"{path} is not a run folder: it has no {run.recipe_file.name}")
+            raise UsageError(
+                f"{path} is not a run folder: it has no {run.recipe_file.name}",
+                hint="one that was killed before it was written had not begun: start it anew",
+            )
+        if odd := odd_entry(run.path):
+            raise UsageError(
+                f"run {path} is refused: {odd}",
+                hint="a run folder is of plain files and folders; nothing is followed out of one that others made",
+            )
         return run
 
     @classmethod
@@ -55,20 +66,33 @@ class RunFolder:
 
         Raises UsageError if `path` is neither, CheckpointError if the run has no checkpoint.
         """
+        run, checkpoint = cls.find(path)
+        return run, checkpoint or run.latest_checkpoint()
+
+    @classmethod
+    def find(cls, path: str | Path) -> tuple[RunFolder, Path | None]:
+        """A run, and that of its checkpoints which `path` is, if it is one. Raises UsageError if it is neither."""
         path = Path(path)
-        is_checkpoint = (path / "manifest.json").exists()
-        run = cls.open(path.resolve().parent.parent if is_checkpoint else path)
-        return run, path if is_checkpoint else run.latest_checkpoint()
+        if not is_checkpoint(path):
+            return cls.open(path), None
+        named, real = path.parent.parent, path.resolve().parent.parent
+        # Messages name the run as the user did, where that is the run.
+        return cls.open(named if named.exists() and named.samefile(real) else real), path
 
     def take_companions(self, other: RunFolder) -> None:
-        """Copy what belongs to another run's parameters: their tokenizer, and where they came from."""
-        for name in COMPANIONS:
-            place = other.path / name
-            with refusing(place, CheckpointError):
+        """Copy what belongs to another run's parameters: their tokenizer, and where they came from.
+
+        Raises CheckpointError if it cannot be written.
+        """
+        try:
+            for name in COMPANIONS:
+                place = other.path / name
                 if place.is_dir():
                     shutil.copytree(place, self.path / name)
                 elif place.is_file():
                     shutil.copyfile(place, self.path / name)
+        except OSError as error:
+            raise CheckpointError(f"cannot copy {other.path} to {self.path}: {error.strerror or error}") from error
 
     @property
     def recipe_file(self) -> Path:
@@ -107,7 +131,19 @@ class RunFolder:
         write_text(self.recipe_file, text)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_text(self.summary_file, json.dumps(summary, indent=2) + "\n")
+        write_text(self.summary_file, json.dumps(_without_nan(summary), indent=2) + "\n")
+
+    def finished_at(self) -> int | None:
+        """The step at which the run was finished, from its summary; None if it was not, or has gone on since."""
+        try:
+            step = json.loads(self.summary_file.read_bytes())["steps"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return step if type(step) is int else None
+
+    def lock(self) -> FolderLock:
+        """For whoever writes in the folder. Entering it raises InUse while another process does."""
+        return FolderLock(self.path, f"run {self.path}", CheckpointError)
 
     def summary(self) -> dict[str, Any]:
         """What `write_summary` wrote. Raises CheckpointError if it is missing or damaged."""
@@ -124,53 +160,89 @@ class RunFolder:
         return found
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut off by a kill is left out.
-
-        Raises CheckpointError if the file cannot be read or another line is damaged.
-        """
-        if not self.metrics_file.exists():
+        """The lines of metrics.jsonl in order; those that a kill or a damaged disk has spoilt are left out."""
+        try:
+            lines = self.metrics_file.read_bytes().split(b"\n")
+        except FileNotFoundError:
             return
-        lines = read_text(self.metrics_file, CheckpointError).removesuffix("\n").split("\n")
-        for number, text in enumerate(lines, 1):
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self.metrics_file}: {error.strerror or error}") from error
+        for line in lines:
             try:
-                line = parse_json(text, f"{self.metrics_file}:{number}", CheckpointError, finite=False)
+                found = parse_json(line, self.metrics_file, CheckpointError, finite=False)
             except CheckpointError:
-                if number == len(lines):
-                    return
-                raise
-            if not isinstance(line, dict) or type(line.get("step")) is not int:
-                raise CheckpointError(f"{self.metrics_file}:{number} is damaged: it has no whole 'step'", hint=AGAIN)
-            yield line
-
-    def truncate_metrics(self, step: int) -> None:
-        """Forget what came after `step`, so that a resumed run writes one curve."""
-        kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
-        write_text(self.metrics_file, "".join(line + "\n" for line in kept))
+                continue
+            if isinstance(found, dict) and type(found.get("step")) is int:
+                yield found
 
 
 class JsonLines:
-    """Append JSON objects to a file, a line each, flushed at once."""
+    """Append JSON objects to a file, a line each, written at once; numbers that are not finite become null.
+
+    Raises CheckpointError if the file cannot be written; a line is then there whole or not at all.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self.path = path
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._failed(error) from error
 
     def write(self, **data: Any) -> None:
-        self._file.write(json.dumps(data) + "\n")
-        self._file.flush()
+        text = (json.dumps(_without_nan(data), allow_nan=False) + "\n").encode()
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            while text:
+                text = text[self._file.write(text) :]
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), size)
+            raise self._failed(error) from error
+
+    def sync(self) -> None:
+        """Make what was written last through a power cut."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
 
     def close(self) -> None:
         self._file.close()
 
+    def _failed(self, error: OSError) -> CheckpointError:
+        return CheckpointError(f"cannot write {self.path}: {error.strerror or error}", hint=_what_helps(self.path))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is that of a checkpoint, whole or damaged, rather than of a run."""
+    try:
+        step_of(path)
+    except ValueError:
+        return (path / MANIFEST).exists()
+    return path.is_dir()
+
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step, so that a reader or a kill never meets half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write or replace a text file in one step. Raises CheckpointError if it cannot be written."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write or replace a file in one step. Raises CheckpointError if it cannot be written."""
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_file(path, data)
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}", hint="free some space") from error
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}", hint=_what_helps(path)) from error
+
+
+def _what_helps(path: Path) -> str:
+    return "free some space" if path.parent.is_dir() else f"{path.parent} is gone: start the run anew"
+
+
+def _without_nan(value: Any) -> Any:
+    """The same data with null for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""A folder of arrays that survives a kill, a full disk and a truncated file.
+"""A folder of arrays that survives a kill, a full disk, a truncated file and a second writer.
 
 A store holds one generation, `gen-00000007`: safetensors files and a manifest with the size and hash of each. A save
 writes the next generation aside, flushes it, renames it into place and only then removes the old one.
@@ -9,22 +9,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from helix_core.durable import clear_leftovers, folder_aside, odd_entry, remove
 from helix_core.errors import MemoryStoreError
+from helix_core.lock import FolderLock
 from helix_core.untrusted import fits, parse_json, read_bytes, read_json, refusing, regular
 from helix_plugin_lm.storage.tensor_file import digest_of, open_tensors
 
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"^gen-(\d{8})$")
+_NAME = re.compile(r"^gen-\d{8,}$")
 Part = Mapping[str, np.ndarray] | bytes
 
 
@@ -55,56 +55,83 @@ class _Sealed(BaseModel):
     blake2b: str
 
 
-def save_store(path: str | Path, parts: Mapping[str, Part], facts: Mapping[str, Any]) -> None:
-    """Write parts (arrays by name, or bytes) and facts (JSON) as the store's next generation.
+class Stored(NamedTuple):
+    """What a store holds: its parts, its facts and the number of the generation."""
 
-    Raises MemoryStoreError if that fails; the generation of before then stays.
+    parts: dict[str, Any]
+    facts: dict[str, Any]
+    generation: int
+
+
+def save_store(
+    path: str | Path, parts: Mapping[str, Part], facts: Mapping[str, Any], *, after: int | None = None
+) -> int:
+    """Write parts (arrays by name, or bytes) and facts (JSON) as the store's next generation; returns its number.
+
+    after  the generation that the content grew from: a store that another writer has saved to since is not overwritten
+
+    Raises MemoryStoreError if that fails, InUse while another process saves; the generation of before then stays.
     """
     from safetensors.numpy import save
 
     folder = Path(path)
-    aside = folder / f".writing-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".writing-*"):  # of a killed save
-            shutil.rmtree(leftover, ignore_errors=True)
-        old = _generations(folder)
-        aside.mkdir()
-        files = {}
-        for name, part in parts.items():
-            arrays = isinstance(part, Mapping)
-            data = save({k: np.ascontiguousarray(v) for k, v in part.items()}) if isinstance(part, Mapping) else part
-            file = f"{name}.safetensors" if arrays else f"{name}.bin"
-            _write(aside / file, data)
-            files[file] = {"bytes": len(data), "blake2b": _digest(data)}
-        manifest = {"format": "helix-memory", "version": 1, "files": files, "facts": dict(facts)}
-        text = json.dumps(manifest, sort_keys=True)
-        _write(aside / MANIFEST, json.dumps({"manifest": text, "blake2b": _digest(text.encode())}).encode())
-        _sync_folder(aside)
-        number = int(old[-1].name[4:]) + 1 if old else 1
-        aside.rename(folder / f"gen-{number:08d}")
-        _sync_folder(folder)
+        with FolderLock(folder, f"the memory {folder}", MemoryStoreError):
+            _check_plain(folder)
+            clear_leftovers(folder)
+            old = _generations(folder)
+            if after is not None and old and _number(old[-1]) != after:
+                raise MemoryStoreError(
+                    f"the memory {folder} was saved by another writer since it was loaded or saved here",
+                    hint="load it again and add what is new, or save to another folder",
+                )
+            number = _number(old[-1]) + 1 if old else (after or 0) + 1
+            with folder_aside(folder / f"gen-{number:08d}") as aside:
+                files = {}
+                for name, part in parts.items():
+                    if isinstance(part, Mapping):
+                        file, data = f"{name}.safetensors", save({k: np.ascontiguousarray(v) for k, v in part.items()})
+                    else:
+                        file, data = f"{name}.bin", part
+                    (aside / file).write_bytes(data)
+                    files[file] = {"bytes": len(data), "blake2b": _digest(data)}
+                manifest = {"format": "helix-memory", "version": 1, "files": files, "facts": dict(facts)}
+                text = json.dumps(manifest, sort_keys=True)
+                outer = json.dumps({"manifest": text, "blake2b": _digest(text.encode())})
+                (aside / MANIFEST).write_text(outer, encoding="utf-8")
+            for generation in old:
+                with contextlib.suppress(OSError):  # it costs room, no more
+                    remove(generation)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise MemoryStoreError(
             f"cannot write the memory to {folder}: {error.strerror or error}",
             hint="the store of before is untouched; free some space and save again",
         ) from error
-    for generation in old:
-        shutil.rmtree(generation, ignore_errors=True)
+    return number
 
 
-def load_store(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_store(path: str | Path) -> Stored:
     """The parts and facts of a store's newest generation.
 
-    Raises MemoryStoreError if there is none, or if a file of it is truncated or altered.
+    Raises MemoryStoreError if there is none, if a file of it is truncated or altered, or if anything in it is a link.
     """
     folder = Path(path)
-    with refusing(folder, MemoryStoreError):
-        generations = _generations(folder)
-    if not generations:
-        raise MemoryStoreError(f"{folder} is not a memory's store: it has no generation")
-    newest = generations[-1]
+    while True:
+        with refusing(folder, MemoryStoreError):
+            generations = _generations(folder)
+        if not generations:
+            raise MemoryStoreError(f"{folder} is not a memory's store: it has no generation")
+        _check_plain(folder)
+        try:
+            return _read_generation(generations[-1])
+        except MemoryStoreError:
+            # A writer may have replaced what was being read.
+            if _generations(folder)[-1:] == generations[-1:]:
+                raise
+
+
+def _read_generation(newest: Path) -> Stored:
     manifest = _manifest(newest / MANIFEST)
     parts: dict[str, Any] = {}
     for name, expected in manifest.files.items():
@@ -122,7 +149,7 @@ def load_store(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 parts[file.stem] = {key: tensor.numpy() for key, tensor in tensors.items()}
         else:
             parts[file.stem] = read_bytes(file, MemoryStoreError)
-    return parts, manifest.facts
+    return Stored(parts, manifest.facts, _number(newest))
 
 
 def _manifest(path: Path) -> _Manifest:
@@ -132,29 +159,21 @@ def _manifest(path: Path) -> _Manifest:
     return fits(_Manifest, parse_json(sealed.manifest, path, MemoryStoreError), path, MemoryStoreError)
 
 
+def _check_plain(folder: Path) -> None:
+    if odd := odd_entry(folder):
+        raise MemoryStoreError(f"the memory {folder} is refused: {odd}", hint="a store is of plain files and folders")
+
+
 def _generations(folder: Path) -> list[Path]:
     """The generations of a store, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and _NAME.match(p.name))
+    return sorted((p for p in folder.iterdir() if p.is_dir() and _NAME.match(p.name)), key=_number)
+
+
+def _number(generation: Path) -> int:
+    return int(generation.name[4:])
 
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Makes a rename durable; some file systems and Windows cannot, and lose nothing but that.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

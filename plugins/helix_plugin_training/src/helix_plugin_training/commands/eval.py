@@ -112,8 +112,7 @@ def _task(run: Path, overrides: tuple[str, ...], backend: str, as_json: bool) ->
     from helix_plugin_training.data import Task
     from helix_plugin_training.recipes import load_recipe
 
-    is_checkpoint = (run / "manifest.json").exists()
-    folder = RunFolder.open(run.parent.parent if is_checkpoint else run)
+    folder, _ = RunFolder.find(run)
     if any(not item.strip().startswith("data.") for item in overrides):
         raise UsageError("--set changes data.* only; the model is as it was trained")
     recipe = load_recipe(folder.recipe_file, overrides)

@@ -40,10 +40,9 @@ def command(
         run = train(load_recipe(recipe, overrides), runs=runs)
     else:
         assert resume_from is not None
-        is_checkpoint = (resume_from / "manifest.json").exists()
-        folder = RunFolder.open(resume_from.parent.parent if is_checkpoint else resume_from)
+        folder, checkpoint = RunFolder.find(resume_from)
         wanted = load_recipe(folder.recipe_file, overrides) if overrides else None
-        run = resume(folder, wanted, checkpoint=resume_from if is_checkpoint else None)
+        run = resume(folder, wanted, checkpoint=checkpoint)
     _report(run.path, as_json)
 
 

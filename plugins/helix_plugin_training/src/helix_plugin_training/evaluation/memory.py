@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helix_core.errors import EvaluationError
 from helix_core.kinds.memory import Hits, Memory
 from helix_core.tree import tree_map
 from helix_plugin_lm.tokenizers import SEPARATOR
@@ -147,6 +148,8 @@ def evaluate_with_memory(
                 progress(count)
         if online:
             memory.consolidate()
+    if not math.isfinite(model_nats + nats):
+        raise EvaluationError("the model's loss is not finite", hint="its weights have overflowed")
     total = sum(map(len, documents))
     return MemoryEvaluation(model_nats / math.log(2), nats / math.log(2), share / total, total, len(documents))
 

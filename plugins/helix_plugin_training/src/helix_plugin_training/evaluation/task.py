@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helix_plugin_training.data import Batch, Task
+from helix_plugin_training.evaluation.text import check_bits
 
 if TYPE_CHECKING:
     from helix_core.kinds.backend import Backend
@@ -65,7 +66,8 @@ def evaluate_task(
 ) -> TaskEvaluation:
     """Answer every held-out sample; F should be bound with mode "infer".
 
-    `progress` is called with the number of samples of each finished portion.
+    `progress` is called with the number of samples of each finished portion. Raises EvaluationError if the bits are not
+    finite.
     """
     tokens = right = solved = 0
     nats_in_all = 0.0
@@ -79,6 +81,7 @@ def evaluate_task(
         nats_in_all += float(np.sum(nats, where=batch.mask, dtype=np.float64))
         if progress:
             progress(len(wrong))
+    check_bits(nats_in_all)
     return TaskEvaluation(tokens, right, task.validation, solved, nats_in_all / math.log(2))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helix_core.errors import EvaluationError
 from helix_core.tree import tree_map
 from helix_plugin_lm.tokenizers import BYTES, Tokenizer
 from helix_plugin_training.data.corpus import Document, encode, start_token
@@ -56,7 +57,7 @@ def evaluate(
     A model whose state holds so many tokens and no more (`model.context`) codes longer documents in windows of that
     length, each of which begins half a window before what it codes. Bits of tokens are spread over the bytes of their
     text. `progress` is called with the number of bytes of each finished portion. Raises DataError for a document that
-    the tokenizer cannot encode.
+    the tokenizer cannot encode, EvaluationError if the bits are not finite.
     """
     # Documents of like length share a batch, so that few rows idle.
     ordered = sorted(documents, key=len, reverse=True)
@@ -74,7 +75,17 @@ def evaluate(
         else:
             nats += _evaluate_rows(model, backend, F, params, rows, separator, scaled)
         tokens += count
+    check_bits(nats)
     return Evaluation(nats / math.log(2), sum(map(len, documents)), len(documents), tokens)
+
+
+def check_bits(nats: float) -> None:
+    """Raise EvaluationError for a sum of losses that is not finite."""
+    if not math.isfinite(nats):
+        raise EvaluationError(
+            "the model's loss on held-out data is not finite",
+            hint="its weights have overflowed; take an older checkpoint, or train with a lower optimizer.lr",
+        )
 
 
 def _scaled(progress: Callable[[int], None], size: int, count: int) -> Callable[[int], None]:
