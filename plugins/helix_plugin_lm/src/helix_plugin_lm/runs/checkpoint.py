@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from helix_core.errors import CheckpointError
+from helix_core.untrusted import fits, read_json, regular
 from helix_plugin_lm.models.config import ModelConfig
 from helix_plugin_lm.storage.tensor_file import Tensor, digest_of, open_tensors, write_tensors
-from helix_core.untrusted import fits, read_json, regular
 
 MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 _NAME = re.compile(r"^step-(\d{8})$")

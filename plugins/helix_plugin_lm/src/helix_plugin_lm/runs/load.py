@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helix_core.errors import TokenizerError
-from helix_plugin_lm.models import LanguageModel
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create
-from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
+from helix_plugin_lm.models import LanguageModel
 from helix_plugin_lm.runs.checkpoint import MODEL, check_params, check_size, open_checkpoint, read_manifest
 from helix_plugin_lm.runs.run_folder import RunFolder
 from helix_plugin_lm.runs.spec import RunSpec
+from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
 
 if TYPE_CHECKING:
     from helix_core.kinds.backend import Backend
