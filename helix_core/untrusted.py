@@ -33,7 +33,7 @@ DOTS = 32
 
 AGAIN = "copy or download it again"
 _PART = r"""(?:(?<!\\)"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'|(?<![\w-])[\w-]++)"""
-_DOTTED = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{DOTS}}}")  # possessive: it takes linear time
+_DOTTED = rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{DOTS}}}"  # possessive: it takes linear time; compiled when it is needed
 Error = type[HelixError]
 Model = TypeVar("Model")
 
@@ -100,7 +100,7 @@ def parse_toml(text: str, origin: object, error: Error) -> dict[str, Any]:
     with refusing(origin, error, what="is not valid TOML"):
         if len(text) > TOML_BYTES:
             raise ValueError(f"{len(text)} characters are too many: at most {TOML_BYTES} are read")
-        if (found := _DOTTED.search(text)) is not None:
+        if (found := re.search(_DOTTED, text)) is not None:
             raise ValueError(f"line {text.count(chr(10), 0, found.start()) + 1} has a key of more than {DOTS} parts")
         table = tomllib.loads(text)
         _check(table, finite=False)

@@ -11,6 +11,7 @@ QUICK = 200
 """Inputs of one reader in the fast tier."""
 
 
+@pytest.mark.timeout(900)
 def test_damaged_files_are_read_or_refused():
     for needed in ("tokenizers", "pyarrow", "torch", "usearch"):
         pytest.importorskip(needed)

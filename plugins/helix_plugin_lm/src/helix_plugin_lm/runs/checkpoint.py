@@ -149,15 +149,9 @@ def open_checkpoint(path: Path) -> StoredCheckpoint:
         except OSError as error:
             raise CheckpointError(f"cannot read {path / name}: {error.strerror or error}") from error
         if (size, digest) != (expected.bytes, expected.blake2b):
-            raise CheckpointError(
-                f"{path / name} is damaged: "
-                + (
-                    f"{size} bytes of {expected.bytes}"
-                    if size != expected.bytes
-                    else "its content does not match its hash"
-                ),
-                hint=_instead_of(path),
-            )
+            short = size != expected.bytes
+            problem = f"{size} bytes of {expected.bytes}" if short else "its content does not match its hash"
+            raise CheckpointError(f"{path / name} is damaged: {problem}", hint=_instead_of(path))
         tensors[name] = {k: _checked(k, t, str(path / name)) for k, t in open_tensors(path / name).items()}
     facts = manifest.model_dump(exclude={"format", "version", "step", "files", HASH}, exclude_unset=True)
     return StoredCheckpoint(manifest.step, tensors[MODEL], tensors[OPTIMIZER], facts, manifest.files[MODEL].blake2b)
