@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from inspect import Parameter
 from types import FunctionType
 from typing import Any
 from weakref import WeakSet
@@ -21,7 +22,9 @@ def as_op(op: Op, function: Callable[..., Any]) -> Callable[..., Any]:
     """
     if isinstance(function, FunctionType) and function in _made:
         return function
-    named: FunctionType = _factory(op.name, op.arrays, op.optional, tuple(op.attrs))(function, *op.attrs.values())
+    needed = frozenset(name for name, default in op.attrs.items() if default is Parameter.empty)
+    factory = _factory(op.name, op.arrays, op.optional, tuple(op.attrs), needed)
+    named: FunctionType = factory(function, *op.attrs.values())
     named.__doc__ = op.reference.__doc__
     named.__qualname__ = op.name
     _made.add(named)
@@ -29,10 +32,13 @@ def as_op(op: Op, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @functools.cache
-def _factory(name: str, arrays: tuple[str, ...], optional: frozenset[str], attrs: tuple[str, ...]) -> Any:
+def _factory(
+    name: str, arrays: tuple[str, ...], optional: frozenset[str], attrs: tuple[str, ...], needed: frozenset[str]
+) -> Any:
     """`(function, *defaults of attrs) -> function`, made of source: Python's own call sorts fastest."""
     marker = ["*"] if attrs else []
-    taken = [f"{a}=None" if a in optional else a for a in arrays] + marker + [f"{a}={a}" for a in attrs]
+    taken = [f"{a}=None" if a in optional else a for a in arrays]
+    taken += marker + [a if a in needed else f"{a}={a}" for a in attrs]
     passed = [*arrays, *(f"{a}={a}" for a in attrs)]
     source = (
         f"def factory({', '.join(['function_', *attrs])}):\n"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 
 import numpy as np
 import pytest
@@ -112,6 +113,13 @@ def test_a_kernel_gets_every_array_by_position_and_every_attribute_by_keyword():
     with pytest.raises(TypeError, match=r"^selective_scan\(\) got an unexpected keyword argument 'rest'"):
         F.selective_scan(1, 2, 3, 4, 5, rest=10)
     assert F.selective_scan.__doc__ == OPS["selective_scan"].reference.__doc__
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_an_op_has_the_signature_of_its_reference(op):
+    _, *declared = inspect.signature(op.reference).parameters.values()
+    bound = inspect.signature(as_op(op, everything)).parameters.values()
+    assert [(p.name, p.kind, p.default) for p in bound] == [(p.name, p.kind, p.default) for p in declared]
 
 
 def test_a_function_that_has_the_signature_is_not_wrapped_again():

@@ -1,5 +1,6 @@
 """`helix new`: what it writes installs, passes its own tests, and is found."""
 
+import inspect
 import shutil
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from helix_core.errors import UsageError
+from helix_core.ops import OPS
 from helix_core.plugin_system import Registry, use_registry
 from helix_core.plugin_system.discovery import GROUP
 from helix_core.plugin_system.settings import Settings
 from helix_testing.dists import on_path, write_dist
 from helix_testing.scaffold import KINDS, write_plugin
+from helix_testing.scaffold.write import _op_words
 
 
 @pytest.mark.parametrize(("kind", "options"), [(k, {}) for k in KINDS] + [("kernel", {"op": "selective_scan"})])
@@ -83,3 +86,12 @@ def test_the_written_plugin_installs_with_pip(tmp_path):
     subprocess.run([python, "-m", "pip", "install", "-q", *ours, f"{folder}[test]"], check=True, timeout=280)
     done = subprocess.run([python, "-m", "pytest", "-q", folder], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+def test_a_new_kernel_has_the_signature_of_its_op(op):
+    scope = {"Tensor": object}
+    exec(f"def kernel(\n{_op_words(op.name)['parameters']}):\n    pass", scope)
+    written = inspect.signature(scope["kernel"]).parameters
+    assert list(written) == [*op.arrays, *op.attrs]
+    assert {name: written[name].default for name in op.attrs} == op.attrs

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.resources
+import inspect
 import keyword
+import math
 import re
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from helix_core.errors import UsageError
 
@@ -61,6 +64,13 @@ def _words(kind: str, name: str, op: str) -> dict[str, str]:
     return words | (_op_words(op) if kind == "kernel" else {})
 
 
+def _written(default: Any) -> str:
+    """A default as source, in which infinity has no name of its own; nothing where there is none."""
+    if default is inspect.Parameter.empty:
+        return ""
+    return ' = float("inf")' if default == math.inf else f" = {default!r}"
+
+
 def _op_words(op: str) -> dict[str, str]:
     from helix_core.ops import OPS
     from helix_core.suggest import did_you_mean
@@ -69,7 +79,8 @@ def _op_words(op: str) -> dict[str, str]:
         raise UsageError(f"no op named {op!r}{did_you_mean(op, OPS)}", hint="`helix explain op` lists them")
     spec = OPS[op]
     arrays = [f"{a}: Tensor | None = None" if a in spec.optional else f"{a}: Tensor" for a in spec.arrays]
-    attrs = [f"{a}: {type(v).__name__} = {v!r}" for a, v in spec.attrs.items()]
+    declared = inspect.signature(spec.reference).parameters
+    attrs = [f"{a}: {declared[a].annotation}{_written(v)}" for a, v in spec.attrs.items()]
     call = [*spec.arrays, *(f"{a}={a}" for a in spec.attrs)]
     result = "Tensor" if len(spec.outputs) == 1 else f"tuple[{', '.join(['Tensor'] * len(spec.outputs))}]"
     return {
