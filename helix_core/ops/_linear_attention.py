@@ -78,9 +78,9 @@ def visible(xp: Any, document: Array, before: Array) -> tuple[Array, Array]:
 
 
 def reach(xp: Any, sees: Array, carried: Array, lost: Array, broken: Array) -> Array:
-    """How often each step (B, H, T, 1) sees one that is lost (B, H, T, 1), or a state that is broken (B, H, 1, 1)."""
-    behind = xp.where(carried, broken, xp.zeros_like(broken))
-    return xp.matmul(xp.astype(sees, lost.dtype), lost) + behind
+    """Above 0 for steps (B, H, T, 1) that see one that is lost (B, H, T, 1), or a broken state (B, H, 1, 1)."""
+    seen = xp.any(xp.logical_and(sees, xp.matrix_transpose(lost) > 0), axis=-1, keepdims=True)
+    return xp.astype(seen, lost.dtype) + xp.where(carried, broken, xp.zeros_like(broken))
 
 
 def sound(xp: Any, S: Array) -> tuple[Array, Array]:

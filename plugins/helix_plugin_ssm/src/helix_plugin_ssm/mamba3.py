@@ -122,8 +122,9 @@ class Mamba3(Layer[Mamba3Config]):
         cos, sin = self._rotation(xp, turns)
 
         key = self._states(F, b, p["B_norm.weight"], p["B_bias"])
-        k, q = _turned(xp, key, cos, sin), _turned(xp, self._states(F, q, p["C_norm.weight"], p["C_bias"]), cos, sin)
+        q = self._states(F, q, p["C_norm.weight"], p["C_bias"])
         v = xp.reshape(u, (batch, length, H, 1, P))
+        k, q = (_turned(xp, a, cos, sin, (now + later)[..., None, None], v) for a in (key, q))
         if R > 1:
             v = v * p["mimo_x"]
 
@@ -251,9 +252,13 @@ class Mamba3(Layer[Mamba3Config]):
         return xp.sum(F.swiglu(z * p["mimo_z"], y) * p["mimo_o"], axis=3)
 
 
-def _turned(xp: Any, a: Array, cos: Array, sin: Array) -> Array:
-    """`rotate`; the angle, a sum over all documents, gets no gradient from what is no number in another one."""
+def _turned(xp: Any, a: Array, cos: Array, sin: Array, *factors: Array) -> Array:
+    """`rotate`; the angle, a sum over all documents, gets no gradient from what is no number in another one, or from
+    products with step sizes and values, `factors` (B, L, H, 1, ...), that may overflow.
+    """
     (numbers,), lost = quarantined(xp, a)
+    for factor in factors:
+        lost = lost + quarantined(xp, factor, limit=1e12)[1]
     return released(xp, rotate(xp, numbers, cos, sin), lost)
 
 
