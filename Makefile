@@ -36,17 +36,31 @@ PROJECTS = pyproject.toml $(wildcard helix_plugin_*/pyproject.toml plugins/*/pyp
 # A file's tests share what they set up, so files are what the processes take.
 PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: quickstart test test-slow lint bench clean
+.PHONY: quickstart test test-fresh test-slow fuzz drill lint bench clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/helix train recipes/byte-lm-mamba.toml
 
+# The same random inputs every time, so that a rare draw stops nobody's work; `test-fresh` draws new ones.
+SEED = --helix-seed=20261201 --hypothesis-seed=20261201
+
 test: $(VENV)/.everything lint
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(SEED)
+
+test-fresh: $(VENV)/.everything
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 # Minutes more: the runs and comparisons too long for every commit.
 test-slow: $(VENV)/.everything
 	$(BIN)/python -m pytest -m slow
+
+# Damaged and hostile inputs for every reader of files: each must be read, or refused by an error in words.
+fuzz: $(VENV)/.everything
+	$(BIN)/python tests/fuzz/fuzz.py --inputs 100000
+
+# A hundred kills, two writers, a full disk, shrunk data, damaged manifests: nothing may be lost.
+drill: $(VENV)/.everything
+	$(BIN)/python tests/drill
 
 lint: $(VENV)/.everything
 	$(BIN)/ruff check .

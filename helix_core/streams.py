@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from helix_core.terminal import escape
+
 
 class Forgiving:
     """A text stream, or none, whose failures are passed over: its disk is full, its reader has left, it is closed."""
@@ -34,8 +36,10 @@ class Forgiving:
 
 
 def tell(text: str) -> None:
-    """A line on standard error, if it can be written."""
-    print(text, file=Forgiving(sys.stderr), flush=True)
+    """A line on standard error, if it can be written; on a terminal, with control characters escaped."""
+    stream = Forgiving(sys.stderr)
+    # A progress bar may stand between this and the terminal, and prints what it is given.
+    print(escape(text) if stream.isatty() else text, file=stream, flush=True)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from helix_core.cli.commands import BUILT_IN, plugin_commands
 from helix_core.cli.compiling import compile_notices
 from helix_core.errors import HelixError, UsageError
 from helix_core.streams import standard_streams, tell
-from helix_core.terminal import escape, escaping_terminals
+from helix_core.terminal import escaping_terminals
 from helix_core.version import __version__
 
 
@@ -65,7 +65,7 @@ class LazyGroup(click.Group):
             rows += [(typed, c.descriptor.summary) for typed, c in sorted(plugin_commands().items())]
         except HelixError as error:
             # Help must not need working settings; any command that does will say the same.
-            _say(f"error: {error}")
+            tell(f"error: {error}")
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -111,17 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    _say(f"error: {text}")
+    tell(f"error: {text}")
     return code
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-    _say(f"warning: {message}")
-
-
-def _say(text: str) -> None:
-    # A progress bar may stand between this and the terminal, and prints what it is given.
-    tell(escape(text) if sys.stderr.isatty() else text)
+    tell(f"warning: {message}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -12,11 +12,17 @@ from helix_core.errors import NotEnoughMemory
 from helix_core.tree import tree_items
 
 if TYPE_CHECKING:
-    from helix_core.kinds.layer import Layer
     from helix_core.ops.table import OpTable
 
 
-def initial_state(layer: Layer[Any]) -> list[np.ndarray]:
+class Stateful(Protocol):
+    """What has a state that can be made: a layer."""
+
+    def init_state(self, F: OpTable, batch: int) -> Any:
+        """The state before any input."""
+
+
+def initial_state(layer: Stateful) -> list[np.ndarray]:
     """The arrays of `init_state` for one sequence, in shape and dtype only: all values are one value in memory."""
     return [array for _, array in tree_items(layer.init_state(_table(), 1))]
 

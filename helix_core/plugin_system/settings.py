@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from helix_core.errors import ConfigError
+from helix_core.op_names import OP_NAMES
 from helix_core.plugin_system.descriptors import KINDS
 from helix_core.suggest import did_you_mean, nearest
 from helix_core.untrusted import read_toml
@@ -84,9 +85,7 @@ def _merge(settings: Settings, data: Mapping[str, Any], origin: str) -> Settings
     check(plugins, ("allow", "deny"), "plugins.")
     check(pins, KINDS, "pin.")
     if kernels:
-        from helix_core.ops import OPS
-
-        check(kernels, tuple(OPS), "kernels.")
+        check(kernels, OP_NAMES, "kernels.")
     found: dict[str, Any] = {}
     for key, value in plugins.items():
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -124,9 +123,7 @@ def _check_variables(environ: Mapping[str, str], kernel: str) -> None:
         if not variable.startswith("HELIX_") or variable in ours:
             continue
         if variable.startswith("HELIX_KERN"):
-            from helix_core.ops import OPS
-
-            known = [kernel + op.upper() for op in OPS]
+            known = [kernel + op.upper() for op in OP_NAMES]
             if variable not in known and (variable.startswith(kernel) or nearest(variable, known, cutoff=0.85)):
                 raise ConfigError(f"{variable} pins the kernel of no op that there is{did_you_mean(variable, known)}")
         elif (match := nearest(variable, ours, cutoff=0.85)) is not None:

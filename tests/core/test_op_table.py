@@ -181,3 +181,9 @@ def test_a_supports_that_exits_is_a_refusal(target):
 
 def exits(facts):
     raise SystemExit(3)
+
+
+def test_settings_know_the_names_of_all_ops():
+    from helix_core.op_names import OP_NAMES
+
+    assert tuple(sorted(OPS)) == OP_NAMES
