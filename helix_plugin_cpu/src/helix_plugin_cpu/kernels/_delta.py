@@ -20,7 +20,7 @@ def decays(log_decay: Tensor, lengths: Tensor | None) -> Tensor:
     decay = log_decay.exp()
     if lengths is None:
         return decay
-    real = torch.arange(decay.shape[1]) < lengths[:, None]
+    real = torch.arange(decay.shape[1], dtype=torch.int64, device=decay.device) < lengths[:, None]
     return torch.where(real.reshape(*real.shape, *(1,) * (decay.ndim - 2)), decay, 0.0)
 
 

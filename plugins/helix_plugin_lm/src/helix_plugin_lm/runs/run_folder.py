@@ -136,8 +136,8 @@ class RunFolder:
     def finished_at(self) -> int | None:
         """The step at which the run was finished, from its summary; None if it was not, or has gone on since."""
         try:
-            step = json.loads(self.summary_file.read_bytes())["steps"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            step = self.summary().get("steps")
+        except CheckpointError:
             return None
         return step if type(step) is int else None
 
