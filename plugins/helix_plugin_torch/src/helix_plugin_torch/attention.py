@@ -13,7 +13,7 @@ from helix_core.ops import OPS
 from helix_core.ops.arrays import blank_padding, valid_steps
 from helix_core.ops.attention import LIMIT, cache_sources, cached_positions
 from helix_core.ops.quarantine import quarantined, released
-from helix_plugin_torch.tracing import known
+from helix_plugin_torch.tracing import askable, known
 from helix_plugin_torch.transforms import by_reference, transformed
 
 BLOCK = 128
@@ -63,9 +63,9 @@ def attention(
             return _banded(q, k, v, window, scale)
         return _sdpa(q, k, v, seen, scale)
 
-    y = attend(q, *every)
-    # A weight of 0 does not hide what is no number, which then shows in the outputs.
-    if known(y.isfinite().all()) is not True:
+    # A weight of 0 does not hide what is no number, which then shows in the outputs: where they can be looked at.
+    y = attend(q, *every) if askable(q) else None
+    if y is None or known(y.isfinite().all()) is not True:
         y = _isolated(attend, q, *every, seen, window)
     return blank_padding(xp, valid, y)[0], *after
 
