@@ -118,7 +118,9 @@ def backward(
     if state is not None and pre is not None:
         du, dpre = du * pre, du * u
     if given["lengths"] is not None:  # what padding holds may be no number, and 0 times it
-        real = (torch.arange(length, dtype=torch.int64, device=CPU) < row_ends(given["lengths"], batch, length)[:, None])[..., None]
+        real = (
+            torch.arange(length, dtype=torch.int64, device=CPU) < row_ends(given["lengths"], batch, length)[:, None]
+        )[..., None]
         du, dpre, dpost = (None if a is None else torch.where(real, a, 0.0) for a in (du, dpre, dpost))
     dstate = None if len(arrays) < 5 or arrays[4] is None else dv[:, :before]
     found = (du, dfilter, dpre, dpost, dstate)
