@@ -28,6 +28,7 @@ EVERYTHING = -e . \
              -e plugins/helix_plugin_webgpu \
              -e plugins/helix_plugin_bench \
              -e plugins/helix_plugin_huggingface \
+             -e plugins/helix \
              -e plugins/example_third_party
 
 # Whatever a distribution requires is installed again when its pyproject.toml changes.

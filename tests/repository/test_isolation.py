@@ -49,7 +49,7 @@ def install(folder, *names):
             if top not in ("..", "__pycache__") and not top.startswith("__editable__"):
                 parts[top] = Path(str(dist.locate_file(top)))
         if name in PROJECTS:  # an editable install has no files of its own
-            package = name.replace("-", "_")
+            package = "helix" if name == "helix-suite" else name.replace("-", "_")
             (origin,) = importlib.util.find_spec(package).submodule_search_locations
             parts[package] = Path(origin)
         for top, target in parts.items():

@@ -29,6 +29,7 @@ BELOW = {
     "helix_plugin_ssm": {"helix_core"},
     "helix_plugin_synthetic": {"helix_core"},
     "helix_example": {"helix_core"},
+    "helix": {"helix_core", "helix_plugin_huggingface", "helix_plugin_lm", "helix_plugin_training"},
 }
 
 

@@ -52,7 +52,7 @@ def test_a_wheel_holds_its_sources_its_licence_and_nothing_else(wheels):
     assert len(found) == len(PROJECTS)
     for wheel in found:
         names = zipfile.ZipFile(wheel).namelist()
-        package = wheel.name.split("-")[0]
+        package = "helix" if wheel.name.startswith("helix_suite-") else wheel.name.split("-")[0]
         assert {name.split("/")[0] for name in names} == {package, wheel.name.rsplit("-", 3)[0] + ".dist-info"}
         assert any(name.endswith("licenses/LICENSE") for name in names), wheel
         sources = {name for name in names if name.startswith(f"{package}/")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,19 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 def parse_recipe(text: str, origin: str, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe in a TOML text; `origin` names it in errors."""
     data = parse_toml(text, origin, ConfigError)
-    overridden = {apply_override(data, item) for item in overrides}
+    overridden = {apply_override(data, item): "--set" for item in overrides}
+    return recipe_of(data, origin, text=text, overridden=overridden)
+
+
+def recipe_of(
+    data: Mapping[str, Any], origin: str, *, text: str = "", overridden: Mapping[str, str] | None = None
+) -> Recipe:
+    """The recipe of tables as TOML has them. Raises ConfigError that names each wrong key.
+
+    text        the TOML that they were read from, for the lines of wrong keys
+    overridden  for dotted keys that were set otherwise, by what
+    """
+    overridden = overridden or {}
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -42,7 +54,7 @@ def parse_recipe(text: str, origin: str, overrides: Iterable[str] = ()) -> Recip
             place = _clean(item["loc"])
             dotted = ".".join(map(str, place))
             line = None if dotted in overridden else line_of(text, place)
-            where = f"{origin}:{line}" if line else ("--set" if dotted in overridden else origin)
+            where = f"{origin}:{line}" if line else overridden.get(dotted, origin)
             problems.append(f"  {where}: {_explain(item, place, dotted)}")
         if len(found) > SHOWN:
             problems.append(f"  and {len(found) - SHOWN} more")
