@@ -71,3 +71,13 @@ def test_damaged_files_are_refused(draw, tmp_path_factory):
     with contextlib.suppress(CheckpointError):  # nothing else may be raised
         for tensor in open_tensors(path).values():
             assert tensor.numpy().shape == tensor.shape
+
+
+def test_a_file_cut_short_after_it_was_opened_is_an_error_and_not_the_end_of_the_process(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": np.ones((4, 4), np.float32), "b": np.ones(70_000, np.float32)})
+    tensors = open_tensors(path)
+    with path.open("r+b") as file:
+        file.truncate(200)
+    with pytest.raises(CheckpointError, match="cut short"):
+        tensors["b"].numpy()

@@ -27,9 +27,9 @@ def command(
     """Fit the long filters of RUN's Hyena layers by recurrences and write a run with the mixer `hyena_recurrent`.
 
     RUN is a run folder, of which the newest checkpoint is taken, or a checkpoint folder. Every tool works on what is
-    written as on any run: generate, eval, train --resume. Prints the filters' relative errors and the bits per byte of
-    both models on held-out files. JSON: run, modes, error_median, error_max, bits_per_byte, bits_per_byte_distilled
-    and bytes; the last three are null for a run that learned a task.
+    written as on an imported run: generate, eval, and fine-tuning with training.init. Prints the filters' relative
+    errors and the bits per byte of both models on held-out files. JSON: run, modes, error_median, error_max,
+    bits_per_byte, bits_per_byte_distilled and bytes; the last three are null for a run that learned a task.
     """
     from helix_core.cli.progress import Progress
     from helix_core.cli.table import print_json

@@ -1,4 +1,4 @@
-"""safetensors files one tensor at a time: read from a map of the file, written without a copy of the whole.
+"""safetensors files one tensor at a time: read when they are needed, written without a copy of the whole.
 
 The library `safetensors` checks a file; this module reads what it found valid, because NumPy has no bfloat16, and
 writes without holding all tensors at once.
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from helix_core.errors import CheckpointError, HelixError
-from helix_core.untrusted import parse_json, refusing, regular
+from helix_core.untrusted import AGAIN, parse_json, refusing, regular
 
 # The format's dtypes as NumPy lays them out; those that NumPy has not, as unsigned integers of their bits.
 LAYOUT = {
@@ -49,14 +49,16 @@ class Tensor:
     """A tensor that is read when it is needed.
 
     code    the format's name of its dtype: F32, BF16, ...
-    read    -> its values in the layout of the file, which may be a map of it
+    read    -> its values in the layout of the file
     origin  the file it is in, for messages
+    fresh   whether what `read` returns is nobody else's
     """
 
     code: str
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     origin: str = ""
+    fresh: bool = False
 
     @property
     def bytes(self) -> int:
@@ -67,7 +69,8 @@ class Tensor:
         if self.code == "BF16":
             wide: np.ndarray = np.left_shift(self.read(), 16, dtype=np.uint32).view(np.float32)
             return wide
-        return np.array(self.read())
+        values = self.read()
+        return values if self.fresh else np.array(values)
 
 
 def of_array(array: np.ndarray) -> Tensor:
@@ -104,21 +107,26 @@ def open_with_metadata(
         shape, width = entry["shape"], np.dtype(LAYOUT[entry["dtype"]]).itemsize
         if len(shape) > AXES or math.prod(max(1, n) for n in shape) * width >= 2**63:  # an axis may be of size 0
             raise error(f"{path}: {name} has the shape {shape}, which no array can have")
-        tensors[name] = _stored(path, entry, 8 + length)
+        tensors[name] = _stored(path, entry, 8 + length, error)
     return tensors, metadata
 
 
-def _stored(path: Path, entry: Mapping[str, Any], data: int) -> Tensor:
+def _stored(path: Path, entry: Mapping[str, Any], data: int, error: type[HelixError]) -> Tensor:
     shape, layout = tuple(entry["shape"]), LAYOUT[entry["dtype"]]
     offset = data + entry["data_offsets"][0]
 
     def read() -> np.ndarray:
         if 0 in shape:
             return np.empty(shape, layout)
+        # Read and not mapped: a file that another process cuts short would end this one (SIGBUS).
         count = math.prod(shape)
-        return np.memmap(path, layout, "r", offset, (count,)).reshape(shape).view(np.ndarray)
+        with refusing(path, error):
+            values = np.fromfile(path, layout, count, offset=offset)
+        if len(values) != count:
+            raise error(f"{path} was cut short while it was read", hint=AGAIN)
+        return values.reshape(shape)
 
-    return Tensor(entry["dtype"], shape, read, str(path))
+    return Tensor(entry["dtype"], shape, read, str(path), fresh=True)
 
 
 def write_tensors(
@@ -152,6 +160,7 @@ def write_tensors(
             if values.shape != tensor.shape and values.size != math.prod(tensor.shape):
                 raise ValueError(f"{name} has {values.shape}, not {tensor.shape}")
             put(values.reshape(-1).view(np.uint8).data)
+            del values  # or the next one would be read beside it
         file.flush()
         os.fsync(file.fileno())
     return 8 + len(text) + end, digest.hexdigest()
