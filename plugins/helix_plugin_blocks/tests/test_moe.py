@@ -121,3 +121,8 @@ def test_what_makes_no_sense_is_refused():
     ):
         with pytest.raises(ConfigError, match=message):
             helix_core.create("layer", "moe", **{"d_model": 4, "n_experts": 5, "expert": EXPERT} | options)
+
+
+def test_experts_are_as_wide_as_the_layer():
+    with pytest.raises(ConfigError, match="as wide as the model"):
+        helix_core.create("layer", "moe", d_model=4, n_experts=2, expert={**EXPERT, "d_model": 8})

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from helix_core.errors import ConfigError
-from helix_core.kinds.component import ComponentConfig
+from helix_core.kinds.component import ComponentConfig, layer_of
 from helix_core.kinds.layer import Layer, LayerConfig, Params, State
 from helix_core.kinds.params import ParamSpec, fan_in
 from helix_core.ops import OpTable, device_of
@@ -121,9 +121,7 @@ class MoE(Layer[MoEConfig]):
             self.shares, self.reach = True, self._motifs.longest - 1
 
     def _made(self, component: ComponentConfig) -> Layer[Any]:
-        from helix_core.plugin_system import create
-
-        expert: Layer[Any] = create("layer", component.name, d_model=self.config.d_model, **component.options)
+        expert: Layer[Any] = layer_of(component, self.config.d_model)
         if expert.reach != 0:
             raise ConfigError(
                 f"experts treat every step on its own, and {component.name!r} does not",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_core.kinds.component import ComponentConfig
+from helix_core.kinds.component import ComponentConfig, layer_of
 from helix_core.kinds.layer import State
 from helix_core.kinds.params import ParamSpec, fan_in, init_params, normal
 from helix_core.kinds.shapes import initial_state
@@ -68,11 +68,7 @@ class LanguageModel:
         self._head = "embedding.weight" if config.tie_embeddings else "head.weight"
 
     def _layer(self, component: ComponentConfig) -> Layer[Any]:
-        from helix_core.plugin_system import create
-
-        if "d_model" in component.options:
-            raise ConfigError(f"layer {component.name!r} is as wide as the model: set d_model there alone")
-        layer: Layer[Any] = create("layer", component.name, d_model=self.config.d_model, **component.options)
+        layer: Layer[Any] = layer_of(component, self.config.d_model)
         if layer.shares and self.config.reversible:
             raise ConfigError(
                 f"layer {component.name!r} reads what the model's layers share, which reversible blocks do not keep",
