@@ -205,7 +205,9 @@ class BaseLayerTests:
         reach = LENGTH - 1 if layer_case.layer.reach is None else min(layer_case.layer.reach, LENGTH - 1)
         assert difference[min(reach, 1)] > 1e-6 * scale
         assert difference[reach] > 1e-10 * scale, f"token 0 does not reach token {reach}"
-        assert not difference[reach + 1 :].any(), f"token 0 reaches further than reach = {reach}"
+        # Rounding alone: a product over all tokens may round one otherwise when another has changed.
+        beyond = difference[reach + 1 :].max(initial=0.0)
+        assert beyond <= 1e-12 * scale, f"token 0 reaches further than reach = {reach}"
 
     def test_rows_do_not_mix(self, layer_case: Case, x: np.ndarray) -> None:
         together = layer_case.parallel(x)
