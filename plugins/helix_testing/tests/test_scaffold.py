@@ -1,6 +1,7 @@
 """`helix new`: what it writes installs, passes its own tests, and is found."""
 
 import inspect
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from helix_core.errors import UsageError
 from helix_core.ops import OPS
-from helix_core.plugin_system import Registry, use_registry
+from helix_core.plugin_system import Registry, descriptors, use_registry
 from helix_core.plugin_system.discovery import GROUP
 from helix_core.plugin_system.settings import Settings
 from helix_testing.dists import on_path, write_dist
@@ -31,7 +32,8 @@ def test_the_written_plugin_passes_its_own_tests(tmp_path, kind, options):
         entry_points={GROUP: {"my_thing": "helix_plugin_my_thing.plugin"}},
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
-    environment = {**__import__("os").environ, "PYTHONPATH": str(folder / "src")}
+    # Before what this process found first, so that it is these sources of Helix that the plugin meets.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "src"), *filter(None, sys.path)])}
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
@@ -48,6 +50,14 @@ def test_the_written_plugin_is_found_and_described(tmp_path):
     )
     with on_path(folder / "src"), use_registry(Registry(Settings())) as registry:
         assert "my_thing/my-thing" in [c.full_name for c in registry.components("layer")]
+
+
+def test_every_kind_can_be_begun_and_certified():
+    import helix_testing
+
+    assert sorted(KINDS) == sorted(descriptors.KINDS)
+    words = {"lr_schedule": "Schedule"}
+    assert {f"Base{words.get(kind, kind.capitalize())}Tests" for kind in KINDS} <= set(helix_testing.__all__)
 
 
 @pytest.mark.parametrize("name", ["Mine", "9lives", "a b", "class", "", "../up", "mine_"])
