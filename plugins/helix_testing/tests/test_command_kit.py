@@ -51,23 +51,23 @@ class Kit(BaseCommandTests):
         (folder / "file").write_bytes(b"12345")
 
 
-def failures(name, tmp_path, monkeypatch, capsys, only=None):
+def failures(name, tmp_path, monkeypatch, capsysbinary, only=None):
     """Which of the kit's tests fail."""
     first = {"right_group": ["size"], "silent_subcommand": ["size"]}.get(name, [])
     fields = {"command": f"wrong/{name.replace('_', '-')}", "arguments": [*first, "file"]}
     kit, numbers = type("Kit", (Kit,), fields)(), itertools.count()
 
-    def places():
+    def place():
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
         kit.prepare(folder)
         monkeypatch.chdir(folder)
 
-    given = {"places": places, "capsys": capsys, "wrong": [*first, "absent"]}
+    given = {"place": place, "capsysbinary": capsysbinary, "wrong": [*first, "absent"]}
     failed = set()
     for label in [only] if only else [label for label in dir(kit) if label.startswith("test_")]:
         test = getattr(kit, label)
-        capsys.readouterr()
+        capsysbinary.readouterr()
         try:
             test(**{wanted: given[wanted] for wanted in inspect.signature(test).parameters})
         except AssertionError:
@@ -76,10 +76,10 @@ def failures(name, tmp_path, monkeypatch, capsys, only=None):
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_right_command_passes(wrong, tmp_path, monkeypatch, capsys, name):
-    assert failures(name, tmp_path, monkeypatch, capsys) == set()
+def test_a_right_command_passes(wrong, tmp_path, monkeypatch, capsysbinary, name):
+    assert failures(name, tmp_path, monkeypatch, capsysbinary) == set()
 
 
 @pytest.mark.parametrize(("name", "found_by"), WRONG.items())
-def test_each_fault_is_found(wrong, tmp_path, monkeypatch, capsys, name, found_by):
-    assert failures(name, tmp_path, monkeypatch, capsys, only=found_by) == {found_by}
+def test_each_fault_is_found(wrong, tmp_path, monkeypatch, capsysbinary, name, found_by):
+    assert failures(name, tmp_path, monkeypatch, capsysbinary, only=found_by) == {found_by}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ class BaseCommandTests:
 
     refused   arguments of runs that must fail with an error of the command's own: a file that is not there, ...
 
-    Every run has an empty folder of its own as its working folder; `prepare` puts there what it reads.
+    Every run begins in a working folder with nothing in it but what `prepare` puts there.
     """
 
     command: ClassVar[str] = ""
@@ -58,11 +59,14 @@ class BaseCommandTests:
         """Write the files that a run needs."""
 
     @pytest.fixture
-    def places(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
-        """A function that makes the next working folder, prepares it and goes there."""
+    def place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+        """A function that empties the working folder, prepares it and goes there."""
+        folder = tmp_path / "here"
 
         def move() -> Path:
-            folder = tmp_path / f"run-{sum(1 for _ in tmp_path.glob('run-*'))}"
+            monkeypatch.chdir(tmp_path)
+            if folder.exists():
+                shutil.rmtree(folder)
             folder.mkdir()
             self.prepare(folder)
             monkeypatch.chdir(folder)
@@ -91,49 +95,49 @@ class BaseCommandTests:
         imported = json.loads(done.stdout)
         assert not imported, f"--help imports {', '.join(imported)}: import them where they are used"
 
-    def test_unknown_options_are_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_unknown_options_are_refused(self, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
         for path, _ in _commands(self.command):
             code = _exit_code([*path, "--no-such-option"])
-            out, err = capsys.readouterr()
+            out, err = _said(capsysbinary)
             assert code == 2, f"`{' '.join(path)} --no-such-option` exits with {code}"
             assert "--no-such-option" in err, "the message names no option"
             assert not out, "the message belongs on standard error"
 
     # What it does.
 
-    def test_it_runs(self, places: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
-        places()
+    def test_it_runs(self, place: Callable[[], Path], capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+        place()
         code = _exit_code([self.command, *self.arguments])
-        assert code == 0, f"exit code {code}: {capsys.readouterr().err}"
+        assert code == 0, f"exit code {code}: {_said(capsysbinary)[1]}"
 
-    def test_its_json_parses(self, places: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
-        """If there is an option --json, it leaves nothing but JSON on standard output, whole or a value a line."""
+    def test_its_json_parses(self, place: Callable[[], Path], capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+        """If there is a flag --json, it leaves nothing but JSON on standard output, whole or a value a line."""
         leaf = self._leaf()
-        if not any("--json" in option.opts for option in leaf.params):
+        if not any(isinstance(o, click.Option) and o.is_flag and "--json" in o.opts for o in leaf.params):
             pytest.skip("it offers no --json")
-        places()
+        place()
         arguments = [a for a in self.arguments if a != "--json"]
         code = _exit_code([self.command, *arguments, "--json"])
-        out, err = capsys.readouterr()
+        out, err = _said(capsysbinary)
         assert code == 0, f"exit code {code}: {err}"
         assert _is_json(out), f"this is no JSON:\n{out}"
 
     def test_errors_end_as_they_say(
-        self, wrong: Sequence[str], places: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+        self, wrong: Sequence[str], place: Callable[[], Path], capsysbinary: pytest.CaptureFixture[bytes]
     ) -> None:
         """A HelixError reaches the command line, which prints it and exits with its code."""
-        places()
+        place()
         error = self._error(wrong)
-        capsys.readouterr()
-        places()
+        _said(capsysbinary)
+        place()
         code = _exit_code([self.command, *wrong])
-        out, err = capsys.readouterr()
+        out, err = _said(capsysbinary)
         text = error.format_message() if isinstance(error, click.ClickException) else error.message
         assert code == error.exit_code, f"exit code {code}, but {type(error).__name__} has {error.exit_code}"
         assert text in err, "the message is not on standard error"
         assert text not in out, "the message is on standard output"
 
-    def test_ctrl_c_exits_with_130(self, places: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    def test_ctrl_c_exits_with_130(self, place: Callable[[], Path], capsysbinary: pytest.CaptureFixture[bytes]) -> None:
         """At a few moments of the run, the first and the last line of the command among them."""
         assert self._leaf().callback is not None
         code = inspect.unwrap(self._leaf().callback).__code__  # type: ignore[arg-type]
@@ -143,16 +147,16 @@ class BaseCommandTests:
             nonlocal lines
             lines += 1
 
-        places()
+        place()
         with _each_line(code, count):
             _exit_code([self.command, *self.arguments])
         assert lines, "the run with `arguments` never reached the command"
         for moment in sorted({1 + (lines - 1) * i // (INTERRUPTS - 1) for i in range(INTERRUPTS)}):
-            places()
+            place()
             with _interrupted(code, moment):
                 found = _exit_code([self.command, *self.arguments])
             assert found == 130, f"interrupted at line {moment} of {lines} it exits with {found}"
-            capsys.readouterr()
+            _said(capsysbinary)
 
     def _leaf(self) -> click.Command:
         """The command that `arguments` lead to, through groups."""
@@ -198,6 +202,12 @@ def _exit_code(arguments: Sequence[str]) -> Any:
         return main(list(arguments))
     except SystemExit as error:
         return error.code
+
+
+def _said(captured: pytest.CaptureFixture[bytes]) -> tuple[str, str]:
+    """What came on standard output and on standard error; a model may say what is no text."""
+    out, err = captured.readouterr()
+    return out.decode(errors="replace"), err.decode(errors="replace")
 
 
 def _is_json(text: str) -> bool:
