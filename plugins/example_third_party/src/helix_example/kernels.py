@@ -25,8 +25,9 @@ def selective_scan(
     if delta_softplus:
         delta = np.logaddexp(delta, np.zeros((), delta.dtype))
     valid = np.ones((batch, length), bool) if lengths is None else np.arange(length) < lengths[:, None]
-    # A padded step has Δ = 0: exp(0) = 1 and nothing is added, so the state stays as it is.
-    delta = np.where(valid[..., None], delta, 0)
+    # A padded step has Δ = 0: exp(0) = 1 and nothing is added, so the state stays as it is. The others are zeros there
+    # too, since 0 times NaN is NaN.
+    u, delta, B = (np.where(valid[..., None], a, 0) for a in (u, delta, B))
     h = np.zeros((batch, channels, A.shape[1]), u.dtype) if initial_state is None else initial_state.copy()
     decay = np.empty_like(h)
     inflow = delta * u
