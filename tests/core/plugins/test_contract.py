@@ -30,7 +30,7 @@ def hook(body):
         ("@hookimpl\ndef helix_event(occurrence): pass", "helix_event"),
         ("@hookimpl\ndef helix_layer(): return []", "there is no hook 'helix_layer'; did you mean 'helix_layers'?"),
         ("@hookimpl(specname='helix_kernel')\ndef mine(): return []", "there is no hook 'helix_kernel'"),
-        ("def helix_layers(): return []", "helix_layers is not marked with @helix_core.hookimpl"),
+        ("def helix_layers(): return []", "helix_layers is not marked: write @helix_core.hookimpl above it"),
     ],
 )
 def test_a_plugin_that_breaks_the_contract_fails_whole_and_alone(site, status, source, reason):
