@@ -83,3 +83,7 @@ def test_a_right_command_passes(wrong, tmp_path, monkeypatch, capsysbinary, name
 @pytest.mark.parametrize(("name", "found_by"), WRONG.items())
 def test_each_fault_is_found(wrong, tmp_path, monkeypatch, capsysbinary, name, found_by):
     assert failures(name, tmp_path, monkeypatch, capsysbinary, only=found_by) == {found_by}
+
+
+def test_every_check_has_a_fault():
+    assert {label for label in dir(BaseCommandTests) if label.startswith("test_")} == set(WRONG.values())
