@@ -19,3 +19,8 @@ class TestGenerate(BaseCommandTests):
 class TestPresets(BaseCommandTests):
     command = "data"
     arguments = ("presets",)
+
+
+class TestCheckedPreset(BaseCommandTests):
+    command = "data"
+    arguments = ("presets", "--check=facts")
