@@ -39,7 +39,6 @@ _WHERE = {
         "PLUGIN_API",
         "Availability",
         "BackendDescriptor",
-        "CodecDescriptor",
         "CommandDescriptor",
         "Descriptor",
         "GeneratorDescriptor",
@@ -48,7 +47,6 @@ _WHERE = {
         "LayerDescriptor",
         "MemoryDescriptor",
         "OptimizerDescriptor",
-        "SchedulerDescriptor",
     ),
     "helix_core.events": ("Event", "emit", "subscribe"),
     "helix_core.plugin_system.hookspecs": ("hookimpl",),
@@ -96,7 +94,6 @@ if TYPE_CHECKING:
     from helix_core.plugin_system.descriptors import PLUGIN_API as PLUGIN_API
     from helix_core.plugin_system.descriptors import Availability as Availability
     from helix_core.plugin_system.descriptors import BackendDescriptor as BackendDescriptor
-    from helix_core.plugin_system.descriptors import CodecDescriptor as CodecDescriptor
     from helix_core.plugin_system.descriptors import CommandDescriptor as CommandDescriptor
     from helix_core.plugin_system.descriptors import Descriptor as Descriptor
     from helix_core.plugin_system.descriptors import GeneratorDescriptor as GeneratorDescriptor
@@ -105,7 +102,6 @@ if TYPE_CHECKING:
     from helix_core.plugin_system.descriptors import LRScheduleDescriptor as LRScheduleDescriptor
     from helix_core.plugin_system.descriptors import MemoryDescriptor as MemoryDescriptor
     from helix_core.plugin_system.descriptors import OptimizerDescriptor as OptimizerDescriptor
-    from helix_core.plugin_system.descriptors import SchedulerDescriptor as SchedulerDescriptor
     from helix_core.plugin_system.hookspecs import hookimpl as hookimpl
 
 

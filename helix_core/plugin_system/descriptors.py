@@ -135,26 +135,12 @@ class MemoryDescriptor(Descriptor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchedulerDescriptor(Descriptor):
-    """A scheduler that places tasks on devices and in time."""
-
-    kind: ClassVar[str] = "scheduler"
-
-
-@dataclass(frozen=True, kw_only=True)
 class GeneratorDescriptor(Descriptor):
     """A generator of synthetic data (`helix_core.kinds.generator.Generator`); `TokenGenerator`s provide "tokens"."""
 
     kind: ClassVar[str] = "generator"
     contract: ClassVar[str | None] = "helix_core.kinds.generator:Generator"
     config_contract: ClassVar[str | None] = "helix_core.kinds.generator:GeneratorConfig"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecDescriptor(Descriptor):
-    """A codec between raw data and model inputs."""
-
-    kind: ClassVar[str] = "codec"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +159,7 @@ DESCRIPTORS: tuple[type[Descriptor], ...] = (
     OptimizerDescriptor,
     LRScheduleDescriptor,
     MemoryDescriptor,
-    SchedulerDescriptor,
     GeneratorDescriptor,
-    CodecDescriptor,
     CommandDescriptor,
 )
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from helix_core.events import Event
     from helix_core.plugin_system.descriptors import (
         BackendDescriptor,
-        CodecDescriptor,
         CommandDescriptor,
         Descriptor,
         GeneratorDescriptor,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
         LRScheduleDescriptor,
         MemoryDescriptor,
         OptimizerDescriptor,
-        SchedulerDescriptor,
     )
 
 PROJECT = "helix"
@@ -64,18 +62,8 @@ def helix_memories() -> Sequence[MemoryDescriptor]:  # type: ignore[empty-body]
 
 
 @hookspec
-def helix_schedulers() -> Sequence[SchedulerDescriptor]:  # type: ignore[empty-body]
-    """Return the task schedulers this plugin provides."""
-
-
-@hookspec
 def helix_generators() -> Sequence[GeneratorDescriptor]:  # type: ignore[empty-body]
     """Return the synthetic-data generators this plugin provides."""
-
-
-@hookspec
-def helix_codecs() -> Sequence[CodecDescriptor]:  # type: ignore[empty-body]
-    """Return the codecs this plugin provides."""
 
 
 @hookspec
@@ -100,8 +88,6 @@ KIND_HOOKS: dict[str, str] = {
     "optimizer": "helix_optimizers",
     "lr_schedule": "helix_lr_schedules",
     "memory": "helix_memories",
-    "scheduler": "helix_schedulers",
     "generator": "helix_generators",
-    "codec": "helix_codecs",
     "command": "helix_commands",
 }

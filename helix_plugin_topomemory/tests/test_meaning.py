@@ -13,6 +13,7 @@ from helix_plugin_topomemory.meaning import MeaningRecipe, induce
 from helix_plugin_topomemory.meaning.contexts import Contexts
 from helix_plugin_topomemory.meaning.recall import recall
 from helix_plugin_topomemory.meaning.replay import ReplayPool
+from helix_testing import BaseCommandTests
 
 
 def words(rng, count):
@@ -143,3 +144,14 @@ def test_a_wrong_recipe_names_its_key(tmp_path):
     file.write_text('name = "x"\n[data]\nordre = 3\n')
     with pytest.raises(ConfigError, match=r"data\.ordre"):
         CliRunner().invoke(cli, ["meaning", str(file), "--out", str(tmp_path)], catch_exceptions=False)
+
+
+class TestMeaning(BaseCommandTests):
+    command = "meaning"
+    arguments = ("recipe.toml", "--out=out")
+    refused = (["absent.toml", "--out=out"], ["recipe.toml"], ["text.txt", "--out=out"])
+
+    def prepare(self, folder):
+        (folder / "text.txt").write_bytes(words(np.random.default_rng(0), 2000))
+        data = 'source = "text.txt"\nepoch_bytes = 4000\nheld_out_bytes = 1000\ncontext_bits = 12\norder = 1\n'
+        (folder / "recipe.toml").write_text(f'name = "small"\n[data]\n{data}')

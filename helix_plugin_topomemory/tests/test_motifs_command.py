@@ -8,6 +8,16 @@ import pytest
 
 from helix_core.cli.main import main
 from helix_core.plugin_system import create
+from helix_testing import BaseCommandTests
+
+
+class TestMotifs(BaseCommandTests):
+    command = "motifs"
+    arguments = ("text", "--max-length=4")
+    refused = (["absent"], ["text", "--max-bytes=2"])
+
+    def prepare(self, folder):
+        (folder / "text").write_bytes(bytes(range(97, 123)) + b"say hi " * 40)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import helix_core
+from helix_testing.scaffold import write_plugin
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = sorted(ROOT.glob("**/pyproject.toml"))
@@ -98,11 +99,20 @@ def test_links_lead_somewhere(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_code_shown_from_a_file_is_that_files(path):
-    """A block marked with a path (```python plugins/x.py) stands in that file, line for line."""
+def test_code_shown_from_a_file_is_that_files(path, tmp_path):
+    """A block marked with a path (```python plugins/x.py) stands in that file, line for line.
+
+    Paths below `helix-plugin-` are of the plugin that the page's `helix new` writes.
+    """
+    written = re.search(r"^helix new (?P<kind>\S+) (?P<name>\S+)(?: --op (?P<op>\S+))?$", path.read_text(), re.M)
     for _, source, text in blocks(path):
         if source and source != "run":
-            assert text in (ROOT / source).read_text(), f"{source} no longer says:\n{text}"
+            root = ROOT
+            if source.startswith("helix-plugin-"):
+                root, folder = tmp_path, tmp_path / source.partition("/")[0]
+                if not folder.exists():
+                    write_plugin(**{"folder": folder, **{k: v for k, v in written.groupdict().items() if v}})
+            assert text in (root / source).read_text(), f"{source} no longer says:\n{text}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -15,7 +15,7 @@ def helix_commands() -> Sequence[CommandDescriptor]:
     return [
         CommandDescriptor(
             name="meaning",
-            target="helix_plugin_topomemory.meaning.command:command",
+            target="helix_plugin_topomemory.meaning_command:command",
             summary="Induce links from raw bytes and report what they are worth.",
         ),
         CommandDescriptor(

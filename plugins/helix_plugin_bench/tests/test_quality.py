@@ -11,7 +11,7 @@ from helix_core.plugin_system import create
 from helix_plugin_bench.quality import models, rows, store
 from helix_plugin_bench.quality.report import markdown, picture
 from helix_plugin_training.data.task import HELD_OUT
-from helix_testing import BaseGeneratorTests
+from helix_testing import BaseCommandTests, BaseGeneratorTests
 
 
 class TestDigits(BaseGeneratorTests):
@@ -174,3 +174,9 @@ def test_s4d_learns_the_digits():
 
     (row,) = rows.rows(["digits/s4d"])
     assert carry_out(row, 1)["accuracy"] >= 0.95
+
+
+class TestBench(BaseCommandTests):
+    command = "bench"
+    arguments = ("quality", "--list")
+    refused = (["quality", "no-such-row"], ["quality", "digits", "--no-run"], ["no-such-benchmark"])

@@ -1,6 +1,7 @@
 """`helix new`: what it writes installs, passes its own tests, and is found."""
 
 import inspect
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from helix_core.errors import UsageError
 from helix_core.ops import OPS
-from helix_core.plugin_system import Registry, use_registry
+from helix_core.plugin_system import Registry, descriptors, use_registry
 from helix_core.plugin_system.discovery import GROUP
 from helix_core.plugin_system.settings import Settings
 from helix_testing.dists import on_path, write_dist
@@ -19,22 +20,36 @@ from helix_testing.scaffold import KINDS, write_plugin
 from helix_testing.scaffold.write import _op_words
 
 
-@pytest.mark.parametrize(("kind", "options"), [(k, {}) for k in KINDS] + [("kernel", {"op": "selective_scan"})])
-def test_the_written_plugin_passes_its_own_tests(tmp_path, kind, options):
-    """Installed by a dist-info beside its sources, since pip would need a network for the build."""
-    folder = tmp_path / "plugin"
-    write_plugin(kind, "my-thing", folder, **options)
+def plugin_tests(tmp_path, kind, name, **options):
+    """Run the tests of a written plugin. A dist-info beside its sources installs it, as pip would need a network."""
+    folder, module = tmp_path / "plugin", name.replace("-", "_")
+    write_plugin(kind, name, folder, **options)
     write_dist(
         folder / "src",
-        "helix-plugin-my-thing",
+        f"helix-plugin-{name}",
         "0.1.0",
-        entry_points={GROUP: {"my_thing": "helix_plugin_my_thing.plugin"}},
+        entry_points={GROUP: {module: f"helix_plugin_{module}.plugin"}},
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
-    environment = {**__import__("os").environ, "PYTHONPATH": str(folder / "src")}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=280)
+    # Before what this process found first, so that it is these sources of Helix that the plugin meets.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "src"), *filter(None, sys.path)])}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=280)
+
+
+@pytest.mark.parametrize(("kind", "options"), [(k, {}) for k in KINDS] + [("kernel", {"op": "selective_scan"})])
+def test_the_written_plugin_passes_its_own_tests(tmp_path, kind, options):
+    done = plugin_tests(tmp_path, kind, "my-thing", **options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("lr_schedule", "cosine"), ("command", "doctor"), ("optimizer", "optimizer")]
+)
+def test_a_name_that_is_taken_is_no_hindrance(tmp_path, kind, name):
+    """By another plugin, by a command of core, or by the class that the component derives from."""
+    done = plugin_tests(tmp_path, kind, name)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_written_plugin_is_found_and_described(tmp_path):
@@ -48,6 +63,14 @@ def test_the_written_plugin_is_found_and_described(tmp_path):
     )
     with on_path(folder / "src"), use_registry(Registry(Settings())) as registry:
         assert "my_thing/my-thing" in [c.full_name for c in registry.components("layer")]
+
+
+def test_every_kind_can_be_begun_and_certified():
+    import helix_testing
+
+    assert sorted(KINDS) == sorted(descriptors.KINDS)
+    words = {"lr_schedule": "Schedule"}
+    assert {f"Base{words.get(kind, kind.capitalize())}Tests" for kind in KINDS} <= set(helix_testing.__all__)
 
 
 @pytest.mark.parametrize("name", ["Mine", "9lives", "a b", "class", "", "../up", "mine_"])

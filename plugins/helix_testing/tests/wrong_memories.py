@@ -1,5 +1,7 @@
 """Memories with one fault each, which the memory kit must find."""
 
+from pathlib import Path
+
 import numpy as np
 
 from helix_core.errors import MemoryStoreError
@@ -15,6 +17,7 @@ class Right(Memory):
         self.keys = np.empty((0, config.dim), np.float32)
         self.ids = self.values = np.empty(0, np.int64)
         self.next_id = 0
+        self.stored = {}
 
     def add(self, keys, values=None):
         keys = check_keys(keys, self.config.dim)
@@ -50,14 +53,16 @@ class Right(Memory):
 
     def save(self, path):
         arrays = {"keys": self.keys, "ids": self.ids, "values": self.values}
-        save_store(path, {"items": arrays}, {"dim": self.config.dim, "next_id": self.next_id})
+        facts, store = {"dim": self.config.dim, "next_id": self.next_id}, Path(path).resolve()
+        self.stored[store] = save_store(store, {"items": arrays}, facts, after=self.stored.get(store))
 
     def load(self, path):
-        parts, facts = load_store(path)
+        parts, facts, generation = load_store(path)
         if facts["dim"] != self.config.dim:
             raise MemoryStoreError(f"the store has dim = {facts['dim']}")
         self.keys, self.ids, self.values = (parts["items"][name] for name in ("keys", "ids", "values"))
         self.next_id = facts["next_id"]
+        self.stored = {Path(path).resolve(): generation}
 
     def stats(self):
         return {"items": len(self)}

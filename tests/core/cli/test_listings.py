@@ -284,7 +284,7 @@ def test_doctor_resolves_what_descriptors_name(site, helix, case):
         ("Layer", "target='no_such_module:X', probe='fake_there:no'"),
         ("Kernel", "target='no_such_module:X', op='silu', namespace='abacus'"),
         ("Layer", "target='fake_there:Fine', config='helix_core.kinds.layer:LayerConfig'"),
-        ("Codec", "target='fake_there:no'"),
+        ("Backend", "target='fake_there:no', requires=('absent',)"),
     ],
 )
 def test_doctor_leaves_alone_what_cannot_be_used_here_anyway(site, helix, kind, fields):

@@ -29,8 +29,8 @@ def hook(body):
         (hook("sys.exit()"), "it called sys.exit(None)"),
         ("@hookimpl\ndef helix_event(occurrence): pass", "helix_event"),
         ("@hookimpl\ndef helix_layer(): return []", "there is no hook 'helix_layer'; did you mean 'helix_layers'?"),
-        ("@hookimpl(specname='helix_codec')\ndef mine(): return []", "there is no hook 'helix_codec'"),
-        ("def helix_layers(): return []", "helix_layers is not marked with @helix_core.hookimpl"),
+        ("@hookimpl(specname='helix_kernel')\ndef mine(): return []", "there is no hook 'helix_kernel'"),
+        ("def helix_layers(): return []", "helix_layers is not marked: write @helix_core.hookimpl above it"),
     ],
 )
 def test_a_plugin_that_breaks_the_contract_fails_whole_and_alone(site, status, source, reason):
@@ -52,8 +52,8 @@ def test_kinds_have_names_of_their_own(site):
             return (LayerDescriptor(name="same", target="a:b", summary=""),)
 
         @hookimpl
-        def helix_codecs():
-            return [CodecDescriptor(name="same", target="a:b", summary="")]
+        def helix_generators():
+            return [GeneratorDescriptor(name="same", target="a:b", summary="")]
 
         @hookimpl
         def helix_memories():
@@ -62,7 +62,7 @@ def test_kinds_have_names_of_their_own(site):
     site.plugin("one", body)
     assert {c.kind: c.full_name for c in site.registry().components()} == {
         "layer": "one/same",
-        "codec": "one/same",
+        "generator": "one/same",
     }
 
 

@@ -32,8 +32,10 @@ class Layer(helix_core.Layer):
     def apply(self, F, p, x, *, state=None, reset=None, lengths=None):
         return x, state
 
-def plain():
-    return "built"
+class Plain(helix_core.Backend):
+    name = namespace = "plain"
+    xp = None
+    asarray = to_numpy = staticmethod(lambda array: array)
 
 def exits():
     sys.exit("no licence")
@@ -53,15 +55,15 @@ def layers(site):
         "name='gone', config='fake_target:Configuration'",
         fake_target=TARGET + "build = Layer\n",
     )
-    source = "@hookimpl\ndef helix_codecs():\n    return [\n"
+    source = "@hookimpl\ndef helix_backends():\n    return [\n"
     for name, target in {
-        "plain": "fake_target:plain",
+        "plain": "fake_target:Plain",
         "exits": "fake_target:exits",
         "refuses": "fake_target:refuses",
-        "torn": "fake_torn:Codec",
+        "torn": "fake_torn:Backend",
         "missing": "fake_target:absent",
     }.items():
-        source += f"        CodecDescriptor(name={name!r}, target={target!r}, summary=''),\n"
+        source += f"        BackendDescriptor(name={name!r}, target={target!r}, summary=''),\n"
     site.plugin("two", source + "    ]\n", fake_torn="raise ImportError('libfoo.so.1: cannot open')")
     with use_registry(site.registry()):
         yield site
@@ -86,22 +88,22 @@ def test_every_wrong_option_is_listed_with_its_path_and_nearest_match(layers):
 
 
 def test_a_component_without_options(layers):
-    assert helix_core.create("codec", "plain") == "built"
-    with pytest.raises(ConfigError, match=r"codec 'two/plain' takes no options, but got 'size'"):
-        helix_core.create("codec", "plain", size=3)
+    assert helix_core.create("backend", "plain").name == "plain"
+    with pytest.raises(ConfigError, match=r"backend 'two/plain' takes no options, but got 'size'"):
+        helix_core.create("backend", "plain", size=3)
 
 
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("torn", ["'two/torn'", "installed but broken", "fake_torn:Codec", "libfoo.so.1", "fake_torn.py:1"]),
+        ("torn", ["'two/torn'", "installed but broken", "fake_torn:Backend", "libfoo.so.1", "fake_torn.py:1"]),
         ("missing", ["'two/missing'", "installed but broken", "fake_target:absent"]),
         ("exits", ["'two/exits'", "cannot be created", "it called sys.exit('no licence')"]),
     ],
 )
 def test_code_that_does_not_import_or_run(layers, name, parts):
     with pytest.raises(ComponentUnavailable) as error:
-        helix_core.create("codec", name)
+        helix_core.create("backend", name)
     for part in parts:
         assert part in str(error.value)
     assert error.value.__cause__ is not None
@@ -110,7 +112,7 @@ def test_code_that_does_not_import_or_run(layers, name, parts):
 
 def test_an_error_that_helix_understands_is_passed_on(layers):
     with pytest.raises(helix_core.DataError, match="no data here"):
-        helix_core.create("codec", "refuses")
+        helix_core.create("backend", "refuses")
 
 
 @pytest.mark.parametrize(

@@ -88,20 +88,20 @@ def test_an_observer(site, statement, reason):
 def test_a_target_and_its_module(site, statement, reason):
     source = f"import sys\ndef build():\n    {statement}\n"
     descriptors = "name='call', target='fake_call:build', summary=''", "name='load', target='fake_load:x', summary=''"
-    calls = ", ".join(f"CodecDescriptor({d})" for d in descriptors)
+    calls = ", ".join(f"BackendDescriptor({d})" for d in descriptors)
     site.plugin(
         "bad",
-        f"@hookimpl\ndef helix_codecs():\n    return [{calls}]\n",
+        f"@hookimpl\ndef helix_backends():\n    return [{calls}]\n",
         fake_call=source,
         fake_load=f"import sys\n{statement}\n",
     )
     with use_registry(site.registry()):
         expected = MemoryError if reason == "MemoryError" else ComponentUnavailable
         with pytest.raises(expected) as error:  # what the user asked for may be too large: that is said as it is
-            helix_core.create("codec", "call")
+            helix_core.create("backend", "call")
         assert expected is MemoryError or reason in str(error.value)
         with pytest.raises(ComponentUnavailable) as error:
-            helix_core.create("codec", "load")
+            helix_core.create("backend", "load")
     assert reason in str(error.value)
 
 

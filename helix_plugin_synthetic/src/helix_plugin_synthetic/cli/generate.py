@@ -25,7 +25,7 @@ def options_from(overrides: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--preset", "preset_name", metavar="NAME", help="A named dataset, instead of NAME, N and options.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the shards.")
 @click.option("-n", "--n", "n", type=int, help="Number of samples.")
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--seed", default=0, show_default=True, type=int, help="Of the samples.")
 @click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the generator.")
 @click.option("--start", default=0, show_default=True, type=int, help="Index of the first sample.")
 @click.option("--format", "file_format", default="parquet", show_default=True, help="parquet, arrow or safetensors.")

@@ -22,8 +22,11 @@ def presets(check: tuple[str, ...], as_json: bool) -> None:
                 f"preset {name} is {found} here, recorded is {expected}",
                 hint="another version of NumPy or networkx draws other numbers; constraints.txt has those recorded",
             )
-        click.echo(f"{name}: {found}, as recorded")
+        if not as_json:
+            click.echo(f"{name}: {found}, as recorded")
     if check:
+        if as_json:
+            print_json([{"name": name, "content": preset(name).content} for name in check])
         return
     if as_json:
         print_json(

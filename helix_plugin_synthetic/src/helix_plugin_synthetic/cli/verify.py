@@ -13,7 +13,7 @@ from helix_core.errors import DataError, UsageError
 @click.argument("what")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the report: JSON and a page with plots.")
 @click.option("-n", "--n", "n", default=300, show_default=True, type=int, help="Samples to look at.")
-@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--seed", default=0, show_default=True, type=int, help="Of the samples.")
 @click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the generator.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def verify(what: str, out: Path | None, n: int, seed: int, overrides: tuple[str, ...], as_json: bool) -> None:

@@ -23,7 +23,18 @@ LEVELS = ("descriptor", "basic", "ops", "grad", "train", "compile")
 pytest.register_assert_rewrite(
     *(
         f"helix_testing.{part}"
-        for part in ("backends", "generators", "kernels", "layers", "levels", "memories", "optimizers", "suite")
+        for part in (
+            "backends",
+            "command_line",
+            "generators",
+            "kernels",
+            "layers",
+            "levels",
+            "memories",
+            "optimizers",
+            "schedules",
+            "suite",
+        )
     )
 )
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from helix_testing.scaffold import KINDS
+
 
 @click.command()
-@click.argument("kind", type=click.Choice(["backend", "layer", "optimizer", "kernel"]))
+@click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to.  [default: helix-plugin-NAME]")
 @click.option("--op", default="rms_norm", show_default=True, help="The op that a kernel implements.")

@@ -15,7 +15,13 @@ from typing import Any
 
 from helix_core.errors import UsageError
 
-KINDS = ("backend", "layer", "optimizer", "kernel")
+KINDS = ("backend", "kernel", "layer", "optimizer", "lr_schedule", "memory", "generator", "command")
+# What the plugin of a kind needs besides core.
+_REQUIRES = {
+    "kernel": ("array-api-compat>=1.12", "torch>=2.6"),
+    "memory": ("helix-plugin-lm{core}",),
+    "command": ("click>=8.2",),
+}
 _NAME = re.compile(r"^[a-z][a-z0-9-]*$")
 
 
@@ -50,6 +56,7 @@ def _words(kind: str, name: str, op: str) -> dict[str, str]:
 
     module = name.replace("-", "_")
     major, minor = __version__.split(".")[:2]
+    core = f">={major}.{minor},<{major}.{int(minor) + 1}"
     words = {
         "kind": kind,
         "name": name,
@@ -57,7 +64,8 @@ def _words(kind: str, name: str, op: str) -> dict[str, str]:
         "cls": "".join(part.capitalize() for part in name.split("-")),
         "package": f"helix_plugin_{module}",
         "dist": f"helix-plugin-{name}",
-        "core": f">={major}.{minor},<{major}.{int(minor) + 1}",
+        "core": core,
+        "requires": "".join(f', "{r.format(core=core)}"' for r in _REQUIRES.get(kind, ())),
         "api": PLUGIN_API,
         "op": op,
     }
