@@ -29,10 +29,17 @@ def backend_of(device: str) -> TorchBackend:
     return _backends[device]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def table_of(device: str, dtype: torch.dtype, mode: str) -> OpTable:
     """The op table for a type of device, a dtype and a mode ("train", "infer"), bound once in a process."""
     key = (device, dtype, mode)
+    if torch.compiler.is_compiling() or key not in _tables:
+        _bind(device, dtype, mode)
+    return _tables[key]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _bind(device: str, dtype: torch.dtype, mode: str) -> None:
+    """Called, not traced, by compilers, so that they find a table."""
+    key = (device, dtype, mode)
     if key not in _tables:
         _tables[key] = backend_of(device).bind(dtype=str(dtype).removeprefix("torch."), mode=mode)
-    return _tables[key]
