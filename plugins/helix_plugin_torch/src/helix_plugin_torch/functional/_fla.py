@@ -256,7 +256,8 @@ def _tuning_only(name: str, kwargs: dict[str, Any]) -> None:
 def _unit(x: Tensor) -> Tensor:
     """Vectors of norm 1, as the authors' `l2norm` makes them."""
     (long,) = promoted(wide(x), x)
-    return (long * torch.rsqrt(long.square().sum(-1, keepdim=True) + 1e-6)).to(x.dtype)
+    unit: Tensor = long * torch.rsqrt(long.square().sum(-1, keepdim=True) + 1e-6)
+    return unit.to(x.dtype)
 
 
 def _scaled(op: str, scale: float | None, k: Tensor) -> Recurrence:

@@ -135,17 +135,16 @@ def selective_state_update(
     if found.get("nheads", 1) % found.get("ngroups", 1):
         raise UsageError(f"{function}: {found['nheads']} heads cannot share {found['ngroups']} groups evenly")
     batch, states = found["batch"], found["dstate"]
-    rows = [None if a is None else a.reshape(batch, -1, 1) for a in (x, dt, z)]
     own = [None if a is None else a.reshape(-1) for a in (D, dt_bias)]
     y, last = _scan(
         function,
-        rows[0],
-        rows[1],
+        x.reshape(batch, -1, 1),
+        dt.reshape(batch, -1, 1),
         A.reshape(-1, states),
         B[..., None],
         C[..., None],
         own[0],
-        rows[2],
+        None if z is None else z.reshape(batch, -1, 1),
         own[1],
         state.reshape(batch, -1, states),
         dt_softplus,
