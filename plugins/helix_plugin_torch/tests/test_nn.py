@@ -104,6 +104,15 @@ def test_copies_are_equal_and_independent(made, x):
         assert torch.equal(module(x), expected)
 
 
+def test_it_is_loaded_where_its_device_is_not(x):
+    """As with `map_location`: what served it on another device stays there."""
+    module = Mamba(D)
+    module._tables["elsewhere", torch.float32] = open  # nothing that another process could call
+    found = pickle.loads(pickle.dumps(module))
+    assert [*found._tables] == [("cpu", torch.float32)]
+    assert torch.equal(found(x), module(x))
+
+
 @every_layer
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_it_goes_to_a_dtype(made, x, dtype):

@@ -15,7 +15,6 @@ from helix_plugin_torch.tables import backend_of
 
 if TYPE_CHECKING:
     from helix_core.ops import OpTable
-    from helix_plugin_torch.backend import TorchBackend
 
 
 _HALF = tuple(getattr(torch, name) for name in HALF)
@@ -61,6 +60,7 @@ class HelixModule(Weights):
     """Parameters in nested modules under their Helix names, so `state_dict`, FSDP, compile and export work.
 
     model    a `LanguageModel` or a `Layer`: anything with `params()` and `apply(F, params, x, ...)`
+    backend  a `TorchBackend`
     params   NumPy arrays by name; fresh ones are drawn if absent, from `seed` or else from torch's own generator
     dtype    of parameters and activations; `.bfloat16()`, `.to(dtype)` and their like change both
     device   where the parameters are, by default where the backend's tensors are; "meta" for parameters without values,
@@ -74,7 +74,7 @@ class HelixModule(Weights):
     def __init__(
         self,
         model: Any,
-        backend: TorchBackend,
+        backend: Any,
         params: Mapping[str, Any] | None = None,
         *,
         seed: int | None = None,
@@ -169,7 +169,18 @@ class HelixModule(Weights):
 
     def _bind(self, device: str, dtype: str) -> OpTable:
         own = device in (self._backend.home.type, "meta")
-        return (self._backend if own else backend_of(device)).bind(dtype=dtype, mode="train")
+        table: OpTable = (self._backend if own else backend_of(device)).bind(dtype=dtype, mode="train")
+        return table
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without tables: where it is loaded, there may be other devices.
+        return {**self.__dict__, "_tables": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for parameter in self.parameters():
+            self._bound(parameter)
+            break
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HelixModule:
         # Before anything changes: a dtype or device that no backend has is refused, and compilers find a bound table.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.ops import OpTable
 from helix_core.plugin_system import create
-from helix_plugin_torch.backend import TorchBackend
 
-_backends: dict[str, TorchBackend] = {}
+_backends: dict[str, Any] = {}
 _tables: dict[tuple[str, torch.dtype, str], OpTable] = {}
 
 
-def backend_of(device: str) -> TorchBackend:
-    """The backend named as torch names the type of device: "cpu", "cuda". Raises ComponentUnavailable without one."""
+def backend_of(device: str) -> Any:
+    """The `TorchBackend` named as torch names a type of device: "cpu", "cuda". Raises ComponentUnavailable."""
     if device not in _backends:
         try:
             found = create("backend", device)
@@ -23,7 +24,7 @@ def backend_of(device: str) -> TorchBackend:
                 f"no installed backend computes on torch tensors on {device!r}",
                 hint=error.hint or "move them to 'cpu' or 'cuda'; `helix plugins` lists what is installed",
             ) from error
-        if not isinstance(found, TorchBackend):
+        if found.namespace != "torch":
             raise ComponentUnavailable(f"backend {found.name!r} does not compute on torch tensors")
         _backends[device] = found
     return _backends[device]
