@@ -7,7 +7,7 @@ import torch
 from helix_core.ops import OPS
 from helix_core.ops.long_conv import GROWTH
 from helix_plugin_cpu.kernels.table import long_conv
-from helix_plugin_torch import functional
+from helix_plugin_torch import native
 
 CUT, LENGTH, CHANNELS = 25, 200, 40
 TOLERANCE = 8 * GROWTH * np.finfo(np.float32).eps
@@ -18,17 +18,17 @@ def kernel(u, filter, pre=None, post=None):
     return long_conv.forward(u, filter, pre, post, None, None, None)[0]
 
 
-def functional_(u, filter, pre=None, post=None):
-    return functional.long_conv(u, filter, pre, post)
+def native_(u, filter, pre=None, post=None):
+    return native.long_conv(u, filter, pre, post)
 
 
 def compiled(u, filter, pre=None, post=None):
-    return torch.compile(functional.long_conv, backend="eager", fullgraph=True)(u, filter, pre, post)
+    return torch.compile(native.long_conv, backend="eager", fullgraph=True)(u, filter, pre, post)
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
 @pytest.mark.parametrize("value", [1e4, -1e12, 1e30, np.inf, np.nan])
-@pytest.mark.parametrize("convolve", [kernel, functional_])
+@pytest.mark.parametrize("convolve", [kernel, native_])
 def test_later_inputs_do_not_change_earlier_outputs(rng, convolve, value, gated):
     u, filter, *gates = (rng.normal(size=(2, LENGTH, CHANNELS)) for _ in range(2 + 2 * gated))
     filter = filter[0]

@@ -17,7 +17,7 @@ from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, take_job
 from helix_plugin_cpu.kernels._simd import LANES, load_first, store_first
 from helix_plugin_cpu.kernels._threads import launch
-from helix_plugin_torch.functional import embedding
+from helix_plugin_torch.native import embedding
 
 STRIP = 4 * LANES
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from helix_core.kinds.params import init_params
 from helix_core.ops.half import HALF
+from helix_core.tree import tree_map
+from helix_plugin_torch.tables import backend_of
 
 if TYPE_CHECKING:
-    from helix_core.kinds.backend import Backend
     from helix_core.ops import OpTable
 
 
@@ -59,8 +60,12 @@ class HelixModule(Weights):
     """Parameters in nested modules under their Helix names, so `state_dict`, FSDP, compile and export work.
 
     model    a `LanguageModel` or a `Layer`: anything with `params()` and `apply(F, params, x, ...)`
+    backend  a `TorchBackend`
     params   NumPy arrays by name; fresh ones are drawn if absent, from `seed` or else from torch's own generator
     dtype    of parameters and activations; `.bfloat16()`, `.to(dtype)` and their like change both
+    device   where the parameters are, by default where the backend's tensors are; "meta" for parameters without values,
+             which `to_empty` and `reset_parameters` give them. On another device than the backend's, after `.to` too,
+             the backend of that device computes
 
     Inside `torch.autocast`, parameters stay as they are and activations are of its dtype. Raises ComponentUnavailable
     for a dtype that the backend does not compute in.
@@ -69,30 +74,55 @@ class HelixModule(Weights):
     def __init__(
         self,
         model: Any,
-        backend: Backend,
+        backend: Any,
         params: Mapping[str, Any] | None = None,
         *,
         seed: int | None = None,
         dtype: str = "float32",
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
         self.model, self._backend = model, backend
-        table = backend.bind(dtype=dtype, mode="train")
-        self._tables: dict[torch.dtype, OpTable] = {getattr(torch, dtype): table}
-        if params is None:
-            if seed is None:
-                seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
-            params = model.init(seed) if hasattr(model, "init") else init_params(model.params(), seed)
+        home = backend.home if device is None else device
+        table = self._bind(home.type, dtype)
+        kept = getattr(torch, dtype)
+        self._tables: dict[tuple[str, torch.dtype], OpTable] = {(home.type, kept): table}
+        if home.type == "meta":
+            drawn = {name: torch.empty(p.shape, dtype=kept, device=home) for name, p in model.params().items()}
+        else:
+            values = self._drawn(seed) if params is None else params
+            drawn = {name: backend.asarray(value, dtype).clone().to(home) for name, value in values.items()}
         self._places: dict[str, str] = {}
-        for name, value in params.items():
+        for name, value in drawn.items():
             place, _, leaf = name.rpartition(".")
             owner: Weights = self
             for part in place.split(".") if place else ():
                 if part not in owner._modules:
                     owner.add_module(part, Weights())
                 owner = owner._modules[part]  # type: ignore[assignment]
-            owner._add(leaf, backend.asarray(value, dtype).clone())
+            owner._add(leaf, value)
             self._places.setdefault(place, f"{place}." if place else "")
+
+    def _drawn(self, seed: int | None = None) -> Mapping[str, Any]:
+        """Fresh parameters, from a seed or else from torch's own generator."""
+        if seed is None:
+            seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
+        found: Mapping[str, Any] = (
+            self.model.init(seed) if hasattr(self.model, "init") else init_params(self.model.params(), seed)
+        )
+        return found
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, from torch's own generator: those of a module made on "meta", after `to_empty`."""
+        own = dict(self.named_parameters(remove_duplicate=False))
+        for name, drawn in self._drawn().items():
+            parameter, value = own[name], torch.from_numpy(drawn)
+            if hasattr(parameter, "device_mesh"):  # of FSDP2 or tensor parallelism: the first rank's values for all
+                from torch.distributed.tensor import distribute_tensor
+
+                value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+            parameter.copy_(value)
 
     @property
     def F(self) -> OpTable:
@@ -112,28 +142,48 @@ class HelixModule(Weights):
 
         Further keyword arguments (`mask`, `reset`, `lengths`) are those of the model's or layer's `apply`.
         """
-        stored = self._weights()
-        F = self._bound(next(iter(stored.values())))
-        params = _Widened(stored) if F.facts.dtype in HALF else stored
+        F, params = self._ready()
         y, after = self.model.apply(F, params, x, state=state, **rows)
         return y if state is None else (y, after)
 
+    def _ready(self) -> tuple[OpTable, Mapping[str, Tensor]]:
+        """The ops and the parameters of a call."""
+        stored = self._weights()
+        F = self._bound(next(iter(stored.values())))
+        return F, _Widened(stored) if F.facts.dtype in HALF else stored
+
     def init_state(self, batch: int) -> Any:
         """The state before the first step of `batch` rows."""
+        device = next(self.parameters()).device
         with torch.no_grad():
-            return self.model.init_state(self.F, batch)
+            return tree_map(lambda array: array.to(device), self.model.init_state(self.F, batch))
 
     def _bound(self, parameter: Tensor) -> OpTable:
         """The ops for parameters like this one: of their dtype, or of that of autocast."""
         dtype, device = parameter.dtype, parameter.device.type
-        if torch.is_autocast_enabled(device):
+        if device != "meta" and torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        if dtype not in self._tables:
-            self._tables[dtype] = self._backend.bind(dtype=str(dtype).removeprefix("torch."), mode="train")
-        return self._tables[dtype]
+        if (device, dtype) not in self._tables:
+            self._tables[device, dtype] = self._bind(device, str(dtype).removeprefix("torch."))
+        return self._tables[device, dtype]
+
+    def _bind(self, device: str, dtype: str) -> OpTable:
+        own = device in (self._backend.home.type, "meta")
+        table: OpTable = (self._backend if own else backend_of(device)).bind(dtype=dtype, mode="train")
+        return table
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without tables: where it is loaded, there may be other devices.
+        return {**self.__dict__, "_tables": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for parameter in self.parameters():
+            self._bound(parameter)
+            break
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HelixModule:
-        # Before anything changes: a dtype that the backend does not have is refused, and compilers find a bound table.
+        # Before anything changes: a dtype or device that no backend has is refused, and compilers find a bound table.
         for parameter in self.parameters():
             self._bound(fn(torch.empty(0, dtype=parameter.dtype, device=parameter.device)))
             break

@@ -37,7 +37,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
         KernelDescriptor(
             name=op,
             op=op,
-            target=f"helix_plugin_torch.functional:{op}",
+            target=f"helix_plugin_torch.native:{op}",
             summary="scaled_dot_product_attention" if op == "attention" else f"torch's own {op}",
             namespace="torch",
             devices=("cpu", "cuda", "mps", "xpu"),

@@ -1,0 +1,46 @@
+"""Which op table serves tensors: that of the backend of their device, for their dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from helix_core.errors import ComponentNotFound, ComponentUnavailable
+from helix_core.ops import OpTable
+from helix_core.plugin_system import create
+
+_backends: dict[str, Any] = {}
+_tables: dict[tuple[str, torch.dtype, str], OpTable] = {}
+
+
+def backend_of(device: str) -> Any:
+    """The `TorchBackend` named as torch names a type of device: "cpu", "cuda". Raises ComponentUnavailable."""
+    if device not in _backends:
+        try:
+            found = create("backend", device)
+        except ComponentNotFound as error:
+            raise ComponentUnavailable(
+                f"no installed backend computes on torch tensors on {device!r}",
+                hint=error.hint or "move them to 'cpu' or 'cuda'; `helix plugins` lists what is installed",
+            ) from error
+        if found.namespace != "torch":
+            raise ComponentUnavailable(f"backend {found.name!r} does not compute on torch tensors")
+        _backends[device] = found
+    return _backends[device]
+
+
+def table_of(device: str, dtype: torch.dtype, mode: str) -> OpTable:
+    """The op table for a type of device, a dtype and a mode ("train", "infer"), bound once in a process."""
+    key = (device, dtype, mode)
+    if torch.compiler.is_compiling() or key not in _tables:
+        _bind(device, dtype, mode)
+    return _tables[key]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _bind(device: str, dtype: torch.dtype, mode: str) -> None:
+    """Called, not traced, by compilers, so that they find a table."""
+    key = (device, dtype, mode)
+    if key not in _tables:
+        _tables[key] = backend_of(device).bind(dtype=str(dtype).removeprefix("torch."), mode=mode)
