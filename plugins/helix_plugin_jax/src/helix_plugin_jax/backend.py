@@ -13,7 +13,7 @@ from helix_core.errors import UsageError
 from helix_core.kinds.backend import Backend
 from helix_core.kinds.params import init_params
 from helix_core.ops import OPS, as_op
-from helix_plugin_jax.kernels import SELF_COMPILED
+from helix_plugin_jax.kernels.adamw import SELF_COMPILED
 from helix_plugin_jax.namespace import xp
 
 if TYPE_CHECKING:

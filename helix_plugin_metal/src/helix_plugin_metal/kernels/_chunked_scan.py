@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from helix_plugin_metal.elementwise import exp_product
+from helix_plugin_metal.kernels._exponentials import exp_product
 
 Array = Any
 CHUNK_NUMBERS = 1 << 18

@@ -12,7 +12,7 @@ from helix_core.errors import UsageError
 from helix_device_arrays.array import Array
 from helix_device_arrays.device import Buffer, Device
 from helix_device_arrays.dtypes import float32
-from helix_device_arrays.kernels.common import buffer_of, items, lanes_for, read, written
+from helix_device_arrays.kernels._arguments import buffer_of, items, lanes_for, read, written
 from helix_device_arrays.nodes import Leaf
 from helix_device_arrays.program import Program
 from helix_device_arrays.views import View, size_of

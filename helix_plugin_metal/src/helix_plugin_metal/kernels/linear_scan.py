@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from helix_plugin_metal.checked import on_metal_gpu, right_here
+from helix_plugin_metal.kernels._checked import on_metal_gpu, right_here
 from helix_plugin_metal.selection import where
 
 Array = Any

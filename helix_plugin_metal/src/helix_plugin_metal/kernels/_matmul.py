@@ -14,6 +14,7 @@ from helix_plugin_metal.device import on_cpu
 from helix_plugin_metal.host import numbers
 
 Array = Any
+
 LARGE = 1 << 18
 """Multiplications from which on it pays to wait for the factors."""
 FEW_ROWS = 12
@@ -27,21 +28,8 @@ def matmul(a: Array, b: Array, /) -> Array:
     return _matmul(a, b)
 
 
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """The op `linear`, in the dtype of x: (..., I), (O, I), (O,) -> (..., O)."""
-    if x.dtype != weight.dtype:
-        weight, bias = weight.astype(x.dtype), None if bias is None else bias.astype(x.dtype)
-    if on_cpu() and x.dtype == mx.float32:
-        y = (
-            mx.unflatten(_linear(x.reshape(-1, x.shape[-1]), weight), 0, x.shape[:-1])
-            if x.ndim != 2
-            else _linear(x, weight)
-        )
-        return y if bias is None else y + bias
-    return mx.matmul(x, weight.T) if bias is None else mx.addmm(bias, x, weight.T)
-
-
-def _product(a: Array, b: Array) -> Array:
+def product(a: Array, b: Array) -> Array:
+    """(..., M, K) and (..., K, N) -> (..., M, N), without a derivative."""
     found = numbers(a, b) if a.size * b.shape[-1] >= LARGE else None
     if found is not None:
         return mx.array(np.matmul(*map(_for_blas, found)))
@@ -54,19 +42,8 @@ def _for_blas(x: np.ndarray) -> np.ndarray:
 
 
 @mx.custom_function
-def _linear(x: Array, weight: Array) -> Array:
-    return _product(x, weight.T)
-
-
-@_linear.vjp
-def _linear_backward(primals: Any, gradient: Array, _: Array) -> tuple[Array, Array]:
-    x, weight = primals
-    return _matmul(gradient, weight), _matmul(gradient.T, x)
-
-
-@mx.custom_function
 def _matmul(a: Array, b: Array) -> Array:
-    return _product(a, b)
+    return product(a, b)
 
 
 @_matmul.vjp

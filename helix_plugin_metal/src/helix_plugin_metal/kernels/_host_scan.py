@@ -7,8 +7,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from helix_plugin_metal.chunked_scan import pieces
 from helix_plugin_metal.host import numbers
+from helix_plugin_metal.kernels._chunked_scan import pieces
 
 Array = Any
 

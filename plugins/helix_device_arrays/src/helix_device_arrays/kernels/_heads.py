@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import math
 
 from helix_device_arrays.array import Array, apply
 from helix_device_arrays.device import Device
-from helix_device_arrays.kernels.common import (
+from helix_device_arrays.kernels._arguments import (
     PADDING,
     RESET,
     buffer_of,
@@ -70,7 +69,7 @@ if (item < P.count) {{
     return Program("heads", buffers, ("count", "values", "heads", "length", "keys"), body, width, lanes)
 
 
-def _run(
+def run(
     r: Array,
     decay: Array,
     k: Array,
@@ -99,101 +98,6 @@ def _run(
     return Array(device, y), Array(device, state)
 
 
-def _exp(x: Array) -> Array:
+def exp(x: Array) -> Array:
+    """e to the power of each element."""
     return apply(x.device, "exp", (x,))
-
-
-def rwkv7(
-    r: Array,
-    log_decay: Array,
-    k: Array,
-    v: Array,
-    a: Array,
-    b: Array,
-    initial_state: Array | None = None,
-    reset: Array | None = None,
-    lengths: Array | None = None,
-) -> tuple[Array, Array]:
-    """The op `rwkv7`."""
-    return _run(r, _exp(log_decay), k, v, (a, b), initial_state, reset, lengths)
-
-
-def gated_delta_rule(
-    q: Array,
-    k: Array,
-    v: Array,
-    log_decay: Array,
-    beta: Array,
-    initial_state: Array | None = None,
-    reset: Array | None = None,
-    lengths: Array | None = None,
-    *,
-    scale: float = 1.0,
-) -> tuple[Array, Array]:
-    """The op `gated_delta_rule`: RWKV-7's recurrence with a = k, b = -α β k, and keys β k."""
-    batch, length, groups, keys = q.shape
-    heads = v.shape[2]
-    spread = (batch, length, groups, heads // groups, keys)
-    q, k = (a[:, :, :, None, :].broadcast(spread).reshape((batch, length, heads, keys)) for a in (q * scale, k))
-    alpha, beta = _exp(log_decay)[..., None], beta[..., None]
-    return _run(q, alpha, beta * k, v, (k, -(alpha * beta) * k), initial_state, reset, lengths)
-
-
-def gated_linear_attention(
-    q: Array,
-    k: Array,
-    v: Array,
-    log_decay: Array,
-    initial_state: Array | None = None,
-    reset: Array | None = None,
-    lengths: Array | None = None,
-    *,
-    scale: float = 1.0,
-) -> tuple[Array, Array]:
-    """The op `gated_linear_attention`."""
-    return _run(q * scale, _exp(log_decay), k, v, None, initial_state, reset, lengths)
-
-
-def ssd(
-    x: Array,
-    dt: Array,
-    A: Array,
-    B: Array,
-    C: Array,
-    D: Array | None = None,
-    dt_bias: Array | None = None,
-    initial_state: Array | None = None,
-    reset: Array | None = None,
-    lengths: Array | None = None,
-    *,
-    dt_softplus: bool = False,
-    dt_min: float = 0.0,
-    dt_max: float = math.inf,
-) -> tuple[Array, Array]:
-    """The op `ssd`: linear attention with one decay for each head."""
-    device = x.device
-    batch, length, heads, _ = x.shape
-    groups, states = B.shape[2:]
-    if dt_bias is not None:
-        dt = dt + dt_bias
-    if dt_softplus:
-        small = apply(device, "log1p", (_exp(-abs(dt)),))
-        dt = small + apply(device, "where", (dt > 0, dt, 0.0))
-    dt = apply(device, "maximum", (dt, dt_min))
-    if dt_max < math.inf:
-        dt = apply(device, "minimum", (dt, dt_max))
-    dt = Array(device, dt.leaf())[..., None]
-
-    def to_heads(a: Array) -> Array:
-        shared = a[:, :, :, None, :].broadcast((batch, length, groups, heads // groups, states))
-        return shared.reshape((batch, length, heads, states))
-
-    y, last = _run(to_heads(C), _exp(dt * A[:, None]), to_heads(B), dt * x, None, initial_state, reset, lengths)
-    if D is not None:
-        added = D[:, None] * x
-        if lengths is not None:
-            code = marks(None, lengths, batch, length, device)
-            assert code is not None
-            added = apply(device, "where", (code[:, :, None, None] == 0, added, 0.0))
-        y = y + added
-    return y, last

@@ -1,59 +1,17 @@
-"""Ops as MLX's own fused functions, which it differentiates by itself."""
+"""Attention, as MLX's own fused function."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import mlx.core as mx
 
-from helix_core.ops import OPS
 from helix_core.ops.arrays import blank_padding, valid_steps
 from helix_core.ops.attention import LIMIT, cache_sources, cached_positions
-from helix_core.ops.indices import at_targets
 from helix_core.ops.quarantine import quarantined, released
-from helix_plugin_metal.device import on_cpu
-from helix_plugin_metal.elementwise import silu
 from helix_plugin_metal.namespace import xp
 
 Array = Any
-
-
-def rms_norm(x: Array, weight: Array, *, eps: float = 1e-5) -> Array:
-    """(..., D), (D,) -> (..., D)."""
-    return mx.fast.rms_norm(x, weight, eps)
-
-
-def add_rms_norm(x: Array, residual: Array, weight: Array, *, eps: float = 1e-5) -> tuple[Array, Array]:
-    """rms_norm(x + residual) and x + residual."""
-    total = x + residual
-    return mx.fast.rms_norm(total, weight, eps), total
-
-
-def layer_norm(x: Array, weight: Array, bias: Array | None = None, *, eps: float = 1e-5) -> Array:
-    """(..., D), (D,), (D,) -> (..., D)."""
-    return mx.fast.layer_norm(x, weight, bias, eps)
-
-
-def softmax(x: Array) -> Array:
-    """Over the last axis, summed in float32."""
-    return mx.softmax(x, axis=-1, precise=True)
-
-
-def cross_entropy(logits: Array, targets: Array, *, ignore_index: int | None = None) -> Array:
-    """logits (..., V), targets (...) -> nats (...), in float32; NaN for a target outside the classes."""
-
-    def nats(targets: Array) -> Array:
-        return mx.fast.cross_entropy(logits, targets)
-
-    return at_targets(xp, "cross_entropy: targets", nats, targets, logits.shape[-1], ignore_index)
-
-
-def causal_conv1d(*arrays: Array | None, activation: str = "none") -> tuple[Array, Array]:
-    """The op `causal_conv1d`: its reference, but for the activation, of which `tanh` is most on MLX's CPU device."""
-    late = activation == "silu"
-    y, last = OPS["causal_conv1d"].reference(xp, *arrays, activation="none" if late else activation)
-    return (silu(y) if late else y), last
 
 
 def attention(
@@ -115,34 +73,3 @@ def _seen(position: Array, size: int, window: int) -> Array:
 def _cached(every: Array, source: Array, filled: Array) -> Array:
     index = mx.broadcast_to(source[:, :, None, None], (*source.shape, *every.shape[2:]))
     return xp.where(filled[:, :, None, None], mx.take_along_axis(every, index, axis=1), 0)
-
-
-def _adamw(p: Array, g: Array, m: Array, v: Array, numbers: Array) -> tuple[Array, Array, Array]:
-    beta1, beta2, eps, keep, rate, root = numbers
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * (g * g)
-    return p * keep - rate * m / (mx.sqrt(v) / root + eps), m, v
-
-
-_fused_adamw = mx.compile(_adamw, shapeless=True)
-
-
-def adamw(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    *,
-    lr: float = 1e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    step: int = 1,
-) -> tuple[Array, Array, Array]:
-    """The op `adamw`; on a GPU in one kernel, to which what changes from step to step is an input."""
-    numbers = (beta1, beta2, eps, 1 - lr * weight_decay, lr / (1 - beta1**step), math.sqrt(1 - beta2**step))
-    if on_cpu():
-        return _adamw(p, g, m, v, numbers)
-    found: tuple[Array, Array, Array] = _fused_adamw(p, g, m, v, [mx.array(n) for n in numbers])
-    return found

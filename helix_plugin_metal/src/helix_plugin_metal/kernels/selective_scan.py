@@ -7,9 +7,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from helix_plugin_metal import chunked_scan, host_scan, metal_scan
-from helix_plugin_metal.checked import on_metal_gpu, right_here
-from helix_plugin_metal.elementwise import silu, softplus
+from helix_plugin_metal.kernels import _chunked_scan as chunked_scan
+from helix_plugin_metal.kernels import _host_scan as host_scan
+from helix_plugin_metal.kernels import _metal_scan as metal_scan
+from helix_plugin_metal.kernels._checked import on_metal_gpu, right_here
+from helix_plugin_metal.kernels.silu import silu
+from helix_plugin_metal.kernels.softplus import softplus
 from helix_plugin_metal.selection import where
 
 Array = Any

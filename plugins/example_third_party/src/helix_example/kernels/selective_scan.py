@@ -1,4 +1,4 @@
-"""A kernel: the same function as the op's reference, faster."""
+"""A kernel of Mamba's scan: the same function as the reference of its op, faster."""
 
 import numpy as np
 

@@ -8,8 +8,8 @@ import mlx.core as mx
 
 from helix_core.ops.indices import at_targets
 from helix_core.ops.linear_cross_entropy import rows_at_once
+from helix_plugin_metal.kernels.linear import linear
 from helix_plugin_metal.namespace import xp
-from helix_plugin_metal.products import linear
 
 Array = Any
 
