@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from helix_plugin_synthetic.cli.generate import generate
-from helix_plugin_synthetic.cli.presets import presets
-from helix_plugin_synthetic.cli.verify import verify
+from helix_plugin_synthetic.commands.generate import generate
+from helix_plugin_synthetic.commands.presets import presets
+from helix_plugin_synthetic.commands.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

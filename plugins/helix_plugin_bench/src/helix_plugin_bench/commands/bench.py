@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from helix_plugin_bench.quality.command import quality
+from helix_plugin_bench.commands.quality import quality
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
