@@ -184,7 +184,7 @@ def test_what_cannot_be_asked(args, message):
 
 
 def test_numbers_are_short():
-    from helix_core.cli.cost import short
+    from helix_core.cli.cost_table import short
 
     shown = {0: "0", 999: "999", 1000: "1.00 k", 12345: "12.3 k", 6.63e6: "6.63 M", 2.5e13: "25.0 T"}
     assert {value: short(value) for value in shown} == shown

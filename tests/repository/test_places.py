@@ -1,5 +1,6 @@
 """One place for one thing: an op's kernel is `kernels/<op>.py` in every backend, a command `commands/<verb>.py`."""
 
+import collections
 import importlib
 import importlib.util
 import keyword
@@ -47,3 +48,22 @@ def test_a_kernel_is_where_its_op_says(kernel):
     package = module.partition(".")[0]
     assert module in (f"{package}.kernels.{kernel.op}", f"{package}.kernels.table")
     assert exists(f"{package}.kernels.{kernel.op}")
+
+
+@pytest.mark.parametrize(
+    "package",
+    sorted(
+        p.parent
+        for glob in ("helix_core", "helix_plugin_*/src/*", "plugins/*/src/*")
+        for p in ROOT.glob(f"{glob}/__init__.py")
+    ),
+    ids=lambda path: path.name,
+)
+def test_no_two_files_of_a_package_have_one_name(package):
+    """But for a command, which may have the name of what it runs."""
+    found = collections.defaultdict(list)
+    for path in package.rglob("*.py"):
+        place = path.relative_to(package)
+        if path.name != "__init__.py" and place.parts[0] != "commands":
+            found[path.stem.strip("_")].append(str(place))
+    assert not [places for places in found.values() if len(places) > 1]

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from helix_core.errors import CheckpointError, GenerationError, UsageError
 from helix_core.kinds.layer import Layer, LayerConfig
 from helix_core.kinds.params import ParamSpec, fan_in
-from helix_core.reference.backend import ReferenceBackend
+from helix_core.reference.numpy_backend import ReferenceBackend
 from helix_core.tree import tree_items
 from helix_plugin_lm.generation import Sampling, Stopping, beam_search, generate, generate_batch, read_state
 from helix_plugin_lm.generation.row import Row

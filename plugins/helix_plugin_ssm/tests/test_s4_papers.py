@@ -5,7 +5,7 @@ import pytest
 
 from helix_core import create
 from helix_core.kinds.params import init_params
-from helix_plugin_ssm._dplr import hippo_dplr, hippo_legs
+from helix_plugin_ssm._hippo_dplr import hippo_dplr, hippo_legs
 from helix_plugin_ssm.s4 import Chunk
 
 

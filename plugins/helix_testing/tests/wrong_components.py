@@ -5,7 +5,7 @@ import numpy as np
 from helix_core.kinds.layer import Layer
 from helix_core.kinds.optimizer import Optimizer, OptimizerConfig
 from helix_core.kinds.params import ParamSpec, constant, fan_in
-from helix_core.reference.backend import ReferenceBackend
+from helix_core.reference.numpy_backend import ReferenceBackend
 
 
 class Right(Layer):

@@ -12,7 +12,7 @@ from helix_core.errors import DataError
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def presets(check: tuple[str, ...], as_json: bool) -> None:
     """List the named datasets; `helix data generate --preset NAME` writes one."""
-    from helix_core.cli.table import print_json, print_table
+    from helix_core.cli.listing import print_json, print_table
     from helix_plugin_synthetic.presets import PRESETS, preset
 
     for name in check:

@@ -24,7 +24,7 @@ def verify(what: str, out: Path | None, n: int, seed: int, overrides: tuple[str,
     """
     from itertools import islice
 
-    from helix_core.cli.table import print_json, print_table
+    from helix_core.cli.listing import print_json, print_table
     from helix_plugin_synthetic.commands.generate import options_from
     from helix_plugin_synthetic.storage import Plan, open_dataset
     from helix_plugin_synthetic.verify.report import verify as check

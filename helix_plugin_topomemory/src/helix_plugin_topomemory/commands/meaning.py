@@ -14,8 +14,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the report's summary as JSON.")
 def command(recipe: Path, out: Path, as_json: bool) -> None:
     """Carry out the meaning induction of RECIPE, a TOML file; leave report.json, report.html and the links in --out."""
-    from helix_plugin_topomemory.meaning.config import load_meaning_recipe
     from helix_plugin_topomemory.meaning.induction import induce
+    from helix_plugin_topomemory.meaning.recipe import load_meaning_recipe
     from helix_plugin_topomemory.meaning.report import write_report
 
     result = induce(load_meaning_recipe(recipe), say=lambda text: click.echo(text, err=True))

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from helix_core.kinds.layer import Layer, LayerConfig, Params, State
 from helix_core.kinds.params import ParamSpec, constant, fan_in, normal, values
 from helix_core.ops import OpTable, device_of
-from helix_plugin_ssm._dplr import DPLR, extend, hippo_dplr, moved
+from helix_plugin_ssm._hippo_dplr import DPLR, extend, hippo_dplr, moved
 
 Array = Any
 

@@ -29,8 +29,8 @@ from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder, write_bytes
 from helix_plugin_lm.runs.signals import StopRequest
 from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
 from helix_plugin_training.data import Corpus, Task, load_corpus, load_task
+from helix_plugin_training.evaluation.answers import predict, show_answers
 from helix_plugin_training.evaluation.held_out import describe, facts, measure, size
-from helix_plugin_training.evaluation.task import predict, show_answers
 from helix_plugin_training.plot import can_plot, plot_losses
 from helix_plugin_training.recipes import Recipe, dump_recipe, load_recipe
 from helix_plugin_training.recipes.absolute import absolute

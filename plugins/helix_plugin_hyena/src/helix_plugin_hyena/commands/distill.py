@@ -31,8 +31,8 @@ def command(
     both models on held-out files. JSON: run, modes, error_median, error_max, bits_per_byte, bits_per_byte_distilled
     and bytes; the last three are null for a run that learned a task.
     """
+    from helix_core.cli.listing import print_json
     from helix_core.cli.progress import Progress
-    from helix_core.cli.table import print_json
     from helix_plugin_hyena.distill import distill_model, filter_count
     from helix_plugin_lm.runs import RunFolder
     from helix_plugin_lm.runs.checkpoint import load_checkpoint, save_checkpoint

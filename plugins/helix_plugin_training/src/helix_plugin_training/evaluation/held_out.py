@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from helix_plugin_training.data import Task
 from helix_plugin_training.data.corpus import Document
-from helix_plugin_training.evaluation.task import evaluate_task
+from helix_plugin_training.evaluation.answers import evaluate_task
 from helix_plugin_training.evaluation.text import evaluate, gzip_bits_per_byte
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_as,
     zeros,
 )
-from helix_plugin_cpu.kernels._attention_backward import backward_jobs, backward_scratch
-from helix_plugin_cpu.kernels._attention_chunk import round_up
-from helix_plugin_cpu.kernels._attention_forward import forward_jobs, forward_scratch
-from helix_plugin_cpu.kernels._attention_parts import EACH_KEY, SSD
-from helix_plugin_cpu.kernels._attention_step import step_jobs, step_scratch
 from helix_plugin_cpu.kernels._blocks import total
+from helix_plugin_cpu.kernels._linear_attention_backward import backward_jobs, backward_scratch
+from helix_plugin_cpu.kernels._linear_attention_chunk import round_up
+from helix_plugin_cpu.kernels._linear_attention_forward import forward_jobs, forward_scratch
+from helix_plugin_cpu.kernels._linear_attention_parts import EACH_KEY, SSD
+from helix_plugin_cpu.kernels._linear_attention_step import step_jobs, step_scratch
 from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
 

@@ -1,14 +1,14 @@
-"""The backward of `_delta_forward`: a tile's states again from the one kept in front of it, then back through them.
+"""The backward of `_dplr_delta_forward`: a tile's states again from the one kept in front, then back through them.
 
 A job is one head of a row with all its columns, since the gradients of r, w, k, a and b sum over them.
 """
 
 from __future__ import annotations
 
-from helix_plugin_cpu.kernels._attention_parts import lane_total
 from helix_plugin_cpu.kernels._blocks import clear_rows, clear_vectors, last_start, starts_at
-from helix_plugin_cpu.kernels._delta_forward import inputs, removal, row_bytes
+from helix_plugin_cpu.kernels._dplr_delta_forward import inputs, removal, row_bytes
 from helix_plugin_cpu.kernels._jit import inline, kernel
+from helix_plugin_cpu.kernels._linear_attention_parts import lane_total
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, put, take_job
 from helix_plugin_cpu.kernels._simd import (
     LANES,

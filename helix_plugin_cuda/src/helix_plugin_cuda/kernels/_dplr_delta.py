@@ -5,7 +5,7 @@
 The u of a tile solve a system with (I - A), A strictly lower triangular. Pairs of steps make four such matrices, [a, r]
 by [k, b], each sum weighted by the decay between the steps: a product of single decays, never a quotient, so any decay
 is exact. They do not depend on the state, so all tiles make theirs side by side; one pass over tiles then carries the
-state, columns of v side by side. g is effective already, as in `_attention`.
+state, columns of v side by side. g is effective already, as in `_linear_attention`.
 
 Source: Yang, Wang, Zhang, Shen and Kim, Parallelizing Linear Transformers with the Delta Rule over Sequence Length,
 2024; Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025.
@@ -16,9 +16,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from helix_plugin_cuda.kernels._attention import _gates, _row, _rows, _since, _to_end
 from helix_plugin_cuda.kernels._chunks import limit
 from helix_plugin_cuda.kernels._launch import wide
+from helix_plugin_cuda.kernels._linear_attention import _gates, _row, _rows, _since, _to_end
 
 
 @triton.jit

@@ -14,9 +14,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from helix_plugin_cuda.kernels._attention import _gap, _gates, _rows, _since, _to_end
 from helix_plugin_cuda.kernels._chunks import limit
 from helix_plugin_cuda.kernels._launch import wide
+from helix_plugin_cuda.kernels._linear_attention import _gap, _gates, _rows, _since, _to_end
 
 
 @triton.jit

@@ -8,26 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from helix_plugin_cpu.kernels._attention_adjoint import (
-    adjoint_products,
-    finish_ssd,
-    fold,
-    fold_keys,
-    fold_products,
-    fold_scores,
-    log_decay_gradient,
-)
-from helix_plugin_cpu.kernels._attention_chunk import (
-    by_key,
-    by_value,
-    chunk_scratch,
-    prepare_chunk,
-    prepare_head,
-    round_up,
-    small,
-)
-from helix_plugin_cpu.kernels._attention_forward import load_state, number
-from helix_plugin_cpu.kernels._attention_parts import EACH_KEY, SSD, advance, pack, padded, unpack
 from helix_plugin_cpu.kernels._blocks import (
     clear_rows,
     clear_vectors,
@@ -37,6 +17,26 @@ from helix_plugin_cpu.kernels._blocks import (
     starts_at,
 )
 from helix_plugin_cpu.kernels._jit import inline, kernel
+from helix_plugin_cpu.kernels._linear_attention_adjoint import (
+    adjoint_products,
+    finish_ssd,
+    fold,
+    fold_keys,
+    fold_products,
+    fold_scores,
+    log_decay_gradient,
+)
+from helix_plugin_cpu.kernels._linear_attention_chunk import (
+    by_key,
+    by_value,
+    chunk_scratch,
+    prepare_chunk,
+    prepare_head,
+    round_up,
+    small,
+)
+from helix_plugin_cpu.kernels._linear_attention_forward import load_state, number
+from helix_plugin_cpu.kernels._linear_attention_parts import EACH_KEY, SSD, advance, pack, padded, unpack
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, size_of

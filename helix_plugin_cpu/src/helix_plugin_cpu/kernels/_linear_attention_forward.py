@@ -7,7 +7,9 @@ steps that must not see it.
 
 from __future__ import annotations
 
-from helix_plugin_cpu.kernels._attention_chunk import (
+from helix_plugin_cpu.kernels._blocks import clear_vectors, copy_vectors, next_start, starts_at
+from helix_plugin_cpu.kernels._jit import inline, kernel, part
+from helix_plugin_cpu.kernels._linear_attention_chunk import (
     by_key,
     by_value,
     chunk_scratch,
@@ -16,7 +18,7 @@ from helix_plugin_cpu.kernels._attention_chunk import (
     round_up,
     small,
 )
-from helix_plugin_cpu.kernels._attention_parts import (
+from helix_plugin_cpu.kernels._linear_attention_parts import (
     EACH_KEY,
     advance,
     attend,
@@ -25,8 +27,6 @@ from helix_plugin_cpu.kernels._attention_parts import (
     padded,
     unpack,
 )
-from helix_plugin_cpu.kernels._blocks import clear_vectors, copy_vectors, next_start, starts_at
-from helix_plugin_cpu.kernels._jit import inline, kernel, part
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, broadcast, fma, load, load_first, store
 from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, read, size_of, write

@@ -14,12 +14,12 @@ import os
 from llvmlite import binding, ir
 from numba import types
 
+from helix_plugin_cpu.kernels._decode_step import conv_step, gather_step, norm_step, scan_step
 from helix_plugin_cpu.kernels._jit import inline, instruction, kernel
 from helix_plugin_cpu.kernels._memory import get, get_int, prefetch, take_job
 from helix_plugin_cpu.kernels._pointwise import pointwise, reduce
 from helix_plugin_cpu.kernels._products import INT8, multiply, quantize_row, quantized_bytes
 from helix_plugin_cpu.kernels._simd import I32, I64, VECTOR, Value, call
-from helix_plugin_cpu.kernels._steps import conv_step, gather_step, norm_step, scan_step
 
 WORDS = 32
 """int64 words of an instruction; the first is its code."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import Shape, address, empty
-from helix_plugin_cpu.kernels._delta_backward import backward_scratch, delta_backward_jobs
-from helix_plugin_cpu.kernels._delta_forward import PAIR, delta_forward_jobs, forward_scratch, tile_steps
+from helix_plugin_cpu.kernels._dplr_delta_backward import backward_scratch, delta_backward_jobs
+from helix_plugin_cpu.kernels._dplr_delta_forward import PAIR, delta_forward_jobs, forward_scratch, tile_steps
 from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from helix_plugin_cpu.kernels._attention_chunk import round_up
-from helix_plugin_cpu.kernels._attention_forward import number, write_outputs
-from helix_plugin_cpu.kernels._attention_parts import (
+from helix_plugin_cpu.kernels._blocks import starts_at
+from helix_plugin_cpu.kernels._jit import kernel
+from helix_plugin_cpu.kernels._linear_attention_chunk import round_up
+from helix_plugin_cpu.kernels._linear_attention_forward import number, write_outputs
+from helix_plugin_cpu.kernels._linear_attention_parts import (
     EACH_KEY,
     SSD,
     head_decays,
@@ -15,8 +17,6 @@ from helix_plugin_cpu.kernels._attention_parts import (
     pack,
     padded,
 )
-from helix_plugin_cpu.kernels._blocks import starts_at
-from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 from helix_plugin_cpu.kernels._storage import clear_stored, size_of

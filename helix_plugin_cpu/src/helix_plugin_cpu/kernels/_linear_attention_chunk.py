@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from helix_plugin_cpu.kernels._attention_parts import (
+from helix_plugin_cpu.kernels._jit import inline, part
+from helix_plugin_cpu.kernels._linear_attention_parts import (
     EACH_KEY,
     SSD,
     head_decays,
@@ -18,7 +19,6 @@ from helix_plugin_cpu.kernels._attention_parts import (
     scale_each,
     scale_rows,
 )
-from helix_plugin_cpu.kernels._jit import inline, part
 from helix_plugin_cpu.kernels._memory import FLOAT, put
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, splat, store
 

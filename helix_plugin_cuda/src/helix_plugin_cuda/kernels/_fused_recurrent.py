@@ -16,20 +16,20 @@ import triton.language as tl
 from torch import Tensor
 
 from helix_plugin_cuda.kernels._arguments import dense, ends, flags, rows, strides
-from helix_plugin_cuda.kernels._attention import _row
 from helix_plugin_cuda.kernels._chunks import fresh, limit
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, wide
+from helix_plugin_cuda.kernels._linear_attention import _row
 from helix_plugin_cuda.kernels._math import softplus
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
-FEW = 8
+MOST_STEPS = 8
 """Most steps that are taken so; more of them go in tiles."""
 WAYS = tuple({"elements": e, "warps": w} for e, w in ((2048, 1), (1024, 1), (4096, 2), (4096, 4), (8192, 4)))
 """Elements of state that a program holds (keys times values), and its warps."""
 
 
 @triton.jit
-def few_kernel(
+def fused_recurrent_kernel(
     q, k, v, g, a, b, rate, A, bias, skip, initial, reset, lengths, y, last, L, H, K, V, scale, low, high,
     qb, qt, qh, kb, kt, kh, vb, vt, vh, ab, at, ah, bb, bt, bh, rb, rt, gb, gt, gh, gc,
     SHARED: tl.constexpr, SOFTPLUS: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr,
@@ -118,7 +118,7 @@ class Steps:
     high: float = math.inf
 
 
-def few(p: Steps) -> tuple[Tensor, Tensor]:
+def fused_recurrent(p: Steps) -> tuple[Tensor, Tensor]:
     """y (B, L, H, V) and the last state (B, H, K, V) float32."""
     (B, L, H, V), K = p.v.shape, p.k.shape[3]
     kind = (p.a is not None, p.A is not None, p.rate is not None)
@@ -134,7 +134,7 @@ def _run(p: Steps, way: Way) -> tuple[Tensor, Tensor]:
     values = min(power(V), max(8, way["elements"] // keys))
     rate = rows(p.rate)
     launch(
-        few_kernel, (B * H * blocks(V, values),),
+        fused_recurrent_kernel, (B * H * blocks(V, values),),
         p.q, p.k, p.v, p.log_decay, p.a, p.b, rate, dense(p.A), dense(p.bias), dense(p.skip), dense(p.initial),
         flags(p.reset), ends(p.lengths, L), y, last, L, H, K, V, p.scale, p.low, p.high,
         *(s for array in (p.q, p.k, p.v, p.a, p.b) for s in strides(array, 3)), *strides(rate),

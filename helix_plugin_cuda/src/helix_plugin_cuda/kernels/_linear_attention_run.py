@@ -12,15 +12,15 @@ from torch import Tensor
 from helix_core.errors import UsageError
 from helix_core.ops._linear_attention import FORGOTTEN
 from helix_plugin_cuda.kernels._arguments import strides
-from helix_plugin_cuda.kernels._attention import (
+from helix_plugin_cuda.kernels._chunks import carry
+from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, precision
+from helix_plugin_cuda.kernels._linear_attention import (
     keys_kernel,
     outputs_kernel,
     queries_kernel,
     states_kernel,
     values_kernel,
 )
-from helix_plugin_cuda.kernels._chunks import carry
-from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, precision
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
 WIDEST = 256

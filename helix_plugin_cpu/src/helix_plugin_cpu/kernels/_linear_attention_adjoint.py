@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from helix_plugin_cpu.kernels._attention_parts import padded
 from helix_plugin_cpu.kernels._jit import part
+from helix_plugin_cpu.kernels._linear_attention_parts import padded
 from helix_plugin_cpu.kernels._math import sigmoid, softplus
 from helix_plugin_cpu.kernels._matmul import ADD, SCALE, ZERO, multiply, transpose
 from helix_plugin_cpu.kernels._memory import FLOAT, get, put
