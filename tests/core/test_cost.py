@@ -139,7 +139,7 @@ def test_products_with_weights_as_torch_counts_them(backend):
     layer = helix_core.create("layer", "mamba", d_model=24)
     backend = helix_core.create("backend", backend)
     F = backend.bind()
-    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.params(), 0).items()}
+    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.param_specs(), 0).items()}
     with FlopCounterMode(display=False) as counter:
         layer.apply(F, p, torch.randn(1, 10, 24))
     convolution = 2 * layer.config.d_inner * layer.config.d_conv

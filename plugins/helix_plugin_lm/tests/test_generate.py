@@ -28,7 +28,7 @@ F = BACKEND.bind(mode="infer")
 class Decay(Layer):
     """A recurrent layer without a plugin: h = tanh(W x + h / 2)."""
 
-    def params(self):
+    def param_specs(self):
         return {"weight": ParamSpec((self.config.d_model, self.config.d_model), fan_in())}
 
     def init_state(self, F, batch):

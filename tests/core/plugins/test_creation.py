@@ -26,7 +26,7 @@ class Lax(BaseModel):
     d_model: int = 1
 
 class Layer(helix_core.Layer):
-    def params(self):
+    def param_specs(self):
         return {}
 
     def apply(self, F, p, x, *, state=None, reset=None, lengths=None):

@@ -43,7 +43,7 @@ def imported(family: Family, model: LanguageModel, found: Mapping[str, Tensor], 
             f"{some(problems)}",
             hint="take config.json and weights from the same place",
         )
-    specs = model.params()
+    specs = model.param_specs()
     return {ours: _as_float32(found[theirs.name], specs[ours].shape) for ours, theirs in names.items()}
 
 

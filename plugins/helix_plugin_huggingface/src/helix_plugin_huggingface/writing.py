@@ -49,7 +49,7 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
     stored = open_checkpoint(folder)
     check_size(stored.params, spec.model, folder)
     model = LanguageModel(spec.model)
-    check_params(stored.params, {name: spec.shape for name, spec in model.params().items()}, folder)
+    check_params(stored.params, {name: spec.shape for name, spec in model.param_specs().items()}, folder)
     kept = run.path / KEPT
     codes = read_table(kept / DTYPES) if dtype is None and (kept / DTYPES).is_file() else {}
     if wrong := [code for code in codes.values() if code not in FLOATS]:

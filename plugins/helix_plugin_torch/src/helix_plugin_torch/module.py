@@ -58,7 +58,7 @@ class Weights(nn.Module):
 class HelixModule(Weights):
     """Parameters in nested modules under their Helix names, so `state_dict`, FSDP, compile and export work.
 
-    model    a `LanguageModel` or a `Layer`: anything with `params()` and `apply(F, params, x, ...)`
+    model    a `LanguageModel` or a `Layer`: anything with `param_specs()` and `apply(F, params, x, ...)`
     params   NumPy arrays by name; fresh ones are drawn if absent, from `seed` or else from torch's own generator
     dtype    of parameters and activations; `.bfloat16()`, `.to(dtype)` and their like change both
 
@@ -82,7 +82,7 @@ class HelixModule(Weights):
         if params is None:
             if seed is None:
                 seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
-            params = model.init(seed) if hasattr(model, "init") else init_params(model.params(), seed)
+            params = model.init(seed) if hasattr(model, "init") else init_params(model.param_specs(), seed)
         self._places: dict[str, str] = {}
         for name, value in params.items():
             place, _, leaf = name.rpartition(".")

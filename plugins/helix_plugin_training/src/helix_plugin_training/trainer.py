@@ -89,8 +89,8 @@ class Trainer:
                 separator=data.separator,
             )
         self._require_memory()
-        specs = self.model.params()
-        self._decay = frozenset(name for name, spec in specs.items() if spec.decay)
+        specs = self.model.param_specs()
+        self._decay = frozenset(name for name, spec in specs.items() if spec.weight_decay)
         self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
         self._value_and_grad = self._gradient()
         self.step = 0
@@ -234,13 +234,13 @@ class Trainer:
 
     def start_from(self, checkpoint: StoredCheckpoint, origin: Path) -> None:
         """Take a checkpoint's parameters, and nothing else of it. Raises CheckpointError if they do not fit."""
-        specs = self.model.params()
+        specs = self.model.param_specs()
         check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
         self.params = {name: self._to_backend({name: checkpoint.params[name].numpy()})[name] for name in specs}
 
     def restore(self, checkpoint: Checkpoint, origin: Path) -> None:
         """Continue from a checkpoint. Raises CheckpointError if it is of another model, optimizer or data."""
-        specs = self.model.params()
+        specs = self.model.param_specs()
         check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
         slots = {f"{slot}/{name}": m.shape for slot, held in self.moments.items() for name, m in held.items()}
         check_params(checkpoint.moments, slots, origin)

@@ -72,7 +72,7 @@ class Row:
     def _width(self, size: int) -> int:
         def distance(width: int) -> int:
             config = MODELS[self.model].model(width, self.n_layers, self.vocab_size, self.seq_len)
-            specs = LanguageModel(ModelConfig.model_validate(config)).params()
+            specs = LanguageModel(ModelConfig.model_validate(config)).param_specs()
             return abs(sum(prod(spec.shape) for spec in specs.values()) - size)
 
         return min(range(32, 513, 8), key=distance)

@@ -52,7 +52,7 @@ class Family(ABC):
 
     def names(self, model: LanguageModel) -> dict[str, Name]:
         """Foreign names by the names of Helix's parameters."""
-        return {name: self.foreign(name, spec.shape) for name, spec in model.params().items()}
+        return {name: self.foreign(name, spec.shape) for name, spec in model.param_specs().items()}
 
     head: str = "lm_head.weight"
     # Other names under which a tensor is found in files, by the name it has in `names`.
