@@ -77,7 +77,7 @@ if (item < P.count) {{
     return Program("matmul", buffers, params, body, width, lanes)
 
 
-def by_blocks(a: Array, b: Array, bias: Array | None, batch: Shape) -> Array:
+def blocked_matmul(a: Array, b: Array, bias: Array | None, batch: Shape) -> Array:
     """a (..., M, K), b (..., K, N) -> (batch, M, N), plus bias (N,).
 
     The columns beyond the last are those of an unfinished vector: the result is a view.

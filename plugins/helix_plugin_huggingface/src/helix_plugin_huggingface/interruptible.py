@@ -14,7 +14,7 @@ from helix_plugin_lm.runs.signals import StopRequest
 from helix_plugin_lm.storage.tensor_file import Tensor
 
 
-class Watch:
+class Interruptible:
     """Counts bytes as tensors are read, and raises Interrupted once a stop was asked for."""
 
     def __init__(self, bar: Progress, stop: StopRequest) -> None:
@@ -35,8 +35,8 @@ class Watch:
 
 
 @contextmanager
-def watched(tensors: Mapping[str, Tensor], label: str) -> Iterator[tuple[dict[str, Tensor], Watch]]:
+def interruptible(tensors: Mapping[str, Tensor], label: str) -> Iterator[tuple[dict[str, Tensor], Interruptible]]:
     """The same tensors under a progress bar, stopped by Ctrl-C or SIGTERM between two of them."""
     with StopRequest() as stop, Progress(sum(t.bytes for t in tensors.values()), label=label) as bar:
-        watch = Watch(bar, stop)
+        watch = Interruptible(bar, stop)
         yield {name: watch.wrap(tensor) for name, tensor in tensors.items()}, watch

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from helix_core.durable import folder_aside
+from helix_core.durable import atomic_folder
 from helix_core.errors import CheckpointError, UsageError
 
 
@@ -17,7 +17,7 @@ def check_free(out: Path, option: str = "--out") -> None:
 
 
 @contextmanager
-def written_aside(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> Iterator[Path]:
     """A new folder that gets the name `out` once the block is done; whatever stops it, nothing stays behind.
 
     Raises UsageError if `out` exists, CheckpointError if the disk is full or cannot be written.
@@ -25,7 +25,7 @@ def written_aside(out: Path) -> Iterator[Path]:
     check_free(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with folder_aside(out) as aside:
-            yield aside
+        with atomic_folder(out) as temporary:
+            yield temporary
     except OSError as error:
         raise CheckpointError(f"cannot write {out}: {error.strerror or error}", hint="nothing was left") from error
