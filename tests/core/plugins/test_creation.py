@@ -141,7 +141,7 @@ from helix_core.kinds.generator import GeneratorConfig
 from helix_core.kinds.layer import LayerConfig
 from helix_core.kinds.memory import MemoryConfig
 from helix_core.kinds.optimizer import OptimizerConfig
-from helix_core.kinds.lr_schedule import ScheduleConfig
+from helix_core.kinds.lr_schedule import LRScheduleConfig
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")

@@ -28,7 +28,7 @@ from helix_plugin_training.reversible import reversible_value_and_grad
 
 if TYPE_CHECKING:
     from helix_core.kinds.backend import Backend
-    from helix_core.kinds.lr_schedule import Schedule
+    from helix_core.kinds.lr_schedule import LRSchedule
     from helix_core.kinds.optimizer import Optimizer
 
 CALIBRATION_STEPS = 10
@@ -68,7 +68,7 @@ class Trainer:
         if not (isinstance(data, Task) and data.generator.looks_ahead):
             self.model.require_causal("training on the next token")
         self.optimizer: Optimizer[Any] = create("optimizer", recipe.optimizer.name, **recipe.optimizer.options)
-        self.schedule: Schedule[Any] = create("lr_schedule", recipe.schedule.name, **recipe.schedule.options)
+        self.lr_schedule: LRSchedule[Any] = create("lr_schedule", recipe.lr_schedule.name, **recipe.lr_schedule.options)
         self.batches: Batches | TaskBatches
         if isinstance(data, Task):
             needed, given = data.generator.vocab_size, recipe.model.vocab_size
@@ -147,7 +147,7 @@ class Trainer:
 
         Raises TrainingError, with the parameters as they were, if the loss or a gradient is not finite.
         """
-        factor = self.schedule(self.step, total)
+        factor = self.lr_schedule(self.step, total)
         params, moments, result = self._compute(self.step, lr=factor * self.optimizer.config.lr)
         self.params, self.moments = params, moments
         self.step += 1

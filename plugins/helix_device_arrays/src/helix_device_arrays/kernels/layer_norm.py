@@ -15,9 +15,9 @@ def _layer_norm(lanes: int, width: int, together: bool, bias: bool, eps: float) 
     rows = Rows(lanes, width, together)
     add = " + LOADV(bias, j)" if bias else ""
     body = f"""
-  var some: vec = splat_(0.0f);
-  {rows.loop("some = some + LOADV(x, row + j);")}
-  var mean: f32 = sum_(some);
+  var sums: vec = splat_(0.0f);
+  {rows.loop("sums = sums + LOADV(x, row + j);")}
+  var mean: f32 = sum_(sums);
   {rows.joined("mean", "{0} + {1}")}
   mean = mean / f32(P.over);
   var squares: vec = splat_(0.0f);

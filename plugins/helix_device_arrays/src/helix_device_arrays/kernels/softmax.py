@@ -18,9 +18,9 @@ def _softmax(lanes: int, width: int, together: bool) -> Program:
   var top: f32 = -inf_();
   {rows.loop(f"for (var i: i32 = 0; i < {lanes}; i = i + 1) {{ {largest} }}")}
   {rows.joined("top", "max_({0}, {1})")}
-  var some: vec = splat_(0.0f);
-  {rows.loop("let e: vec = exp_v_(LOADV(x, row + j) - splat_(top)); STOREV(y, row + j, e); some = some + e;")}
-  var sum: f32 = sum_(some);
+  var sums: vec = splat_(0.0f);
+  {rows.loop("let e: vec = exp_v_(LOADV(x, row + j) - splat_(top)); STOREV(y, row + j, e); sums = sums + e;")}
+  var sum: f32 = sum_(sums);
   {rows.joined("sum", "{0} + {1}")}
   {rows.loop("STOREV(y, row + j, LOADV(y, row + j) / splat_(sum));")}"""
     return rows.program("softmax", ("x",), ("y",), body)

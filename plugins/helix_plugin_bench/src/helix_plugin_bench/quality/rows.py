@@ -65,7 +65,7 @@ class Row:
                 "data": self.data,
                 "training": training,
                 "optimizer": {"name": "adamw", "lr": rate, "weight_decay": self.weight_decay},
-                "schedule": {"name": "wsd", "warmup": max(1, min(50, self.steps // 10)), "decay": 0.3},
+                "lr_schedule": {"name": "wsd", "warmup": max(1, min(50, self.steps // 10)), "decay": 0.3},
             }
         )
 

@@ -4,16 +4,16 @@ import math
 
 from pydantic import Field
 
-from helix_core.kinds.lr_schedule import Schedule, ScheduleConfig
+from helix_core.kinds.lr_schedule import LRSchedule, LRScheduleConfig
 
 
-class CosineConfig(ScheduleConfig):
+class CosineConfig(LRScheduleConfig):
     """Options of the cosine schedule."""
 
     final: float = Field(0.1, ge=0, le=1, description="factor at the end")
 
 
-class Cosine(Schedule[CosineConfig]):
+class Cosine(LRSchedule[CosineConfig]):
     """Half a cosine from the peak to `final`, after any warm-up.
 
     Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017 (without restarts).
