@@ -19,7 +19,7 @@ def times(name: str, steps: int, **options: int | str) -> list[float]:
     backend = helix_core.create("backend", "cpu")
     F = backend.bind(mode="infer")
     layer = helix_core.create("layer", name, d_model=D_MODEL, **options)
-    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.params(), 0).items()}
+    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.param_specs(), 0).items()}
     x = torch.randn(1, 1, D_MODEL)
     found = []
     with backend.inference():

@@ -32,7 +32,7 @@ def main() -> None:
     F = backend.bind(mode="train")
     layer = create("layer", "mamba", d_model=512)
     E, N, R = layer.config.d_inner, layer.config.d_state, layer.config.rank
-    p = {k: backend.asarray(v).requires_grad_(True) for k, v in init_params(layer.params(), 0).items()}
+    p = {k: backend.asarray(v).requires_grad_(True) for k, v in init_params(layer.param_specs(), 0).items()}
 
     def by_hand(x: torch.Tensor) -> torch.Tensor:
         uz = torch.nn.functional.linear(x, p["in_proj.weight"])

@@ -30,7 +30,7 @@ _WHERE = {
     "helix_core.kinds.backend": ("Backend",),
     "helix_core.kinds.kernel": ("Kernel",),
     "helix_core.kinds.layer": ("Layer", "LayerConfig"),
-    "helix_core.kinds.lr_schedule": ("Schedule", "ScheduleConfig"),
+    "helix_core.kinds.lr_schedule": ("LRSchedule", "LRScheduleConfig"),
     "helix_core.kinds.memory": ("Hits", "Memory", "MemoryConfig"),
     "helix_core.kinds.optimizer": ("Optimizer", "OptimizerConfig"),
     "helix_core.kinds.params": ("ParamSpec",),
@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from helix_core.kinds.kernel import Kernel as Kernel
     from helix_core.kinds.layer import Layer as Layer
     from helix_core.kinds.layer import LayerConfig as LayerConfig
-    from helix_core.kinds.lr_schedule import Schedule as Schedule
-    from helix_core.kinds.lr_schedule import ScheduleConfig as ScheduleConfig
+    from helix_core.kinds.lr_schedule import LRSchedule as LRSchedule
+    from helix_core.kinds.lr_schedule import LRScheduleConfig as LRScheduleConfig
     from helix_core.kinds.memory import Hits as Hits
     from helix_core.kinds.memory import Memory as Memory
     from helix_core.kinds.memory import MemoryConfig as MemoryConfig

@@ -15,30 +15,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ASIDE = ".writing-"
+TEMPORARY = ".writing-"
 
 
 @contextmanager
-def folder_aside(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path) -> Iterator[Path]:
     """A new folder that takes the name `final` once the block is done; if that fails, nothing stays behind.
 
     Raises OSError if it cannot be written, or if something is at `final` then.
     """
-    aside = _aside(final)
-    remove(aside)
-    aside.mkdir()
+    temporary = _temporary(final)
+    remove(temporary)
+    temporary.mkdir()
     try:
-        yield aside
-        for parent, _, files in os.walk(aside):
+        yield temporary
+        for parent, _, files in os.walk(temporary):
             for name in files:
                 _sync(Path(parent, name))
             _sync(Path(parent))
         if os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
-        aside.rename(final)
+        temporary.rename(final)
     except BaseException:
         with contextlib.suppress(OSError):
-            remove(aside)
+            remove(temporary)
         raise
     _sync(final.parent)
 
@@ -50,17 +50,17 @@ def write_file(path: Path, data: bytes) -> None:
     """
     if os.path.lexists(path) and not (path.is_symlink() or path.is_file()):
         raise OSError(errno.EINVAL, "there is something that is no plain file", str(path))
-    aside = _aside(path)
-    remove(aside)
+    temporary = _temporary(path)
+    remove(temporary)
     try:
-        with aside.open("xb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            remove(aside)
+            remove(temporary)
         raise
     _sync(path.parent)
 
@@ -73,14 +73,14 @@ def remove(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    if not path.name.startswith(ASIDE):
-        path = path.rename(path.with_name(f"{ASIDE}{path.name}-removed-{os.getpid()}"))
+    if not path.name.startswith(TEMPORARY):
+        path = path.rename(path.with_name(f"{TEMPORARY}{path.name}-removed-{os.getpid()}"))
     shutil.rmtree(path)
 
 
 def clear_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder; only for the one process that writes there."""
-    for leftover in folder.glob(f"{ASIDE}*"):
+    for leftover in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
             remove(leftover)
 
@@ -103,8 +103,8 @@ def odd_entry(folder: Path) -> str | None:
     return None
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{ASIDE}{path.name}-{os.getpid()}")
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
 
 
 def _sync(path: Path) -> None:

@@ -65,7 +65,7 @@ def _compare(source: str, steps: int, held_out: int, kept: int) -> dict[str, Any
             "model": {"d_model": 96, "n_layers": 2, "mixer": {"name": "mamba", "d_state": 16}},
             "training": {"steps": steps, "batch_size": 8, "seq_len": 256},
             "optimizer": {"name": "adamw", "lr": 4e-3, "weight_decay": 0.1},
-            "schedule": {"name": "wsd", "warmup": 20, "decay": 0.4},
+            "lr_schedule": {"name": "wsd", "warmup": 20, "decay": 0.4},
         }
     )
     trainer = Trainer(recipe, load_corpus(source, 0.1))

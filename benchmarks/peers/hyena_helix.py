@@ -16,7 +16,7 @@ def operator(shape: list[int]) -> Callable[[], Any]:
     backend = create("backend", "cpu")
     layer = create("layer", "hyena", d_model=D, l_max=L)
     F = backend.bind(mode="infer")
-    params = {name: backend.asarray(a, "float32") for name, a in init_params(layer.params(), 0).items()}
+    params = {name: backend.asarray(a, "float32") for name, a in init_params(layer.param_specs(), 0).items()}
     x = backend.asarray(inputs.features(B, L, D))
 
     def forward() -> Any:

@@ -28,7 +28,7 @@ def implicit_filter(p: dict[str, Tensor], z: Tensor, window: Tensor) -> Tensor:
 def operator(shape: list[int]) -> Callable[[], Any]:
     """Order 2, one head: the defaults."""
     B, L, D = shape
-    values = init_params(create("layer", "hyena", d_model=D, l_max=L).params(), 0)
+    values = init_params(create("layer", "hyena", d_model=D, l_max=L).param_specs(), 0)
     p = {name: torch.from_numpy(a) for name, a in values.items()}
     x = torch.from_numpy(inputs.features(B, L, D))
     time = torch.linspace(0, 1, L)[None, :, None]

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from helix_core.cli.table import print_json, print_table
+from helix_core.cli.listing import print_json, print_table
 
 
 @click.command()

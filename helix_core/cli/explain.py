@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from helix_core.cli.cost import explain_cost
-from helix_core.cli.table import print_json
+from helix_core.cli.cost_table import explain_cost
+from helix_core.cli.listing import print_json
 from helix_core.errors import UsageError
 from helix_core.plugin_system.descriptors import KINDS
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from helix_core.cli.table import print_json, print_table
+from helix_core.cli.listing import print_json, print_table
 from helix_core.plugin_system import components, plugins
 
 

@@ -72,7 +72,7 @@ class Layer(ABC, Generic[ConfigT]):
         self.config = config
 
     @abstractmethod
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         """The parameters by name (dotted names become nested modules in frameworks that have them)."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Layer(ABC, Generic[ConfigT]):
         """
         return sum(
             math.prod(spec.shape)
-            for name, spec in self.params().items()
+            for name, spec in self.param_specs().items()
             if name.endswith("weight") and len(spec.shape) == 2
         )
 
@@ -142,7 +142,7 @@ class Layer(ABC, Generic[ConfigT]):
 
     def step_weights(self, batch: int = 1) -> float:
         """Weights that a step of decoding reads once for all its `batch` sequences: by default every parameter."""
-        return sum(math.prod(spec.shape) for spec in self.params().values())
+        return sum(math.prod(spec.shape) for spec in self.param_specs().values())
 
     def step_traffic(self, length: int) -> int:
         """Numbers of its sequence's state that a decoded token reads or writes. Default: all, both."""
@@ -152,7 +152,7 @@ class Layer(ABC, Generic[ConfigT]):
         """FLOPs and bytes per token at `length` tokens, in `batch` sequences, with numbers of `itemsize` bytes."""
         products = 2.0 * self.token_weights()
         return Cost(
-            parameters=sum(math.prod(spec.shape) for spec in self.params().values()),
+            parameters=sum(math.prod(spec.shape) for spec in self.param_specs().values()),
             forward_flops=products + self.mixing_flops(length),
             step_flops=products + self.step_mixing_flops(length),
             state_bytes=itemsize * self.state_size(length),

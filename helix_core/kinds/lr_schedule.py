@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class ScheduleConfig(BaseModel):
+class LRScheduleConfig(BaseModel):
     """Fields every schedule has. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -18,10 +18,10 @@ class ScheduleConfig(BaseModel):
     )
 
 
-ConfigT = TypeVar("ConfigT", bound=ScheduleConfig)
+ConfigT = TypeVar("ConfigT", bound=LRScheduleConfig)
 
 
-class Schedule(ABC, Generic[ConfigT]):
+class LRSchedule(ABC, Generic[ConfigT]):
     """The factor on the peak learning rate: linear warm-up, then the schedule's own curve."""
 
     def __init__(self, config: ConfigT) -> None:

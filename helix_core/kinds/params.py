@@ -16,16 +16,16 @@ Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 class ParamSpec:
     """One parameter of a layer.
 
-    shape      its shape
-    init       draws its first value
-    decay      whether weight decay applies to it
-    residual   whether it writes into the residual stream; a deep model scales such weights down by 1/sqrt(depth)
-    lr_scale   factor on the learning rate
+    shape          its shape
+    init           draws its first value
+    weight_decay   whether weight decay applies to it
+    residual       whether it writes into the residual stream; a deep model scales such weights down by 1/sqrt(depth)
+    lr_scale       factor on the learning rate
     """
 
     shape: tuple[int, ...]
     init: Initializer
-    decay: bool = True
+    weight_decay: bool = True
     residual: bool = False
     lr_scale: float = 1.0
 

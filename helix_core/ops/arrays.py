@@ -50,14 +50,14 @@ def valid_steps(xp: Any, length: int, lengths: Array) -> Array:
     return steps[None, :] < lengths[:, None]
 
 
-def when(xp: Any, holds: Array, then: Callable[[], Array], otherwise: Callable[[], Array]) -> Array:
+def cond(xp: Any, holds: Array, then: Callable[[], Array], otherwise: Callable[[], Array]) -> Array:
     """`then()` if a boolean of no axes holds, else `otherwise()`, which also serves where nobody can tell.
 
-    That is under a compiler that traces. A namespace that can branch there offers `xp.helix_when(holds, then,
+    That is under a compiler that traces. A namespace that can branch there offers `xp.helix_cond(holds, then,
     otherwise)`.
     """
-    if hasattr(xp, "helix_when"):
-        return xp.helix_when(holds, then, otherwise)
+    if hasattr(xp, "helix_cond"):
+        return xp.helix_cond(holds, then, otherwise)
     try:
         known = bool(holds)
     except (TypeError, ValueError):  # what namespaces that trace raise (MLX: ValueError)

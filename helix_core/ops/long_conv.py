@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from helix_core.ops.arrays import blank_padding, valid_steps, when, zeros
+from helix_core.ops.arrays import blank_padding, cond, valid_steps, zeros
 from helix_core.ops.op import Array, Sample, Shape, define_op
 
 GROWTH = 64.0
@@ -90,7 +90,7 @@ def long_conv(
         if document is not None:
             document = xp.concat([zeros(xp, initial_state.shape[:2], document), document], axis=1)
     if document is None:
-        y = when(xp, uneven(xp, v), lambda: in_order(xp, v, filter), lambda: _convolve(xp, v, filter))
+        y = cond(xp, uneven(xp, v), lambda: in_order(xp, v, filter), lambda: _convolve(xp, v, filter))
     else:
         y = _convolve_documents(xp, v, filter, document)
     y = y[:, y.shape[1] - length :, :]

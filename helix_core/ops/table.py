@@ -81,25 +81,25 @@ class OpTable:
 
         return self.asarray(np.zeros(shape, dtype=np.float32))
 
-    def demand(self, holds: Any, error: Exception) -> None:
-        """Raise `error` unless all of the boolean array `holds` is true; skipped where that is not known (`known`)."""
-        if self.known(self.xp.all(holds)) == 0:
+    def check(self, holds: Any, error: Exception) -> None:
+        """Raise `error` unless all of the boolean array `holds` is true; skipped where `concrete` cannot tell."""
+        if self.concrete(self.xp.all(holds)) == 0:
             raise error
 
-    def known(self, scalar: Any) -> int | None:
+    def concrete(self, scalar: Any) -> int | None:
         """The number in an integer or boolean array of no axes; None while a compiler only traces it."""
         try:
             return int(scalar)
         except (TypeError, ValueError):  # what namespaces that trace raise (MLX: ValueError)
             return None
 
-    def when(self, holds: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    def cond(self, holds: Any, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
         """`then()` if a boolean of no axes holds, else `otherwise()`; both return trees of the same arrays.
 
         Where the boolean is not known, because a compiler traces, both are computed and one is taken, unless the
         backend's table has a form of its own.
         """
-        known = self.known(holds)
+        known = self.concrete(holds)
         if known is not None:
             return then() if known else otherwise()
         return tree_map(lambda a, b: self.xp.where(holds, a, b), then(), otherwise())

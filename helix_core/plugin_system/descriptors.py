@@ -118,11 +118,11 @@ class OptimizerDescriptor(Descriptor):
 
 @dataclass(frozen=True, kw_only=True)
 class LRScheduleDescriptor(Descriptor):
-    """A learning-rate schedule (`helix_core.kinds.lr_schedule.Schedule`)."""
+    """A learning-rate schedule (`helix_core.kinds.lr_schedule.LRSchedule`)."""
 
     kind: ClassVar[str] = "lr_schedule"
-    contract: ClassVar[str | None] = "helix_core.kinds.lr_schedule:Schedule"
-    config_contract: ClassVar[str | None] = "helix_core.kinds.lr_schedule:ScheduleConfig"
+    contract: ClassVar[str | None] = "helix_core.kinds.lr_schedule:LRSchedule"
+    config_contract: ClassVar[str | None] = "helix_core.kinds.lr_schedule:LRScheduleConfig"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ def helix_backends() -> Sequence[BackendDescriptor]:
     return [
         BackendDescriptor(
             name="reference",
-            target="helix_core.reference.backend:ReferenceBackend",
+            target="helix_core.reference.numpy_backend:ReferenceBackend",
             summary="NumPy and every op's own definition: the oracle; no gradients, never fast",
             provides=("float64",),
             priority=-100,

@@ -226,7 +226,7 @@ def test_products_of_stored_weights(batch, weights, tolerance):
 class Counting(Layer[LayerConfig]):
     """What it does depends on the numbers it sees."""
 
-    def params(self):
+    def param_specs(self):
         return {}
 
     def init_state(self, F, batch):

@@ -225,7 +225,7 @@ def test_a_step_of_decoding_is_one_launch_of_one_step(backend, op, rng):
     finally:
         _launch.listeners.remove(listen)
     ((name, meta),) = launched
-    assert name == ("few_kernel" if op in OF_HEADS else "_forward")
+    assert name == ("fused_recurrent_kernel" if op in OF_HEADS else "_forward")
     assert meta.get("STEPS", 1) == 1
     check_values(backend, F, OPS[op], first_steps(op, 3, rng, True), "float32")
 

@@ -84,7 +84,15 @@ def test_the_interpreter_takes_the_first_way():
 
 def test_every_way_computes_the_same(rng):
     """What tuning chooses among, on one input each."""
-    from helix_plugin_cuda.kernels import _few, causal_conv1d, diagonal_ssm, linear_scan, rwkv7, selective_scan, wkv4
+    from helix_plugin_cuda.kernels import (
+        _fused_recurrent,
+        causal_conv1d,
+        diagonal_ssm,
+        linear_scan,
+        rwkv7,
+        selective_scan,
+        wkv4,
+    )
 
     def tensor(*shape):
         return torch.from_numpy(rng.normal(size=shape)).float().to("cpu" if _tune.INTERPRETED else "cuda")
@@ -99,12 +107,14 @@ def test_every_way_computes_the_same(rng):
     r, k, v, mover, adder = (tensor(1, 18, 1, 40) / 4 for _ in range(5))
     heads = rwkv7._checked((r, -torch.exp(r), k, v, mover, adder))
     matrices, _ = rwkv7._room(heads)
-    steps = _few.Steps(r[:, :2], k[:, :2], v[:, :2], torch.float32, -torch.exp(r[:, :2]), mover[:, :2], adder[:, :2])
+    steps = _fused_recurrent.Steps(
+        r[:, :2], k[:, :2], v[:, :2], torch.float32, -torch.exp(r[:, :2]), mover[:, :2], adder[:, :2]
+    )
     for module, run in (
         (diagonal_ssm, lambda way: diagonal_ssm._run(modes, None, way)),
         (wkv4, lambda way: wkv4._run(average, None, way)),
         (rwkv7, lambda way: rwkv7._run(heads, matrices, None, way)),
-        (_few, lambda way: _few._run(steps, way)),
+        (_fused_recurrent, lambda way: _fused_recurrent._run(steps, way)),
         (linear_scan, lambda way: linear_scan._run(scan, None, way)),
         (causal_conv1d, lambda way: causal_conv1d._run(conv, "silu", way)),
         (selective_scan, lambda way: selective_scan._run(ssm, None, way)),

@@ -7,7 +7,7 @@ from helix_core import create
 from helix_core.ops import Sample
 from helix_core.ops.bit_linear import bit_linear
 from helix_core.ops.ternary import pack_ternary
-from helix_plugin_metal.bit_linear import FEW_ROWS
+from helix_plugin_metal.kernels.bit_linear import FEW_ROWS
 from helix_testing import BaseKernelTests
 
 SHAPES = ((1, 127, 5), (3, 30, 2), (2, 256, 9), (FEW_ROWS, 64, 33), (FEW_ROWS + 1, 64, 33), (0, 64, 3))

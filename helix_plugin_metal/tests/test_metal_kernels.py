@@ -14,8 +14,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from helix_plugin_metal import chunked_scan, linear_scan, metal_scan, selective_scan
-from helix_plugin_metal.checked import right_here
+from helix_plugin_metal.kernels import _chunked_scan as chunked_scan
+from helix_plugin_metal.kernels import _metal_scan as metal_scan
+from helix_plugin_metal.kernels import linear_scan, selective_scan
+from helix_plugin_metal.kernels._checked import right_here
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 

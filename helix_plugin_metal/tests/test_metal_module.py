@@ -64,7 +64,7 @@ def test_frozen_parameters_have_no_gradient(backend, model, tokens):
     module.embedding.freeze()
     _, grads = nn.value_and_grad(module, objective)(module, tokens[:, :-1], tokens[:, 1:])
     names = {name for name, _ in tree_flatten(grads)}
-    assert names == set(model.params()) - {"embedding.weight"}
+    assert names == set(model.param_specs()) - {"embedding.weight"}
 
 
 def test_weights_can_be_saved_and_loaded(backend, model, tokens, tmp_path):
@@ -87,7 +87,7 @@ def test_a_single_layer_is_a_module_too(backend):
     layer = create("layer", "mamba", d_model=8)
     module = backend.module(layer)
     assert module(mx.zeros((2, 5, 8))).shape == (2, 5, 8)
-    assert {name for name, _ in tree_flatten(module.parameters())} == set(layer.params())
+    assert {name for name, _ in tree_flatten(module.parameters())} == set(layer.param_specs())
 
 
 def test_fresh_weights_are_mlxs_to_draw(backend):

@@ -8,7 +8,7 @@ import pytest
 
 from helix_core import create
 from helix_core.ops import OPS, Sample
-from helix_plugin_metal import selective_scan as module
+from helix_plugin_metal.kernels import selective_scan as module
 from helix_testing import BaseKernelTests
 from helix_testing.levels.base import assert_close
 

@@ -139,7 +139,7 @@ def test_products_with_weights_as_torch_counts_them(backend):
     layer = helix_core.create("layer", "mamba", d_model=24)
     backend = helix_core.create("backend", backend)
     F = backend.bind()
-    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.params(), 0).items()}
+    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.param_specs(), 0).items()}
     with FlopCounterMode(display=False) as counter:
         layer.apply(F, p, torch.randn(1, 10, 24))
     convolution = 2 * layer.config.d_inner * layer.config.d_conv
@@ -184,7 +184,7 @@ def test_what_cannot_be_asked(args, message):
 
 
 def test_numbers_are_short():
-    from helix_core.cli.cost import short
+    from helix_core.cli.cost_table import short
 
     shown = {0: "0", 999: "999", 1000: "1.00 k", 12345: "12.3 k", 6.63e6: "6.63 M", 2.5e13: "25.0 T"}
     assert {value: short(value) for value in shown} == shown

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from helix_core.durable import clear_leftovers, folder_aside, odd_entry, remove, write_file
+from helix_core.durable import atomic_folder, clear_leftovers, odd_entry, remove, write_file
 
 
 def names(folder):
@@ -13,8 +13,8 @@ def names(folder):
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path):
-    with folder_aside(tmp_path / "a") as aside:
-        (aside / "x").write_text("1")
+    with atomic_folder(tmp_path / "a") as temporary:
+        (temporary / "x").write_text("1")
         assert not (tmp_path / "a").exists()
     assert (tmp_path / "a" / "x").read_text() == "1"
     assert names(tmp_path) == ["a"]
@@ -23,8 +23,8 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), ValueError()])
 def test_whatever_stops_it_nothing_stays(tmp_path, error):
     def write():
-        with folder_aside(tmp_path / "a") as aside:
-            (aside / "x").write_text("1")
+        with atomic_folder(tmp_path / "a") as temporary:
+            (temporary / "x").write_text("1")
             raise error
 
     with pytest.raises(type(error)):
@@ -34,7 +34,7 @@ def test_whatever_stops_it_nothing_stays(tmp_path, error):
 
 def test_what_came_there_meanwhile_is_not_replaced(tmp_path):
     def write():
-        with folder_aside(tmp_path / "a"):
+        with atomic_folder(tmp_path / "a"):
             (tmp_path / "a").mkdir()
             (tmp_path / "a" / "theirs").write_text("2")
 

@@ -146,8 +146,8 @@ def test_one_of_two_branches_and_both_where_a_compiler_traces():
     def branch(name, value):
         return lambda: (calls.append(name), {"x": np.array([value])})[1]
 
-    assert F.when(np.array(True), branch("then", 1), branch("otherwise", 2))["x"] == [1]
-    assert F.when(np.array(False), branch("then", 1), branch("otherwise", 2))["x"] == [2]
+    assert F.cond(np.array(True), branch("then", 1), branch("otherwise", 2))["x"] == [1]
+    assert F.cond(np.array(False), branch("then", 1), branch("otherwise", 2))["x"] == [2]
     assert calls == ["then", "otherwise"]
 
     class Traced(np.ndarray):
@@ -155,7 +155,7 @@ def test_one_of_two_branches_and_both_where_a_compiler_traces():
             raise ValueError("a compiler traces")
 
     for holds, expected in ((True, 1), (False, 2)):
-        assert F.when(np.array(holds).view(Traced), branch("then", 1), branch("otherwise", 2))["x"] == [expected]
+        assert F.cond(np.array(holds).view(Traced), branch("then", 1), branch("otherwise", 2))["x"] == [expected]
     assert len(calls) == 6
 
 

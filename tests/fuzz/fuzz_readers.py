@@ -363,7 +363,7 @@ def topological_memory() -> Pair:
 
 @_reader("meaning recipe")
 def meaning_recipe() -> Pair:
-    from helix_plugin_topomemory.meaning.config import load_meaning_recipe
+    from helix_plugin_topomemory.meaning.recipe import load_meaning_recipe
 
     text = 'name = "m"\nseed = 1\n[data]\nsource = "stdlib"\nvalidation = 0.1\n'
     text += "[links]\nmin_count = 3.0\n[replay]\npool = 10\n"

@@ -92,7 +92,7 @@ for kind in KINDS:
             unusable.append([found.full_name, str(error)])
         if kind == "layer":
             backend, layer = create("backend", "reference"), create("layer", found.full_name, d_model=64)
-            params = {name: backend.asarray(p) for name, p in init_params(layer.params(), 0).items()}
+            params = {name: backend.asarray(p) for name, p in init_params(layer.param_specs(), 0).items()}
             y, _ = layer.apply(backend.bind(), params, np.ones((1, 5, 64), np.float32))
             assert y.shape == (1, 5, 64) and np.isfinite(y).all(), found.full_name
 print(json.dumps([sorted(plugins), unusable]))

@@ -11,7 +11,7 @@ from helix_plugin_torch.backend import TorchBackend
 # isort: on
 from helix_plugin_cpu._isa import vectors
 from helix_plugin_cpu._malloc import keep_freed_memory
-from helix_plugin_cpu._matmul import prefer_onednn
+from helix_plugin_cpu._onednn import prefer_onednn
 
 if TYPE_CHECKING:
     from helix_core.kinds.backend import Params

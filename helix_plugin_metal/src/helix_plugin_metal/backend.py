@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from helix_core.kinds.backend import Backend
-from helix_plugin_metal import linear_scan, selective_scan
-from helix_plugin_metal.checked import on_metal_gpu
+from helix_plugin_metal.kernels import linear_scan, selective_scan
+from helix_plugin_metal.kernels._checked import on_metal_gpu
 from helix_plugin_metal.namespace import xp
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ Array = Any
 class HelixModule(nn.Module):
     """Parameters in nested modules under their Helix names: `parameters()`, `load_weights`, `freeze`, MLX's optimizers.
 
-    model    a `LanguageModel` or a `Layer`: anything with `params()` and `apply(F, params, x, ...)`
+    model    a `LanguageModel` or a `Layer`: anything with `param_specs()` and `apply(F, params, x, ...)`
     params   NumPy arrays by name; fresh ones are drawn if absent, from `seed` or else from MLX's own generator
     """
 
@@ -39,7 +39,7 @@ class HelixModule(nn.Module):
         if params is None:
             if seed is None:
                 seed = int(mx.random.randint(0, 2**31 - 1).item())
-            params = model.init(seed) if hasattr(model, "init") else init_params(model.params(), seed)
+            params = model.init(seed) if hasattr(model, "init") else init_params(model.param_specs(), seed)
         arrays = [(name, backend.asarray(value, "float32")) for name, value in params.items()]
         for name, child in tree_unflatten(arrays).items():
             setattr(self, name, _as_module(child))

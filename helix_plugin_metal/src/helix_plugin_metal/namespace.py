@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from helix_plugin_metal.products import matmul
+from helix_plugin_metal.kernels._matmul import matmul
 from helix_plugin_metal.selection import where
 
 Array = Any

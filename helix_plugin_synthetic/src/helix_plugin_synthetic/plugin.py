@@ -53,7 +53,9 @@ def helix_generators() -> Sequence[GeneratorDescriptor]:
 def helix_commands() -> Sequence[CommandDescriptor]:
     return [
         CommandDescriptor(
-            name="data", target="helix_plugin_synthetic.cli.data:command", summary="Generate synthetic data, verify it."
+            name="data",
+            target="helix_plugin_synthetic.commands.data:command",
+            summary="Generate synthetic data, verify it.",
         )
     ]
 

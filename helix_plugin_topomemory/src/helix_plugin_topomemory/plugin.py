@@ -15,12 +15,12 @@ def helix_commands() -> Sequence[CommandDescriptor]:
     return [
         CommandDescriptor(
             name="meaning",
-            target="helix_plugin_topomemory.meaning_command:command",
+            target="helix_plugin_topomemory.commands.meaning:command",
             summary="Induce links from raw bytes and report what they are worth.",
         ),
         CommandDescriptor(
             name="motifs",
-            target="helix_plugin_topomemory.motifs_command:command",
+            target="helix_plugin_topomemory.commands.motifs:command",
             summary="Find runs of bytes that come back more often than chance has it.",
         ),
     ]

@@ -39,7 +39,7 @@ class MemoryRead(Layer[MemoryReadConfig]):
     the memory `topological`.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         return {
             "query.weight": ParamSpec((c.d_key, c.d_model), fan_in()),
@@ -48,8 +48,8 @@ class MemoryRead(Layer[MemoryReadConfig]):
             "gate.weight": ParamSpec((c.d_model, c.d_model), fan_in()),
             "importance.weight": ParamSpec((1, c.d_model), fan_in()),
             "out.weight": ParamSpec((c.d_model, c.d_model), fan_in(), residual=True),
-            "mix": ParamSpec((1,), constant(math.log(4.0)), decay=False),  # λ = 0.8
-            "log_sharpness": ParamSpec((1,), constant(math.log(c.sharpness)), decay=False),
+            "mix": ParamSpec((1,), constant(math.log(4.0)), weight_decay=False),  # λ = 0.8
+            "log_sharpness": ParamSpec((1,), constant(math.log(c.sharpness)), weight_decay=False),
         }
 
     def mixing_flops(self, length: int) -> float:

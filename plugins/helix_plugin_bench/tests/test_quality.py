@@ -45,7 +45,7 @@ def test_a_row_is_a_recipe_whose_model_can_be_built():
 
     for row in installed():
         recipe = row.recipe(1e-3, 0)
-        assert LanguageModel(recipe.model).params(), row.name
+        assert LanguageModel(recipe.model).param_specs(), row.name
         made = recipe.data.generator
         assert made is None or create("generator", made.name, **made.options).seq_len == row.seq_len, row.name
 
@@ -57,7 +57,7 @@ def test_language_models_have_like_numbers_of_parameters():
 
     for row in rows.rows(["stdlib"]):
         if not models.missing(row.model):
-            specs = LanguageModel(row.recipe(1e-3, 0).model).params()
+            specs = LanguageModel(row.recipe(1e-3, 0).model).param_specs()
             assert sum(prod(s.shape) for s in specs.values()) == pytest.approx(row.size, rel=0.07), row.name
 
 

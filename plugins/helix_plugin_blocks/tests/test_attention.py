@@ -26,7 +26,7 @@ def cpu():
 
 def test_it_is_the_formula_of_the_paper():
     layer = helix_core.create("layer", "attention", d_model=6, n_heads=3, rope=False)
-    p = init_params(layer.params(), 0)
+    p = init_params(layer.param_specs(), 0)
     x = np.random.default_rng(0).normal(size=(1, 5, 6))
     F = helix_core.create("backend", "reference").bind(dtype="float64")
     y, _ = layer.apply(F, p, x)

@@ -18,7 +18,7 @@ def reference():
 
 def made(**options):
     layer = helix_core.create("layer", "moe", d_model=4, n_experts=5, expert=EXPERT, **options)
-    return layer, {name: value.astype(np.float64) for name, value in init_params(layer.params(), 0).items()}
+    return layer, {name: value.astype(np.float64) for name, value in init_params(layer.param_specs(), 0).items()}
 
 
 def test_it_is_the_weighted_sum_over_the_chosen_experts(reference):

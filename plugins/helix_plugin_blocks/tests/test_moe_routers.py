@@ -21,7 +21,7 @@ BACKENDS = [pytest.param(name, marks=[pytest.mark.slow] if traces(name) else [])
 
 def made(**options):
     layer = helix_core.create("layer", "moe", **{"d_model": 4, "n_experts": 5, "expert": EXPERT, **options})
-    return layer, {name: value.astype(np.float64) for name, value in init_params(layer.params(), 0).items()}
+    return layer, {name: value.astype(np.float64) for name, value in init_params(layer.param_specs(), 0).items()}
 
 
 def float64():

@@ -71,14 +71,14 @@ def test_degenerate_filters():
 @pytest.mark.parametrize("options", [{}, {"order": 3, "num_heads": 2, "decay_shift": 0.05}])
 def test_the_distilled_layer_computes_what_the_layer_does(options):
     layer = helix_core.create("layer", "hyena", d_model=6, l_max=40, filter_order=8, **options)
-    p = init_params(layer.params(), 0)
+    p = init_params(layer.param_specs(), 0)
     made, errors = distill(layer.config, p, 16)
     assert errors.shape == (layer.config.filters,)
     assert errors.max() < 1e-4
     short = {name: getattr(layer.config, name) for name in ("order", "num_heads")}
     other = helix_core.create("layer", "hyena_recurrent", d_model=6, modes=16, **short)
     F = helix_core.create("backend", "core/reference").bind(dtype="float64")
-    assert {k: v.shape for k, v in made.items()} == {k: spec.shape for k, spec in other.params().items()}
+    assert {k: v.shape for k, v in made.items()} == {k: spec.shape for k, spec in other.param_specs().items()}
     x = np.random.default_rng(1).normal(size=(2, 40, 6))
     expected, _ = layer.apply(F, {k: v.astype(np.float64) for k, v in p.items()}, x)
     double = {k: v.astype(np.float64) for k, v in made.items()}
@@ -91,7 +91,7 @@ def test_the_distilled_layer_computes_what_the_layer_does(options):
 def test_looking_ahead_cannot_be_distilled():
     layer = helix_core.create("layer", "hyena", d_model=4, l_max=20, bidirectional=True)
     with pytest.raises(UsageError, match="looks ahead"):
-        distill(layer.config, init_params(layer.params(), 0), 4)
+        distill(layer.config, init_params(layer.param_specs(), 0), 4)
 
 
 def helix(*args):

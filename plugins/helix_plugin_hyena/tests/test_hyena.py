@@ -44,7 +44,7 @@ def make(**options):
     """A layer, the oracle's table and parameters in float64."""
     layer = helix_core.create("layer", "hyena", **{"d_model": 6, "l_max": 40, "filter_order": 7, **options})
     F = helix_core.create("backend", "core/reference").bind(dtype="float64")
-    params = {k: v.astype(np.float64) for k, v in init_params(layer.params(), 0).items()}
+    params = {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
     return layer, F, params
 
 
@@ -160,7 +160,7 @@ def test_bidirectional_documents_and_padding(backend):
     layer = helix_core.create("layer", "hyena", d_model=6, l_max=40, filter_order=7, bidirectional=True)
     backend = helix_core.create("backend", backend)
     F = backend.bind()
-    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.params(), 0).items()}
+    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.param_specs(), 0).items()}
 
     def run(x, **rows):
         extra = {k: backend.asarray(v) for k, v in rows.items()}
@@ -184,7 +184,7 @@ def test_filters_are_computed_once_in_inference():
     layer = helix_core.create("layer", "hyena", d_model=6, l_max=40, filter_order=7)
     backend = helix_core.create("backend", "cpu")
     F = backend.bind(mode="infer")
-    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.params(), 0).items()}
+    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.param_specs(), 0).items()}
     calls, compute = [], layer.filters
     layer.filters = lambda *args: calls.append(args) or compute(*args)
     x = torch.randn(1, 20, 6)
@@ -220,7 +220,7 @@ def test_compiled_inference():
     layer = helix_core.create("layer", "hyena", d_model=8, l_max=40, filter_order=8)
     backend = helix_core.create("backend", "cpu")
     F = backend.bind(mode="infer")
-    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.params(), 0).items()}
+    p = {k: backend.asarray(v, "float32") for k, v in init_params(layer.param_specs(), 0).items()}
     compiled = backend.compile(lambda p, x: layer.apply(F, p, x)[0])
     x = torch.randn(2, 20, 8)
     with backend.inference():

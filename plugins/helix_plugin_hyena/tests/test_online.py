@@ -28,7 +28,7 @@ class TestHyenaOnline(BaseLayerTests):
     def test_its_cost_is_what_it_computes(self, config):
         """All at once, each length; the steps of a document in the mean, since few of them do most of the work."""
         layer = helix_core.create("layer", "hyena", **config)
-        p = {k: v.astype(np.float64) for k, v in init_params(layer.params(), 0).items()}
+        p = {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
         F, online = CountingTable(), layer._online
         for length in (1, 24):
             F.flops = 0.0

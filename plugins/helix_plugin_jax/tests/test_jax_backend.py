@@ -12,7 +12,11 @@ import pytest
 from helix_core import create
 from helix_core.errors import UsageError
 from helix_core.ops import OPS, linear_cross_entropy
-from helix_plugin_jax import kernels, recurrence
+from helix_plugin_jax.kernels import _recurrence as recurrence
+from helix_plugin_jax.kernels._scan import ON_ACCELERATORS, ON_PROCESSORS
+from helix_plugin_jax.kernels.linear_cross_entropy import linear_cross_entropy as chunked_head
+from helix_plugin_jax.kernels.linear_scan import linear_scan
+from helix_plugin_jax.kernels.selective_scan import selective_scan
 from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
 from helix_testing import BaseBackendTests
 
@@ -31,13 +35,14 @@ def model():
     return LanguageModel(ModelConfig(vocab_size=16, d_model=12, n_layers=2, mixer={"name": "mamba", "d_state": 4}))
 
 
-@pytest.mark.parametrize("name", ["linear_scan", "selective_scan"])
+SCANS = {"linear_scan": linear_scan, "selective_scan": selective_scan}
+
+
+@pytest.mark.parametrize("name", SCANS)
 def test_what_accelerators_run_equals_the_oracle(backend, rng, name):
     """The parallel scans, on the processor."""
     op = OPS[name]
-    run = jax.jit(
-        functools.partial(getattr(kernels, name), scan=kernels.ON_ACCELERATORS), static_argnames=tuple(op.attrs)
-    )
+    run = jax.jit(functools.partial(SCANS[name], scan=ON_ACCELERATORS), static_argnames=tuple(op.attrs))
     for sample in op.samples(rng):
         arrays = [sample.arrays.get(n) for n in op.arrays]
         found = run(*(None if a is None else backend.asarray(a, "float32") for a in arrays), **op.attrs | sample.attrs)
@@ -64,7 +69,7 @@ def test_a_head_in_chunks_of_rows_is_that_of_whole_logits(backend, rng, monkeypa
     targets, dnats = backend.asarray(rng.integers(50, size=rows)), backend.asarray(rng.normal(size=rows), "float32")
 
     def loss(x, weight):
-        return (kernels.linear_cross_entropy(x, weight, targets) * dnats).sum()
+        return (chunked_head(x, weight, targets) * dnats).sum()
 
     whole = jax.value_and_grad(loss, argnums=(0, 1))(x, weight)
     monkeypatch.setattr(linear_cross_entropy, "CHUNK", 100)
@@ -74,7 +79,7 @@ def test_a_head_in_chunks_of_rows_is_that_of_whole_logits(backend, rng, monkeypa
         assert np.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("scan", [kernels.ON_PROCESSORS, kernels.ON_ACCELERATORS], ids=["processors", "accelerators"])
+@pytest.mark.parametrize("scan", [ON_PROCESSORS, ON_ACCELERATORS], ids=["processors", "accelerators"])
 def test_parts_of_a_long_scan_join(backend, rng, scan):
     op = OPS["selective_scan"]
     shape = (2, 2 * scan.part + 7, 3)
@@ -86,7 +91,7 @@ def test_parts_of_a_long_scan_join(backend, rng, scan):
         "C": rng.normal(size=(*shape[:2], 4)),
     }
     given = [None if n not in arrays else backend.asarray(arrays[n], "float32") for n in op.arrays]
-    found = kernels.selective_scan(*given, scan=scan)
+    found = selective_scan(*given, scan=scan)
     expected = op.reference(np, **arrays)
     for ours, theirs in zip(found, expected, strict=True):
         assert np.allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from helix_core.errors import CheckpointError, GenerationError, UsageError
 from helix_core.kinds.layer import Layer, LayerConfig
 from helix_core.kinds.params import ParamSpec, fan_in
-from helix_core.reference.backend import ReferenceBackend
+from helix_core.reference.numpy_backend import ReferenceBackend
 from helix_core.tree import tree_items
 from helix_plugin_lm.generation import Sampling, Stopping, beam_search, generate, generate_batch, read_state
 from helix_plugin_lm.generation.row import Row
@@ -28,7 +28,7 @@ F = BACKEND.bind(mode="infer")
 class Decay(Layer):
     """A recurrent layer without a plugin: h = tanh(W x + h / 2)."""
 
-    def params(self):
+    def param_specs(self):
         return {"weight": ParamSpec((self.config.d_model, self.config.d_model), fan_in())}
 
     def init_state(self, F, batch):

@@ -47,7 +47,7 @@ def model(**changes):
 def test_what_a_layer_has_is_known_before_it_is_made(name):
     layer = create("layer", name, d_model=2**22)
     tracemalloc.start()
-    sizes = [np.prod(spec.shape, dtype=object) for spec in layer.params().values()]
+    sizes = [np.prod(spec.shape, dtype=object) for spec in layer.param_specs().values()]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert max(sizes) >= 2**22

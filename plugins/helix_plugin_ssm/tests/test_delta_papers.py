@@ -50,7 +50,7 @@ def test_it_is_hugging_faces_layer(heads, key_heads, rng):
         layer_types=["linear_attention"],
     )
     layer = create("layer", "gated_deltanet", d_model=24, n_heads=heads, n_key_heads=key_heads, d_key=8, d_value=12)
-    params = init_params(layer.params(), 0)
+    params = init_params(layer.param_specs(), 0)
     theirs = Qwen3NextGatedDeltaNet(config, 0)
     weights = {k: torch.from_numpy(v) for k, v in params.items()}
     weights["conv1d.weight"] = weights["conv1d.weight"][:, None]

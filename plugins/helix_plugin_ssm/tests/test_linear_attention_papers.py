@@ -15,7 +15,7 @@ def F():
 
 
 def draw(layer, seed=0):
-    return {k: v.astype(np.float64) for k, v in init_params(layer.params(), seed).items()}
+    return {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), seed).items()}
 
 
 def silu(x):
@@ -94,7 +94,7 @@ def test_mamba2_is_hugging_faces(rng, backend, d_model, head_dim, n_groups, d_st
     weights = {name: value.detach().numpy() for name, value in theirs.named_parameters()}
     weights["conv1d.weight"] = weights["conv1d.weight"][:, 0]
     assert {name: value.shape for name, value in weights.items()} == {
-        name: spec.shape for name, spec in layer.params().items()
+        name: spec.shape for name, spec in layer.param_specs().items()
     }
     x = rng.normal(size=(2, length, d_model)).astype(np.float32)
     with torch.no_grad():

@@ -81,7 +81,7 @@ def papers_recurrence(c, p, x):
 def test_it_is_the_papers_recurrence(rng, options):
     F = create("backend", "reference").bind(dtype="float64")
     layer = create("layer", "mamba3", d_model=6, **options)
-    p = {k: v + 0.3 * rng.normal(size=v.shape) for k, v in init_params(layer.params(), 0).items()}
+    p = {k: v + 0.3 * rng.normal(size=v.shape) for k, v in init_params(layer.param_specs(), 0).items()}
     p["dt_bias"] = rng.normal(size=p["dt_bias"].shape)
     p["in_proj.weight"] = rng.normal(size=p["in_proj.weight"].shape)
     x = rng.normal(size=(2, 90, 6))
@@ -102,7 +102,7 @@ def test_angles_between_steps_are_as_exact_late_in_a_long_sequence(rng):
 
 def test_it_starts_as_the_authors_code_does():
     layer = create("layer", "mamba3", d_model=512, mimo_rank=4)
-    p = init_params(layer.params(), 0)
+    p = init_params(layer.param_specs(), 0)
     assert p["in_proj.weight"].shape == (2 * 1024 + 2 * 128 * 4 + 3 * 16 + 32, 512)
     dt = softplus(p["dt_bias"])
     assert 0.001 * 0.99 < dt.min() < dt.max() < 0.1 * 1.01

@@ -15,7 +15,9 @@ def sigmoid(x):
 def test_it_is_the_papers_unit(name, rng):
     F = create("backend", "reference").bind(dtype="float64")
     layer = create("layer", name, d_model=6, expand=1.5)
-    p = {k: v.astype(np.float64) + 0.1 * rng.normal(size=v.shape) for k, v in init_params(layer.params(), 0).items()}
+    p = {
+        k: v.astype(np.float64) + 0.1 * rng.normal(size=v.shape) for k, v in init_params(layer.param_specs(), 0).items()
+    }
     x, h = rng.normal(size=(9, 6)), np.zeros(9)
     expected = []
     for x_t in x:

@@ -16,7 +16,7 @@ def F():
 
 
 def draw(layer, seed=0):
-    return {k: v.astype(np.float64) for k, v in init_params(layer.params(), seed).items()}
+    return {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), seed).items()}
 
 
 def sigmoid(x):

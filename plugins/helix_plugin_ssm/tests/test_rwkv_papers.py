@@ -66,7 +66,7 @@ def large(params, rng):
 
 def test_rwkv7_is_the_authors_time_mix(F, rng):
     layer = create("layer", "rwkv7", d_model=12, head_dim=4)
-    params = large(init_params(layer.params(), 0), rng)
+    params = large(init_params(layer.param_specs(), 0), rng)
     x = rng.normal(size=(1, 20, 12))
     found, _ = layer.apply(F, params, x)
     expected, _ = time_mix(params, x[0], 3, None, 64e-5)
@@ -75,7 +75,7 @@ def test_rwkv7_is_the_authors_time_mix(F, rng):
 
 def test_rwkv7_channel_mix_is_the_authors(F, rng):
     layer = create("layer", "rwkv7_channel_mix", d_model=12)
-    params = large(init_params(layer.params(), 0), rng)
+    params = large(init_params(layer.param_specs(), 0), rng)
     x = rng.normal(size=(1, 20, 12))
     assert np.allclose(layer.apply(F, params, x)[0][0], channel_mix(params, x[0]))
 
@@ -152,7 +152,7 @@ def test_rwkv4_is_hugging_faces(part, F, rng):
     else:
         theirs = modeling.RwkvFeedForward(config, 0)
         layer = create("layer", "rwkv4_channel_mix", d_model=12, expand=2.5)
-    params = large(init_params(layer.params(), 0), rng)
+    params = large(init_params(layer.param_specs(), 0), rng)
     shapes = {k: v.shape for k, v in theirs.state_dict().items()}
     theirs.load_state_dict({k: torch.from_numpy(v).float().reshape(shapes[k]) for k, v in params.items()})
     x = rng.normal(size=(2, 40, 12))

@@ -5,7 +5,7 @@ import pytest
 
 from helix_core import create
 from helix_core.kinds.params import init_params
-from helix_plugin_ssm._dplr import hippo_dplr, hippo_legs
+from helix_plugin_ssm._hippo_dplr import hippo_dplr, hippo_legs
 from helix_plugin_ssm.s4 import Chunk
 
 
@@ -16,7 +16,7 @@ def F():
 
 def layer_and_params(d_state, rng, noise=0.0):
     layer = create("layer", "s4", d_model=3, d_state=d_state)
-    params = {k: v.astype(np.float64) for k, v in init_params(layer.params(), 0).items()}
+    params = {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
     return layer, {k: v + noise * rng.normal(size=v.shape) for k, v in params.items()}
 
 
@@ -101,7 +101,7 @@ def test_the_filter_is_the_papers_generating_function(F, rng):
 def test_float32_keeps_its_precision_at_small_steps(rng):
     """Steps of 0.001, 512 of them: Ā is close to 1, and its powers must not add up what rounding it costs."""
     layer = create("layer", "s4", d_model=3, d_state=64, dt_min=0.001, dt_max=0.0011)
-    params = init_params(layer.params(), 0)
+    params = init_params(layer.param_specs(), 0)
     filters = {}
     for dtype in ("float32", "float64"):
         F = create("backend", "reference").bind(dtype=dtype)

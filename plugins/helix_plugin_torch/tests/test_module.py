@@ -90,7 +90,7 @@ def test_a_single_layer_is_a_module_too(backend):
     layer = create("layer", "mamba", d_model=8)
     module = backend.module(layer)
     assert module(torch.randn(2, 5, 8)).shape == (2, 5, 8)
-    assert {name for name, _ in module.named_parameters()} == set(layer.params())
+    assert {name for name, _ in module.named_parameters()} == set(layer.param_specs())
 
 
 def test_compile_without_graph_breaks_passes_through_the_kernels(backend, mamba, tokens):

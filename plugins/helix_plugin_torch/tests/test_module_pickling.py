@@ -41,7 +41,7 @@ def test_a_module_comes_back_as_it_went(backend, tokens, copied):
     assert found.F.facts == module.F.facts
     assert not found.training
     assert not any(p.requires_grad for p in found.parameters())
-    assert found.model.params().keys() == module.model.params().keys()
+    assert found.model.param_specs().keys() == module.model.param_specs().keys()
 
 
 def test_every_layer_can_be_sent(backend, helix_layer):

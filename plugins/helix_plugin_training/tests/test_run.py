@@ -35,7 +35,7 @@ checkpoint_every = 5
 name = "adamw"
 lr = 3e-3
 
-[schedule]
+[lr_schedule]
 name = "wsd"
 warmup = 5
 
@@ -181,7 +181,7 @@ def test_a_complete_run_is_not_trained_again_unless_extended(recipe, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(recipe, tmp_path):
     diverging = ["--set", "optimizer.name=sgd", "--set", "optimizer.lr=1e30", "--set", "training.clip=1e30"]
-    undo = ["--set", "training.checkpoint_every=1", "--set", "schedule.warmup=0"]
+    undo = ["--set", "training.checkpoint_every=1", "--set", "lr_schedule.warmup=0"]
     result = helix("train", recipe(50), "--runs", tmp_path / "runs", *diverging, *undo, check=False)
     assert result.returncode == 1
     assert "at step" in result.stderr

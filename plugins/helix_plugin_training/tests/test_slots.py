@@ -102,7 +102,7 @@ RECIPE = {
     "model": {"d_model": 16, "n_layers": 1, "mixer": {"name": "mingru"}},
     "data": {"source": "unused", "validation": 0.2},
     "training": {"steps": 12, "batch_size": 2, "seq_len": 16},
-    "schedule": {"name": "constant"},
+    "lr_schedule": {"name": "constant"},
 }
 
 

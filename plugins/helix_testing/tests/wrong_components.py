@@ -5,13 +5,13 @@ import numpy as np
 from helix_core.kinds.layer import Layer
 from helix_core.kinds.optimizer import Optimizer, OptimizerConfig
 from helix_core.kinds.params import ParamSpec, constant, fan_in
-from helix_core.reference.backend import ReferenceBackend
+from helix_core.reference.numpy_backend import ReferenceBackend
 
 
 class Right(Layer):
     """A gated recurrence without a fault."""
 
-    def params(self):
+    def param_specs(self):
         D = self.config.d_model
         return {
             "gate.weight": ParamSpec((D, D), fan_in()),
@@ -62,8 +62,8 @@ class MixesRows(Right):
 
 
 class DeadParameter(Right):
-    def params(self):
-        return {**super().params(), "unused": ParamSpec((3,), constant(1.0))}
+    def param_specs(self):
+        return {**super().param_specs(), "unused": ParamSpec((3,), constant(1.0))}
 
     def apply(self, F, p, x, *, state=None, reset=None, lengths=None):
         y, after = super().apply(F, p, x, state=state, reset=reset, lengths=lengths)

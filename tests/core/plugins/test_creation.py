@@ -26,7 +26,7 @@ class Lax(BaseModel):
     d_model: int = 1
 
 class Layer(helix_core.Layer):
-    def params(self):
+    def param_specs(self):
         return {}
 
     def apply(self, F, p, x, *, state=None, reset=None, lengths=None):
@@ -143,7 +143,7 @@ from helix_core.kinds.generator import GeneratorConfig
 from helix_core.kinds.layer import LayerConfig
 from helix_core.kinds.memory import MemoryConfig
 from helix_core.kinds.optimizer import OptimizerConfig
-from helix_core.kinds.lr_schedule import ScheduleConfig
+from helix_core.kinds.lr_schedule import LRScheduleConfig
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid")

@@ -33,7 +33,9 @@ def test_a_subscriber_hears_events_inside_the_context_only(site):
 
 
 def test_selecting_and_falling_back_are_events(site):
-    site.backends("one", "name='cpu'", fake_target="from helix_core.reference.backend import ReferenceBackend as build")
+    site.backends(
+        "one", "name='cpu'", fake_target="from helix_core.reference.numpy_backend import ReferenceBackend as build"
+    )
     site.backends(
         "gpu",
         "name='gpu', priority=1, probe='fake_gpu:probe'",

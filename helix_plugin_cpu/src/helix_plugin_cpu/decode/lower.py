@@ -15,7 +15,7 @@ from torch import Tensor
 
 from helix_plugin_cpu.decode.program import Instruction
 from helix_plugin_cpu.decode.record import Recorded, Recorder
-from helix_plugin_cpu.kernels import _program
+from helix_plugin_cpu.kernels import _executor
 from helix_plugin_cpu.kernels._arguments import CPU, address, zeros
 from helix_plugin_cpu.kernels._math import LOG2_E
 from helix_plugin_cpu.kernels._pointwise import BINARY, FUNCTIONS, REDUCTIONS, UNARY
@@ -80,9 +80,9 @@ def linear(r: Recorder, x: Any, weight: Any, bias: Any = None) -> Recorded | Non
     B = x_v.shape[0]
     y = r.empty((*x_v.shape[:-1], N))
     bias = None if bias is None else r.constant(bias.contiguous())
-    r.scratch = max(r.scratch, _program.SUMS + B * -(-K // BLOCK) * (2 * BLOCK + 16))
+    r.scratch = max(r.scratch, _executor.SUMS + B * -(-K // BLOCK) * (2 * BLOCK + 16))
     words = [
-        _program.LINEAR, stored.kind, address(x_v), _row(x_v), B, K, address(stored.data), stored.row,
+        _executor.LINEAR, stored.kind, address(x_v), _row(x_v), B, K, address(stored.data), stored.row,
         address(bias), address(y.value), 4 * N, _contents(r, x),
     ]  # fmt: skip
     used = _used((x_v, False)), _used((y.value, True))
@@ -106,7 +106,7 @@ def embedding(r: Recorder, tokens: Any, weight: Any) -> Recorded | None:
     stored, D, B = r.weight(weight), weight.shape[1], t.numel()
     y = r.empty((*t.shape, D))
     words = [
-        _program.GATHER, stored.kind, address(t), address(stored.data), stored.row, D, address(y.value), 4 * D
+        _executor.GATHER, stored.kind, address(t), address(stored.data), stored.row, D, address(y.value), 4 * D
     ]  # fmt: skip
     r.steps.append(Instruction(words, ("rows", B), 4 * D, _used((t, False)), _used((y.value, True))))
     return y
@@ -135,7 +135,7 @@ def _norm(
     limit = r.constant(torch.tensor([eps], dtype=torch.float32, device=CPU))
     r.scratch = max(r.scratch, VECTOR)
     words = [
-        _program.NORM, int(centred), address(x_v), _norm_row(x_v), address(residual_v),
+        _executor.NORM, int(centred), address(x_v), _norm_row(x_v), address(residual_v),
         _norm_row(residual_v), address(weight_v), address(bias_v), address(limit), address(y.value), 4 * D,
         0 if sums is None else address(sums.value), 4 * D, D,
     ]  # fmt: skip
@@ -205,7 +205,7 @@ def causal_conv1d(
     taps = r.constant(weight.T.contiguous())
     bias = None if bias is None else r.constant(bias.contiguous())
     words = [
-        _program.CONV, B, K, D, address(x_v), _row(x_v), address(taps), address(bias), address(before),
+        _executor.CONV, B, K, D, address(x_v), _row(x_v), address(taps), address(bias), address(before),
         address(after.value), address(y.value), 4 * D, int(activation == "silu"),
     ]  # fmt: skip
     r.steps.append(
@@ -247,7 +247,7 @@ def selective_scan(
     bias = None if delta_bias is None else r.constant(delta_bias.contiguous())
     r.scratch = max(r.scratch, (LANES + 2) * VECTOR)
     words = [
-        _program.SCAN, batch, N, channels, address(u_v), _row(u_v), address(delta_v), _row(delta_v),
+        _executor.SCAN, batch, N, channels, address(u_v), _row(u_v), address(delta_v), _row(delta_v),
         address(rates), address(B_v), _row(B_v), address(C_v), _row(C_v), address(skip), address(z_v),
         _row(z_v), address(bias), address(before), address(after.value), address(y.value), 4 * channels,
         int(delta_softplus),
@@ -283,7 +283,7 @@ def pointwise(r: Recorder, name: str, *operands: Any, out: Tensor | None = None)
     by_rows = rows > 2 * r.batch
     second = (tables[2], steps[2]) if len(sources) > 1 else (0, 0)
     words = [
-        _program.POINTWISE, FUNCTIONS[name], tables[0], tables[1], steps[1], *second, columns, int(by_rows), rows,
+        _executor.POINTWISE, FUNCTIONS[name], tables[0], tables[1], steps[1], *second, columns, int(by_rows), rows,
         steps[0],
     ]  # fmt: skip
     r.scratch = max(r.scratch, VECTOR)
@@ -359,7 +359,7 @@ def _reduction(name: str) -> Callable[..., Any]:
         lead = value.ndim - 1
         target = y.value if keepdims else y.value[..., None]
         words = [
-            _program.REDUCE, REDUCTIONS[name], _row_table(r, target, lead), _row_table(r, value, lead),
+            _executor.REDUCE, REDUCTIONS[name], _row_table(r, target, lead), _row_table(r, value, lead),
             value.stride(-1), columns,
         ]  # fmt: skip
         r.scratch = max(r.scratch, VECTOR)

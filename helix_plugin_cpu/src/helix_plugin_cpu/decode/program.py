@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels import _program, _threads
+from helix_plugin_cpu.kernels import _executor, _threads
 from helix_plugin_cpu.kernels._arguments import address, integers, zeros
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 
@@ -141,15 +141,15 @@ class Program:
 
     def _encode(self, stages: list[_Stage]) -> None:
         bounds = [stage.bounds(self.threads) for stage in stages]
-        words = [i.words + [0] * (_program.WORDS - len(i.words)) for stage in stages for i in stage.instructions]
-        self.words = integers(words).reshape(-1, _program.WORDS)
+        words = [i.words + [0] * (_executor.WORDS - len(i.words)) for stage in stages for i in stage.instructions]
+        self.words = integers(words).reshape(-1, _executor.WORDS)
         self.bounds = integers([b for some in bounds for b in some])
         table, word, bound = [], address(self.words), address(self.bounds)
         for stage, some in zip(stages, bounds, strict=True):
             table.append([len(some) - 1, bound, word, len(stage.instructions)])
-            word += 8 * _program.WORDS * len(stage.instructions)
+            word += 8 * _executor.WORDS * len(stage.instructions)
             bound += 8 * len(some)
-        self.stages = integers(table).reshape(-1, _program.STAGE_WORDS)
+        self.stages = integers(table).reshape(-1, _executor.STAGE_WORDS)
         space = zeros(len(stages) * 8 + 8, dtype=torch.int64)
         self.counters = space[-space.data_ptr() // 8 % 8 :][: len(stages) * 8]
 
@@ -169,4 +169,4 @@ class Program:
             (address(self.stages), address(self.counters), first, last, -(-address(s) // VECTOR) * VECTOR)
             for s in self.scratch[:threads]
         ]
-        _threads.call_together(_program.run_stages, shares)
+        _threads.call_together(_executor.run_stages, shares)

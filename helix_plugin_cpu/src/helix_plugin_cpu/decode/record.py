@@ -287,7 +287,7 @@ class RecordingTable:
         self._recorder = recorder
         self.xp = RecordingNamespace(recorder)
 
-    def demand(self, holds: Any, error: Exception) -> None:
+    def check(self, holds: Any, error: Exception) -> None:
         """Nothing: a decoder asks the model for `room` before it steps."""
 
     def __getattr__(self, name: str) -> Any:

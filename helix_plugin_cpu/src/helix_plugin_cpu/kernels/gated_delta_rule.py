@@ -26,7 +26,7 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_as,
     stored_like,
 )
-from helix_plugin_cpu.kernels._delta import decays, kept_shape, run_backward, run_forward
+from helix_plugin_cpu.kernels._dplr_delta import decays, kept_shape, run_backward, run_forward
 
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state", "reset", "lengths")
 ACTIVATIONS = ("q", "k", "v")

@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from helix_plugin_cpu.kernels import _attention as attention
+from helix_plugin_cpu.kernels import _linear_attention as attention
 from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check, empty, from_forward
-from helix_plugin_cpu.kernels._attention import Inputs, Plan
-from helix_plugin_cpu.kernels._attention_parts import EACH_HEAD, EACH_KEY
+from helix_plugin_cpu.kernels._linear_attention import Inputs, Plan
+from helix_plugin_cpu.kernels._linear_attention_parts import EACH_HEAD, EACH_KEY
 
 NAMES = ("q", "k", "v", "log_decay", "initial_state", "reset", "lengths")
 

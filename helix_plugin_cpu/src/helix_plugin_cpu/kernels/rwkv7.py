@@ -21,7 +21,7 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_as,
     stored_like,
 )
-from helix_plugin_cpu.kernels._delta import decays, kept_shape, run_backward, run_forward
+from helix_plugin_cpu.kernels._dplr_delta import decays, kept_shape, run_backward, run_forward
 
 NAMES = ("r", "log_decay", "k", "v", "a", "b", "initial_state", "reset", "lengths")
 ACTIVATIONS = ("r", "k", "v", "a", "b")

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from helix_plugin_cpu.kernels import _attention as attention
+from helix_plugin_cpu.kernels import _linear_attention as attention
 from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check, empty, from_forward
-from helix_plugin_cpu.kernels._attention import Inputs, Plan
-from helix_plugin_cpu.kernels._attention_parts import SSD
+from helix_plugin_cpu.kernels._linear_attention import Inputs, Plan
+from helix_plugin_cpu.kernels._linear_attention_parts import SSD
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state", "reset", "lengths")
 

@@ -1,4 +1,4 @@
-"""The gated delta rule in tiles of time: see `_delta`.
+"""The gated delta rule in tiles of time: see `_gated_delta`.
 
 Source: Yang, Kautz and Hatamizadeh, Gated Delta Networks: Improving Mamba2 with Delta Rule, 2024.
 """
@@ -22,10 +22,10 @@ from helix_plugin_cuda.kernels._arguments import (
     rows,
     strides,
 )
-from helix_plugin_cuda.kernels._attention_run import check_width, effective, gate_slope
-from helix_plugin_cuda.kernels._delta import backward_kernel, forward_kernel, inverses_kernel
-from helix_plugin_cuda.kernels._few import FEW, Steps, few
+from helix_plugin_cuda.kernels._fused_recurrent import MOST_STEPS, Steps, fused_recurrent
+from helix_plugin_cuda.kernels._gated_delta import backward_kernel, forward_kernel, inverses_kernel
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, precision
+from helix_plugin_cuda.kernels._linear_attention_run import check_width, effective, gate_slope
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state", "reset", "lengths")
@@ -47,10 +47,10 @@ def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, ...]:
     Raises TypeError for float64, ValueError for shapes that do not fit, UsageError for heads wider than 256.
     """
     given = _checked(arrays)
-    if 0 < given["v"].shape[1] <= FEW:
+    if 0 < given["v"].shape[1] <= MOST_STEPS:
         same = {name: given[name] for name in ("q", "k", "v", "reset", "lengths")}
         gates = {"log_decay": given["log_decay"][..., None], "rate": given["beta"]}
-        return few(Steps(**same, **gates, initial=given["initial_state"], scale=scale, dtype=_dtype(given)))
+        return fused_recurrent(Steps(**same, **gates, initial=given["initial_state"], scale=scale, dtype=_dtype(given)))
     inverses = torch.empty(
         residuals(given["q"].shape, given["k"].shape, given["v"].shape)[0],
         dtype=torch.float32,

@@ -1,4 +1,4 @@
-"""Gated linear attention, RetNet and their relatives in tiles of time: see `_attention`."""
+"""Gated linear attention, RetNet and their relatives in tiles of time: see `_linear_attention`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cuda.kernels import _attention_run as attention
+from helix_plugin_cuda.kernels import _linear_attention_run as attention
 from helix_plugin_cuda.kernels._arguments import (
     Shape,
     activation_dtype,
@@ -17,8 +17,8 @@ from helix_plugin_cuda.kernels._arguments import (
     named,
     rows,
 )
-from helix_plugin_cuda.kernels._attention_run import Problem, check_width, effective, gate_slope
-from helix_plugin_cuda.kernels._few import FEW, Steps, few
+from helix_plugin_cuda.kernels._fused_recurrent import MOST_STEPS, Steps, fused_recurrent
+from helix_plugin_cuda.kernels._linear_attention_run import Problem, check_width, effective, gate_slope
 
 NAMES = ("q", "k", "v", "log_decay", "initial_state", "reset", "lengths")
 
@@ -34,9 +34,9 @@ def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, ...]:
     Raises TypeError for float64, ValueError for shapes that do not fit, UsageError for heads wider than 256.
     """
     given = _checked(arrays)
-    if 0 < given["v"].shape[1] <= FEW:
+    if 0 < given["v"].shape[1] <= MOST_STEPS:
         same = {name: given[name] for name in ("q", "k", "v", "log_decay", "reset", "lengths")}
-        return few(Steps(**same, initial=given["initial_state"], scale=scale, dtype=_dtype(given)))
+        return fused_recurrent(Steps(**same, initial=given["initial_state"], scale=scale, dtype=_dtype(given)))
     return _run(given, _problem(given, scale), None)
 
 

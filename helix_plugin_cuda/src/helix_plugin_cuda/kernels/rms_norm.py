@@ -71,13 +71,13 @@ def residuals(x: Shape, *rest: Any, eps: float = 1e-5) -> tuple[Shape, ...]:
 def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor, ...]:
     """x (..., D), weight (D,) -> y (..., D). Raises TypeError for float64, ValueError for shapes that do not fit."""
     x, weight = arrays
-    return _run("rms_norm", x, None, weight, eps, False)[:1]
+    return run("rms_norm", x, None, weight, eps, False)[:1]
 
 
 def forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`forward`, with the scale of each row."""
     x, weight = arrays
-    y, _, scales = _run("rms_norm", x, None, weight, eps, True)
+    y, _, scales = run("rms_norm", x, None, weight, eps, True)
     return (y,), (scales,)
 
 
@@ -86,25 +86,7 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of y -> those of x and weight."""
     x, weight = arrays
-    return _run_backward("rms_norm", x, None, weight, saved[0], grads[0], None)
-
-
-def add_forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor, ...]:
-    """x, residual (..., D), weight (D,) -> y and x + residual (..., D), the sum in float32."""
-    return _run("add_rms_norm", *arrays, eps, False)[:2]
-
-
-def add_forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """`add_forward`, with the scale of each row."""
-    y, total, scales = _run("add_rms_norm", *arrays, eps, True)
-    return (y, total), (scales,)
-
-
-def add_backward(
-    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...], *, eps: float = 1e-5
-) -> tuple[Tensor | None, ...]:
-    """The gradients of y and the sum -> those of residual, which is that of x too, and weight."""
-    return None, *_run_backward("add_rms_norm", *arrays, saved[0], *grads)
+    return run_backward("rms_norm", x, None, weight, saved[0], grads[0], None)
 
 
 def _checked(op: str, x: Any, residual: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -121,7 +103,8 @@ def _tile(rows: int, D: int) -> dict[str, int]:
     return {"ROWS": min(power(rows), max(1, 1024 // block)), "BLOCK": block, "num_warps": max(4, warps)}
 
 
-def _run(op: str, x: Any, residual: Any, weight: Any, eps: float, train: bool) -> Any:
+def run(op: str, x: Any, residual: Any, weight: Any, eps: float, train: bool) -> Any:
+    """y, the sum (or None) and, in training, the scale of each row, of `rms_norm` and `add_rms_norm`."""
     x, residual, weight = _checked(op, x, residual, weight)
     D = x.shape[-1]
     rows = x.numel() // D if D else 0
@@ -133,7 +116,8 @@ def _run(op: str, x: Any, residual: Any, weight: Any, eps: float, train: bool) -
     return y, total, scales
 
 
-def _run_backward(op: str, x: Any, residual: Any, weight: Any, scales: Tensor, dy: Any, dtotal: Any = None) -> Any:
+def run_backward(op: str, x: Any, residual: Any, weight: Any, scales: Tensor, dy: Any, dtotal: Any = None) -> Any:
+    """The gradients of x, which is that of residual too, and weight."""
     x, residual, weight = _checked(op, x, residual, weight)
     D = x.shape[-1]
     rows = x.numel() // D if D else 0

@@ -1,4 +1,4 @@
-"""RWKV-7's recurrence in tiles of time: see `_dplr`.
+"""RWKV-7's recurrence in tiles of time: see `_dplr_delta`.
 
 Source: Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025.
 """
@@ -23,10 +23,10 @@ from helix_plugin_cuda.kernels._arguments import (
     rows,
     strides,
 )
-from helix_plugin_cuda.kernels._attention_run import check_width, effective, gate_slope
-from helix_plugin_cuda.kernels._dplr import backward_kernel, forward_kernel, matrices_kernel, pairs_kernel
-from helix_plugin_cuda.kernels._few import FEW, Steps, few
+from helix_plugin_cuda.kernels._dplr_delta import backward_kernel, forward_kernel, matrices_kernel, pairs_kernel
+from helix_plugin_cuda.kernels._fused_recurrent import MOST_STEPS, Steps, fused_recurrent
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, precision
+from helix_plugin_cuda.kernels._linear_attention_run import check_width, effective, gate_slope
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
 
 NAMES = ("r", "log_decay", "k", "v", "a", "b", "initial_state", "reset", "lengths")
@@ -48,9 +48,9 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
     Raises TypeError for float64, ValueError for shapes that do not fit, UsageError for heads wider than 256.
     """
     given = _checked(arrays)
-    if 0 < given["v"].shape[1] <= FEW:
+    if 0 < given["v"].shape[1] <= MOST_STEPS:
         same = {name: given[name] for name in ("k", "v", "log_decay", "a", "b", "reset", "lengths")}
-        return few(Steps(q=given["r"], **same, initial=given["initial_state"], dtype=_dtype(given)))
+        return fused_recurrent(Steps(q=given["r"], **same, initial=given["initial_state"], dtype=_dtype(given)))
     matrices = _room(given)[0]
     way = _way("rwkv7", given, lambda way: _run(given, matrices, None, way))
     return _run(given, matrices, None, way)

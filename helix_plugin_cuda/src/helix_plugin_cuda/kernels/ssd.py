@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from helix_plugin_cuda.kernels import _attention_run as attention
+from helix_plugin_cuda.kernels import _linear_attention_run as attention
 from helix_plugin_cuda.kernels._arguments import Shape, activation_dtype, check, dense, ends, named, rows
-from helix_plugin_cuda.kernels._attention_run import Problem, check_width, effective, gate_slope
-from helix_plugin_cuda.kernels._few import FEW, Steps, few
+from helix_plugin_cuda.kernels._fused_recurrent import MOST_STEPS, Steps, fused_recurrent
+from helix_plugin_cuda.kernels._linear_attention_run import Problem, check_width, effective, gate_slope
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state", "reset", "lengths")
 
@@ -34,8 +34,8 @@ def forward(
     Raises TypeError for float64, ValueError for shapes that do not fit, UsageError for heads wider than 256.
     """
     given = _checked(arrays)
-    if 0 < given["x"].shape[1] <= FEW:
-        return few(
+    if 0 < given["x"].shape[1] <= MOST_STEPS:
+        return fused_recurrent(
             Steps(
                 q=given["C"], k=given["B"], v=given["x"], rate=given["dt"], A=given["A"], bias=given["dt_bias"],
                 skip=given["D"], initial=given["initial_state"], reset=given["reset"], lengths=given["lengths"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from helix_core.kinds.kernel import Kernel
+from helix_plugin_cuda.kernels import add_rms_norm as _add_norm
 from helix_plugin_cuda.kernels import bit_linear as _bit
 from helix_plugin_cuda.kernels import causal_conv1d as _conv
 from helix_plugin_cuda.kernels import cross_entropy as _cross_entropy
@@ -23,14 +24,14 @@ from helix_plugin_cuda.kernels import wkv4 as _wkv4
 
 
 def _bundle(module: ModuleType) -> Kernel:
-    return Kernel(module.forward, module.forward_train, module.backward, module.residuals)
+    return Kernel(
+        module.forward, module.forward_train, module.backward, module.residuals, getattr(module, "shared", {})
+    )
 
 
 bit_linear = _bit.bit_linear
 rms_norm = _bundle(_norm)
-add_rms_norm = Kernel(
-    _norm.add_forward, _norm.add_forward_train, _norm.add_backward, _norm.residuals, {"x": "residual"}
-)
+add_rms_norm = _bundle(_add_norm)
 swiglu = _bundle(_swiglu)
 cross_entropy = _bundle(_cross_entropy)
 linear_cross_entropy = _bundle(_linear_cross_entropy)

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from helix_core.kinds.generator import FieldSpec, Sample
-from helix_plugin_synthetic.graphs.base import GraphConfig, RandomGraph
+from helix_plugin_synthetic.graphs.graph import GraphConfig, RandomGraph
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field, model_validator
 
-from helix_plugin_synthetic.graphs.base import GraphConfig, RandomGraph
+from helix_plugin_synthetic.graphs.graph import GraphConfig, RandomGraph
 
 if TYPE_CHECKING:
     import networkx as nx

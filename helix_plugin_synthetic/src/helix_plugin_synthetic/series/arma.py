@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from helix_core.kinds.generator import Sample
-from helix_plugin_synthetic.series.base import Series, SeriesConfig
+from helix_plugin_synthetic.series.series import Series, SeriesConfig
 
 SLOWEST = 0.995
 

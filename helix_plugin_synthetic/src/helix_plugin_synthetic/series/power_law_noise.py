@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from helix_core.kinds.generator import Sample
-from helix_plugin_synthetic.series.base import Series, SeriesConfig
+from helix_plugin_synthetic.series.series import Series, SeriesConfig
 
 
 class PowerLawNoiseConfig(SeriesConfig):

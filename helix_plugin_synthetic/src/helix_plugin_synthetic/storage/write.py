@@ -161,13 +161,13 @@ def _manifest(plan: Plan, records: list[Record]) -> dict[str, Any]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".writing-{path.name}-{os.getpid()}")
+    temporary = path.with_name(f".writing-{path.name}-{os.getpid()}")
     try:
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     except OSError:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -90,9 +90,9 @@ def write_report(report: Report, generator: Generator, samples: list[Sample], fo
             raise UsageError(f"{folder} is not empty and holds no report", hint="choose another folder")
         plots = [plot_samples(generator, samples, folder), plot_checks(report.checks, report.passed, folder)]
         (folder / PAGE).write_text(_page(report, samples, [p for p in plots if p]), encoding="utf-8")
-        aside = folder / f".{JSON}"
-        aside.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
-        aside.replace(folder / JSON)
+        temporary = folder / f".{JSON}"
+        temporary.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+        temporary.replace(folder / JSON)
     except OSError as error:
         raise DataError(f"cannot write the report to {folder}: {error.strerror or error}") from error
 

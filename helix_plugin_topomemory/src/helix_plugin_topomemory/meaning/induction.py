@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from helix_plugin_topomemory.links import LinkGraph, State
-from helix_plugin_topomemory.meaning.config import MeaningRecipe, Phase
 from helix_plugin_topomemory.meaning.contexts import Contexts
 from helix_plugin_topomemory.meaning.recall import Recall, recall
+from helix_plugin_topomemory.meaning.recipe import MeaningRecipe, Phase
 from helix_plugin_topomemory.meaning.replay import ReplayPool
 from helix_plugin_training.data import load_corpus, read_documents
 from helix_plugin_training.data.corpus import Document

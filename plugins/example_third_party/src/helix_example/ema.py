@@ -20,10 +20,10 @@ class EMA(Layer):
     State: h (B, D). Source: the one-dimensional case of Ma et al., Mega: Moving Average Equipped Gated Attention, 2022.
     """
 
-    def params(self):
+    def param_specs(self):
         D = self.config.d_model
         return {
-            "rate": ParamSpec((D,), self._initial_rates, decay=False),
+            "rate": ParamSpec((D,), self._initial_rates, weight_decay=False),
             "gate.weight": ParamSpec((D, D), fan_in()),
             "out.weight": ParamSpec((D, D), fan_in(), residual=True),
         }

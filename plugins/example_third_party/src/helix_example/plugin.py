@@ -24,7 +24,7 @@ def helix_kernels():
         KernelDescriptor(
             name="selective_scan",
             op="selective_scan",
-            target="helix_example.kernels:selective_scan",
+            target="helix_example.kernels.selective_scan:selective_scan",
             summary="the reference's recurrence, in place",
             namespace="numpy",
             devices=("cpu",),

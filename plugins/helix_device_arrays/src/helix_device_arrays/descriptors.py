@@ -31,7 +31,7 @@ def kernels(namespace: str, requires: tuple[str, ...]) -> list[KernelDescriptor]
         KernelDescriptor(
             name=op,
             op=op,
-            target=f"helix_device_arrays.kernels.table:{op}",
+            target=f"helix_device_arrays.kernels.{op}:{op}",
             summary=summary,
             requires=requires,
             namespace=namespace,

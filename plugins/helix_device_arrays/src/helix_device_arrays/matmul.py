@@ -1,5 +1,5 @@
 """Matrix products: tiles in shared memory on graphics cards; on processors, panels of columns where items run one by
-one, and `blocks` where they run side by side.
+one, and `blocked_matmul` where they run side by side.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import functools
 
 from helix_device_arrays.array import Array
 from helix_device_arrays.batches import BATCH, PAIR, batches
-from helix_device_arrays.blocks import by_blocks
+from helix_device_arrays.blocked_matmul import blocked_matmul
 from helix_device_arrays.device import Buffer, Device
 from helix_device_arrays.dtypes import float32
 from helix_device_arrays.nodes import Const, Leaf
@@ -41,7 +41,7 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
         return Array(device, Const(0.0, (*batch, rows, columns), float32))
     a, b = a.astype(float32), b.astype(float32)
     if device.vectors and device.apart > 1:
-        return by_blocks(a, b, bias, batch)
+        return blocked_matmul(a, b, bias, batch)
     if rows <= NARROW and not (device.vectors and b.leaf().view.strides[-1] == 1 and rows > 1):
         right = b.permute((*range(b.ndim - 2), b.ndim - 1, b.ndim - 2))
         found = (a[..., :, None, :] * right[..., None, :, :]).reduced("sum", -1, False)

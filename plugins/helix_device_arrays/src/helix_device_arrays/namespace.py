@@ -16,7 +16,7 @@ from helix_device_arrays.array import Array, apply, axes_of, from_numpy, take, t
 from helix_device_arrays.device import Device
 from helix_device_arrays.dtypes import DType, boolean, float32, int32
 from helix_device_arrays.evaluate import write
-from helix_device_arrays.kernels.transforms import Transforms
+from helix_device_arrays.kernels._transforms import Transforms
 from helix_device_arrays.matmul import matmul
 from helix_device_arrays.nodes import Const, Iota, Leaf
 from helix_device_arrays.views import Shape, View, broadcast_shapes, size_of

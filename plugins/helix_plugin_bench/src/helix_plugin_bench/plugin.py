@@ -15,7 +15,7 @@ def helix_commands() -> Sequence[CommandDescriptor]:
     return [
         CommandDescriptor(
             name="bench",
-            target="helix_plugin_bench.command:command",
+            target="helix_plugin_bench.commands.bench:command",
             summary="What layers learn, side by side on tasks of the literature.",
         )
     ]

@@ -35,7 +35,7 @@ class GatedMLP(Layer[MLPConfig]):
     def gate(self, F: OpTable, gate: Array, up: Array) -> Array:
         """gate, up (B, L, d_ff) -> (B, L, d_ff)."""
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         maps = {
             "gate_proj": ParamSpec((c.width, c.d_model), fan_in()),
@@ -44,7 +44,7 @@ class GatedMLP(Layer[MLPConfig]):
         }
         specs = {f"{name}.weight": spec for name, spec in maps.items()}
         if c.bias:
-            zeros = {n: ParamSpec(s.shape[:1], constant(0.0), decay=False) for n, s in maps.items()}
+            zeros = {n: ParamSpec(s.shape[:1], constant(0.0), weight_decay=False) for n, s in maps.items()}
             specs |= {f"{name}.bias": spec for name, spec in zeros.items()}
         return specs
 

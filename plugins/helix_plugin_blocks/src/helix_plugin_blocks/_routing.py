@@ -50,7 +50,7 @@ def by_experts(
     grouped = xp.argsort(groups, axis=0, stable=True)
     rank = xp.argsort(xp.take_along_axis(best, grouped, axis=0), axis=0, stable=True) - first[:, None]
     taken = rank < takes[:, None]
-    most = F.known(xp.max(xp.sum(xp.astype(taken, xp.int64), axis=1)))
+    most = F.concrete(xp.max(xp.sum(xp.astype(taken, xp.int64), axis=1)))
     chosen = xp.argsort(xp.astype(xp.logical_not(taken), xp.int64), axis=1, stable=True)
     chosen = chosen[:, : experts if most is None else most]
     valid = xp.take_along_axis(taken, chosen, axis=1)

@@ -94,7 +94,7 @@ class Attention(Layer[AttentionConfig]):
         else:
             self.reach = config.window - 1
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         Q, KV = c.heads * c.width, c.groups * c.width
         asked = 2 * Q if c.gate else Q
@@ -106,11 +106,11 @@ class Attention(Layer[AttentionConfig]):
         }
         if c.qkv_bias:
             sizes = {"q_proj.bias": asked, "k_proj.bias": KV, "v_proj.bias": KV}
-            specs |= {name: ParamSpec((size,), constant(0.0), decay=False) for name, size in sizes.items()}
+            specs |= {name: ParamSpec((size,), constant(0.0), weight_decay=False) for name, size in sizes.items()}
         if c.o_bias:
-            specs["o_proj.bias"] = ParamSpec((c.d_model,), constant(0.0), decay=False)
+            specs["o_proj.bias"] = ParamSpec((c.d_model,), constant(0.0), weight_decay=False)
         if c.qk_norm:
-            ones = ParamSpec((c.width,), constant(0.0 if c.qk_norm == "zero_centered" else 1.0), decay=False)
+            ones = ParamSpec((c.width,), constant(0.0 if c.qk_norm == "zero_centered" else 1.0), weight_decay=False)
             specs |= {"q_norm.weight": ones, "k_norm.weight": ones}
         return specs
 
@@ -193,7 +193,7 @@ class Attention(Layer[AttentionConfig]):
             f"a document is longer than the attention's cache of max_length = {longest} steps",
             hint="shorten it, or build the model with a larger `max_length` or with a `window`",
         )
-        F.demand(fits, error)
+        F.check(fits, error)
 
 
 def positions(xp: Any, x: Array, begun: Array | None, reset: Array | None, lengths: Array | None) -> Array:

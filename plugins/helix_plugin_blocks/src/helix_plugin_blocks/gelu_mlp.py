@@ -36,15 +36,15 @@ class GeluMLP(Layer[GeluMLPConfig]):
 
     reach = 0
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         specs = {
             "up_proj.weight": ParamSpec((c.width, c.d_model), fan_in()),
             "down_proj.weight": ParamSpec((c.d_model, c.width), fan_in(), residual=True),
         }
         if c.bias:
-            specs["up_proj.bias"] = ParamSpec((c.width,), constant(0.0), decay=False)
-            specs["down_proj.bias"] = ParamSpec((c.d_model,), constant(0.0), decay=False)
+            specs["up_proj.bias"] = ParamSpec((c.width,), constant(0.0), weight_decay=False)
+            specs["down_proj.bias"] = ParamSpec((c.d_model,), constant(0.0), weight_decay=False)
         return specs
 
     def apply(

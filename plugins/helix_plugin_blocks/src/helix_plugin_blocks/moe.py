@@ -137,7 +137,7 @@ class MoE(Layer[MoEConfig]):
     def step_weights(self, batch: int = 1) -> float:
         # Tokens that choose independently leave an expert out with probability 1 - k / E each.
         c = self.config
-        each = sum(math.prod(spec.shape) for spec in self.expert.params().values())
+        each = sum(math.prod(spec.shape) for spec in self.expert.param_specs().values())
         return super().step_weights(batch) - each * c.n_experts * (1 - c.chosen / c.n_experts) ** batch
 
     def init_state(self, F: OpTable, batch: int) -> State:
@@ -145,14 +145,14 @@ class MoE(Layer[MoEConfig]):
             return {}
         return {"tokens": F.asarray(np.full((batch, self._motifs.longest - 1), -1, dtype=np.int64))}
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         gate = {} if c.router == "motif" else {"gate.weight": ParamSpec((c.n_experts, c.d_model), fan_in())}
         specs: dict[str, ParamSpec] = gate
         for e in range(c.n_experts):
-            specs |= {f"experts.{e}.{name}": spec for name, spec in self.expert.params().items()}
+            specs |= {f"experts.{e}.{name}": spec for name, spec in self.expert.param_specs().items()}
         if self.shared is not None:
-            specs |= {f"shared_expert.{name}": spec for name, spec in self.shared.params().items()}
+            specs |= {f"shared_expert.{name}": spec for name, spec in self.shared.param_specs().items()}
             specs["shared_expert_gate.weight"] = ParamSpec((1, c.d_model), fan_in())
         return specs
 
@@ -197,13 +197,13 @@ class MoE(Layer[MoEConfig]):
                 raise ValueError("a layer whose experts choose sees what follows and cannot go on from a state")
             else:
                 chosen, weights = by_experts(F, gates, c.chosen, batch, reset, lengths)
-        counts = [F.known(xp.sum(xp.astype(chosen == e, xp.int64))) for e in range(c.n_experts)]
+        counts = [F.concrete(xp.sum(xp.astype(chosen == e, xp.int64))) for e in range(c.n_experts)]
         if None in counts:
             y = self._everywhere(F, p, steps, chosen, weights)
         else:
             y = self._routed(F, p, steps, chosen, weights, counts)
         if self.shared is not None:
-            own = {name: p[f"shared_expert.{name}"] for name in self.shared.params()}
+            own = {name: p[f"shared_expert.{name}"] for name in self.shared.param_specs()}
             every = self.shared.apply(F, own, steps[None])[0][0]
             y = y + F.sigmoid(F.linear(steps, p["shared_expert_gate.weight"])) * every
         return xp.reshape(y, (batch, length, width)), after, loss
@@ -253,7 +253,7 @@ class MoE(Layer[MoEConfig]):
         return y
 
     def _expert(self, F: OpTable, p: Params, e: int, steps: Array) -> Array:
-        own = {name: p[f"experts.{e}.{name}"] for name in self.expert.params()}
+        own = {name: p[f"experts.{e}.{name}"] for name in self.expert.param_specs()}
         return self.expert.apply(F, own, steps[None])[0][0]
 
     def _balance(self, xp: Any, gates: Array, chosen: Array, batch: int, lengths: Array | None) -> Array:

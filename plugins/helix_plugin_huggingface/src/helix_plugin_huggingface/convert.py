@@ -8,7 +8,7 @@ import numpy as np
 
 from helix_core.errors import CheckpointError
 from helix_plugin_huggingface.families import Family
-from helix_plugin_huggingface.source import some
+from helix_plugin_huggingface.source import shortened_list
 from helix_plugin_lm.models import LanguageModel
 from helix_plugin_lm.storage.tensor_file import Tensor
 
@@ -40,10 +40,10 @@ def imported(family: Family, model: LanguageModel, found: Mapping[str, Tensor], 
     if problems:
         raise CheckpointError(
             f"{origin} does not fit its config.json, a {family.architecture} of {len(wanted)} tensors: "
-            f"{some(problems)}",
+            f"{shortened_list(problems)}",
             hint="take config.json and weights from the same place",
         )
-    specs = model.params()
+    specs = model.param_specs()
     return {ours: _as_float32(found[theirs.name], specs[ours].shape) for ours, theirs in names.items()}
 
 

@@ -15,12 +15,12 @@ def helix_commands() -> Sequence[CommandDescriptor]:
     return [
         CommandDescriptor(
             name="import",
-            target="helix_plugin_huggingface.commands:import_",
+            target="helix_plugin_huggingface.commands.import_:command",
             summary="Make a run of a Hugging Face checkpoint.",
         ),
         CommandDescriptor(
             name="export",
-            target="helix_plugin_huggingface.commands:export",
+            target="helix_plugin_huggingface.commands.export:command",
             summary="Write a run as a Hugging Face checkpoint.",
         ),
     ]

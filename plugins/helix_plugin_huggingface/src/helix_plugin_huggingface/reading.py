@@ -11,11 +11,11 @@ from typing import Any
 
 from helix_core.errors import ConfigError
 from helix_core.suggest import did_you_mean
-from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import imported
 from helix_plugin_huggingface.families import FAMILIES, NEUTRAL, STATE_SPACES, Family, Fields
+from helix_plugin_huggingface.interruptible import interruptible
+from helix_plugin_huggingface.new_folder import check_free, new_folder
 from helix_plugin_huggingface.source import CONFIG, find
-from helix_plugin_huggingface.watched import watched
 from helix_plugin_lm.models import LanguageModel, ModelConfig
 from helix_plugin_lm.runs import RunFolder
 from helix_plugin_lm.runs.checkpoint import check_size, save_checkpoint
@@ -84,18 +84,18 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
     model = LanguageModel(recipe.model)
     params = imported(family, model, found, str(source.weights))
     codes = {theirs.name: found[_present(family, theirs.name, found)].code for theirs in family.names(model).values()}
-    with written_aside(out) as aside, watched(params, "importing") as (stopping, progress):
-        run = RunFolder(aside)
+    with new_folder(out) as temporary, interruptible(params, "importing") as (stopping, progress):
+        run = RunFolder(temporary)
         run.write_recipe(dump_recipe(recipe))
         facts = {"imported": {"family": family.model_type, "dtypes": dict(Counter(codes.values()))}}
         save_checkpoint(run.checkpoints, 0, stopping, {}, facts)
-        kept = aside / KEPT
+        kept = temporary / KEPT
         kept.mkdir()
         shutil.copyfile(source.folder / CONFIG, kept / CONFIG)
         (kept / DTYPES).write_text(json.dumps(codes, indent=1))
         copy_beside(source.folder, kept)
         if (source.folder / TOKENIZER).is_file():
-            shutil.copyfile(source.folder / TOKENIZER, aside / TOKENIZER)
+            shutil.copyfile(source.folder / TOKENIZER, temporary / TOKENIZER)
         progress.check()
     return {
         "run": str(out),

@@ -90,7 +90,8 @@ def _open_shards(index: Path) -> dict[str, Tensor]:
         absent = [file for file in files if not (index.parent / file).is_file()]
     if absent:
         raise CheckpointError(
-            f"{len(absent)} of {len(files)} shards are missing: {some(absent)}", hint=f"copy them to {index.parent}"
+            f"{len(absent)} of {len(files)} shards are missing: {shortened_list(absent)}",
+            hint=f"copy them to {index.parent}",
         )
     shards = {file: _open_weights(index.parent / file) for file in files}
     found = {f"{file}: {name}" for file, shard in shards.items() for name in shard}
@@ -98,11 +99,11 @@ def _open_shards(index: Path) -> dict[str, Tensor]:
     if found != promised:
         problems = [f"missing {name}" for name in sorted(promised - found)]
         problems += [f"not listed {name}" for name in sorted(found - promised)]
-        raise CheckpointError(f"the shards do not hold what {index} lists: {some(problems)}")
+        raise CheckpointError(f"the shards do not hold what {index} lists: {shortened_list(problems)}")
     return {name: shards[file][name] for name, file in places.items()}
 
 
-def some(items: list[str], limit: int = 20) -> str:
+def shortened_list(items: list[str], limit: int = 20) -> str:
     """All of a list, up to a limit."""
     return "; ".join(items[:limit]) + (f"; and {len(items) - limit} more" if len(items) > limit else "")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from helix_core.errors import ConfigError, UsageError
-from helix_plugin_huggingface.aside import check_free, written_aside
 from helix_plugin_huggingface.convert import FLOATS, exported
 from helix_plugin_huggingface.families import FAMILIES, Family
+from helix_plugin_huggingface.interruptible import interruptible
+from helix_plugin_huggingface.new_folder import check_free, new_folder
 from helix_plugin_huggingface.reading import BESIDE, DTYPES, KEPT, TOKENIZER, copy_beside
 from helix_plugin_huggingface.source import CONFIG, read_table
-from helix_plugin_huggingface.watched import watched
 from helix_plugin_lm.models import LanguageModel, ModelConfig
 from helix_plugin_lm.runs import RunFolder
 from helix_plugin_lm.runs.checkpoint import check_params, check_size, open_checkpoint
@@ -49,7 +49,7 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
     stored = open_checkpoint(folder)
     check_size(stored.params, spec.model, folder)
     model = LanguageModel(spec.model)
-    check_params(stored.params, {name: spec.shape for name, spec in model.params().items()}, folder)
+    check_params(stored.params, {name: spec.shape for name, spec in model.param_specs().items()}, folder)
     kept = run.path / KEPT
     codes = read_table(kept / DTYPES) if dtype is None and (kept / DTYPES).is_file() else {}
     if wrong := [code for code in codes.values() if code not in FLOATS]:
@@ -65,16 +65,16 @@ def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[st
     used = {tensor.code for tensor in tensors.values()}
     most = max(CODES, key=lambda name: sum(math.prod(t.shape) for t in tensors.values() if t.code == CODES[name]))
     config["dtype"] = most if len(used) == 1 or "dtype" not in original else original["dtype"]
-    with written_aside(out) as aside, watched(tensors, "exporting") as (stopping, watch):
-        (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        size, _ = write_tensors(aside / "model.safetensors", stopping, {"format": "pt"})
-        copy_beside(kept, aside)
+    with new_folder(out) as temporary, interruptible(tensors, "exporting") as (stopping, watch):
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        size, _ = write_tensors(temporary / "model.safetensors", stopping, {"format": "pt"})
+        copy_beside(kept, temporary)
         # A run that was trained here has its own word on the tokens that end texts.
         for file in BESIDE:
-            if (run.path / file).is_file() and not (aside / file).exists():
-                shutil.copyfile(run.path / file, aside / file)
+            if (run.path / file).is_file() and not (temporary / file).exists():
+                shutil.copyfile(run.path / file, temporary / file)
         if (run.path / TOKENIZER).is_file():
-            shutil.copyfile(run.path / TOKENIZER, aside / TOKENIZER)
+            shutil.copyfile(run.path / TOKENIZER, temporary / TOKENIZER)
         watch.check()
     return {
         "folder": str(out),

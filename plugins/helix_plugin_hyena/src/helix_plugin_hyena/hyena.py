@@ -84,20 +84,20 @@ class Hyena(Layer[HyenaConfig]):
         self._online = Online(config.l_max) if config.online else None
         self._kept = Kept()
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, width, K = c.d_model, (c.order + 1) * c.d_model, c.short_filter_order
         outputs = c.filters * (2 if c.bidirectional else 1)
         network = mlp_params(c.filter_order, c.filter_emb_dim, c.filter_inner_mlps, outputs, c.filter_freq)
         return {
             "in_proj.weight": ParamSpec((width, D), fan_in()),
-            "in_proj.bias": ParamSpec((width,), uniform(1 / math.sqrt(D)), decay=False),
-            "short_filter.weight": ParamSpec((width, K), uniform(1 / math.sqrt(K)), decay=False),
-            "short_filter.bias": ParamSpec((width,), uniform(1 / math.sqrt(K)), decay=False),
+            "in_proj.bias": ParamSpec((width,), uniform(1 / math.sqrt(D)), weight_decay=False),
+            "short_filter.weight": ParamSpec((width, K), uniform(1 / math.sqrt(K)), weight_decay=False),
+            "short_filter.bias": ParamSpec((width,), uniform(1 / math.sqrt(K)), weight_decay=False),
             **network,
-            "filter.bias": ParamSpec((c.filters,), normal(1.0), decay=False),
+            "filter.bias": ParamSpec((c.filters,), normal(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((D, D), fan_in(), residual=True),
-            "out_proj.bias": ParamSpec((D,), constant(0.0), decay=False),
+            "out_proj.bias": ParamSpec((D,), constant(0.0), weight_decay=False),
         }
 
     def filters(self, F: OpTable, p: Params, length: int) -> list[Array]:
@@ -140,7 +140,7 @@ class Hyena(Layer[HyenaConfig]):
 
     def step_weights(self, batch: int = 1) -> float:
         # The filters as they are drawn, instead of the network that draws them.
-        c, sizes = self.config, {name: math.prod(spec.shape) for name, spec in self.params().items()}
+        c, sizes = self.config, {name: math.prod(spec.shape) for name, spec in self.param_specs().items()}
         taps = self._online.step_taps() if self._online else c.l_max
         drawn = int((c.order - 1) * self.heads.channels * taps)
         return drawn + sum(size for name, size in sizes.items() if not name.startswith("filter."))

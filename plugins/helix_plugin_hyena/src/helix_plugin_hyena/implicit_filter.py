@@ -36,12 +36,12 @@ def window(xp: Any, time: Array, channels: int, fast: float, slow: float, target
 
 def mlp_params(width: int, inputs: int, inner: int, outputs: int, frequency: float) -> dict[str, ParamSpec]:
     """Linear maps with sines between them, all of one trained frequency per unit; the last map has no bias."""
-    specs = {"filter.freq": ParamSpec((width,), constant(frequency), decay=False)}
+    specs = {"filter.freq": ParamSpec((width,), constant(frequency), weight_decay=False)}
     for i in range(inner + 1):
         columns = inputs if i == 0 else width
-        specs[f"filter.layers.{i}.weight"] = ParamSpec((width, columns), fan_in(), decay=False)
-        specs[f"filter.layers.{i}.bias"] = ParamSpec((width,), uniform(1 / math.sqrt(columns)), decay=False)
-    specs["filter.out.weight"] = ParamSpec((outputs, width), fan_in(), decay=False)
+        specs[f"filter.layers.{i}.weight"] = ParamSpec((width, columns), fan_in(), weight_decay=False)
+        specs[f"filter.layers.{i}.bias"] = ParamSpec((width,), uniform(1 / math.sqrt(columns)), weight_decay=False)
+    specs["filter.out.weight"] = ParamSpec((outputs, width), fan_in(), weight_decay=False)
     return specs
 
 

@@ -83,7 +83,7 @@ class Online:
         y = y + _at(xp, state["ahead"], place)
         after = {**state, "recent": recent}
         done = (at + 1) % size == 0
-        after = F.when(xp.any(done), lambda: self._close(F, after, at + 1, done, filter), lambda: after)
+        after = F.cond(xp.any(done), lambda: self._close(F, after, at + 1, done, filter), lambda: after)
         return xp.astype(y, v.dtype), after
 
     def _close(self, F: OpTable, state: State, at: Array, done: Array, filter: Array) -> State:
@@ -95,7 +95,7 @@ class Online:
             level = level + xp.astype(at % size == 0, at.dtype)
         for i in range(len(self.sizes)):
             ends = level == i
-            state = F.when(
+            state = F.cond(
                 xp.any(ends),
                 lambda i=i, ends=ends, state=state: self._close_level(F, state, i, ends, filter),  # type: ignore[misc]
                 lambda state=state: state,  # type: ignore[misc]
@@ -181,7 +181,7 @@ class _Rows:
 
     def __init__(self, F: OpTable, chosen: Array) -> None:
         self._xp, self._chosen = F.xp, chosen
-        count = F.known(F.xp.sum(F.xp.astype(chosen, F.xp.int32)))
+        count = F.concrete(F.xp.sum(F.xp.astype(chosen, F.xp.int32)))
         self._all = count == chosen.shape[0]
         self._index = None
         if count is not None and not self._all:

@@ -35,12 +35,12 @@ def helix_commands() -> Sequence[CommandDescriptor]:
     return [
         CommandDescriptor(
             name="distill",
-            target="helix_plugin_hyena.cli.distill:command",
+            target="helix_plugin_hyena.commands.distill:command",
             summary="Make recurrences of a Hyena's long filters.",
         ),
         CommandDescriptor(
             name="infill",
-            target="helix_plugin_hyena.cli.infill:command",
+            target="helix_plugin_hyena.commands.infill:command",
             summary="Fill in spans of a text with a model that sees both sides.",
         ),
     ]

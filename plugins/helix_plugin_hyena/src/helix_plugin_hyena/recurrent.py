@@ -35,20 +35,22 @@ class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
     Source: Massaroli et al., Laughing Hyena Distillery: Extracting Compact Recurrences from Convolutions, 2023.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, width, K = c.d_model, (c.order + 1) * c.d_model, c.short_filter_order
         return {
             "in_proj.weight": ParamSpec((width, D), fan_in()),
-            "in_proj.bias": ParamSpec((width,), uniform(1 / math.sqrt(D)), decay=False),
-            "short_filter.weight": ParamSpec((width, K), uniform(1 / math.sqrt(K)), decay=False),
-            "short_filter.bias": ParamSpec((width,), uniform(1 / math.sqrt(K)), decay=False),
-            "filter.log_decay": ParamSpec((c.filters, c.modes), self._initial_log_decay, decay=False, lr_scale=0.25),
-            "filter.phase": ParamSpec((c.filters, c.modes), self._initial_phase, decay=False, lr_scale=0.25),
-            "filter.c": ParamSpec((c.filters, c.modes, 2), normal(0.1 / c.modes), decay=False),
-            "filter.bias": ParamSpec((c.filters,), normal(1.0), decay=False),
+            "in_proj.bias": ParamSpec((width,), uniform(1 / math.sqrt(D)), weight_decay=False),
+            "short_filter.weight": ParamSpec((width, K), uniform(1 / math.sqrt(K)), weight_decay=False),
+            "short_filter.bias": ParamSpec((width,), uniform(1 / math.sqrt(K)), weight_decay=False),
+            "filter.log_decay": ParamSpec(
+                (c.filters, c.modes), self._initial_log_decay, weight_decay=False, lr_scale=0.25
+            ),
+            "filter.phase": ParamSpec((c.filters, c.modes), self._initial_phase, weight_decay=False, lr_scale=0.25),
+            "filter.c": ParamSpec((c.filters, c.modes, 2), normal(0.1 / c.modes), weight_decay=False),
+            "filter.bias": ParamSpec((c.filters,), normal(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((D, D), fan_in(), residual=True),
-            "out_proj.bias": ParamSpec((D,), constant(0.0), decay=False),
+            "out_proj.bias": ParamSpec((D,), constant(0.0), weight_decay=False),
         }
 
     def _initial_log_decay(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,7 +13,7 @@ from helix_core.errors import UsageError
 from helix_core.kinds.backend import Backend
 from helix_core.kinds.params import init_params
 from helix_core.ops import OPS, as_op
-from helix_plugin_jax.kernels import SELF_COMPILED
+from helix_plugin_jax.kernels.adamw import SELF_COMPILED
 from helix_plugin_jax.namespace import xp
 
 if TYPE_CHECKING:
@@ -88,13 +88,13 @@ class JaxBackend(Backend):
                 _compiled[key] = as_op(op, jax.jit(getattr(table, name), static_argnames=tuple(op.attrs)))
             table.__dict__[name] = _compiled[key]
 
-        def when(holds: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-            known = table.known(holds)
+        def cond(holds: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+            known = table.concrete(holds)
             if known is None:
                 return jax.lax.cond(holds, then, otherwise)
             return then() if known else otherwise()
 
-        table.__dict__["when"] = when
+        table.__dict__["cond"] = cond
         return table
 
     def decoder(
@@ -123,7 +123,7 @@ class JaxBackend(Backend):
                 typed = jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)
                 words = np.asarray(jax.random.key_data(seed) if typed else seed, np.uint32)
                 seed = int.from_bytes(words.tobytes(), "big")
-            fresh = model.init(seed) if hasattr(model, "init") else init_params(model.params(), seed)
+            fresh = model.init(seed) if hasattr(model, "init") else init_params(model.param_specs(), seed)
             return {name: self.asarray(value, "float32") for name, value in fresh.items()}
 
         def apply(params: Params, x: Array, *, state: Any = None, **rows: Any) -> Any:

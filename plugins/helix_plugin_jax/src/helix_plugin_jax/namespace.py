@@ -52,7 +52,7 @@ class Namespace:
             ys = jnp.concatenate([ys, rest])
         return carry, jnp.moveaxis(ys, 0, 1)
 
-    def helix_when(self, holds: Array, then: Callable[[], Array], otherwise: Callable[[], Array]) -> Array:
+    def helix_cond(self, holds: Array, then: Callable[[], Array], otherwise: Callable[[], Array]) -> Array:
         """`then()` or `otherwise()`, both compiled; what `then`, the rare one, needs backwards is computed again there,
         since room for it would be taken for either.
         """

@@ -31,7 +31,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
         KernelDescriptor(
             name=op,
             op=op,
-            target=f"helix_plugin_jax.kernels:{op}",
+            target=f"helix_plugin_jax.kernels.{op}:{op}",
             summary=summary,
             requires=("jax>=0.7",),
             namespace="jax",

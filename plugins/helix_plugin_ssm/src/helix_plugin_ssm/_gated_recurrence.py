@@ -36,13 +36,13 @@ class MinimalUnit(Layer[MinimalConfig]):
     gates: ClassVar[dict[str, int]] = {}
     """Names, and whether a large value keeps the state (1) or lets the input in (-1)."""
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         D, E = self.config.d_model, self.config.d_inner
         specs = {}
         for name in (*self.gates, "to_hidden"):
             specs[f"{name}.weight"] = ParamSpec((E, D), fan_in())
             start = self._memory(self.gates[name]) if name in self.gates else constant(0.0)
-            specs[f"{name}.bias"] = ParamSpec((E,), start, decay=False)
+            specs[f"{name}.bias"] = ParamSpec((E,), start, weight_decay=False)
         specs["to_out.weight"] = ParamSpec((D, E), fan_in(), residual=True)
         return specs
 

@@ -61,16 +61,16 @@ class GatedDeltaNet(Layer[GatedDeltaNetConfig]):
     and layout are those of Qwen3-Next in Hugging Face transformers.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, H, K, V = c.d_model, c.n_heads, c.key_heads * c.key_width, c.n_heads * c.value_width
         return {
             "in_proj_qkvz.weight": ParamSpec((2 * K + 2 * V, D), fan_in()),
             "in_proj_ba.weight": ParamSpec((2 * H, D), fan_in()),
             "conv1d.weight": ParamSpec((2 * K + V, c.d_conv), uniform(c.d_conv**-0.5)),
-            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max), decay=False),
-            "A_log": ParamSpec((H,), lambda rng, shape: np.log(rng.uniform(0.01, 16.0, shape)), decay=False),
-            "norm.weight": ParamSpec((c.value_width,), constant(1.0), decay=False),
+            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max), weight_decay=False),
+            "A_log": ParamSpec((H,), lambda rng, shape: np.log(rng.uniform(0.01, 16.0, shape)), weight_decay=False),
+            "norm.weight": ParamSpec((c.value_width,), constant(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((D, V), fan_in(), residual=True),
         }
 

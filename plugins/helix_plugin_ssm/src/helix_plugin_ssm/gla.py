@@ -54,7 +54,7 @@ class GLA(Layer[GLAConfig]):
     2023. The norm is RMS norm, as in the authors' code, where the paper writes LayerNorm.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, K, V = c.d_model, c.n_heads * c.d_key, c.n_heads * c.d_value
         return {
@@ -63,10 +63,10 @@ class GLA(Layer[GLAConfig]):
             "v_proj.weight": ParamSpec((V, D), fan_in()),
             "gk_proj.0.weight": ParamSpec((c.gate_rank, D), fan_in()),
             "gk_proj.1.weight": ParamSpec((K, c.gate_rank), fan_in()),
-            "gk_proj.1.bias": ParamSpec((K,), uniform(c.gate_rank**-0.5), decay=False),
+            "gk_proj.1.bias": ParamSpec((K,), uniform(c.gate_rank**-0.5), weight_decay=False),
             "g_proj.weight": ParamSpec((V, D), fan_in()),
-            "g_proj.bias": ParamSpec((V,), constant(0.0), decay=False),
-            "g_norm.weight": ParamSpec((c.d_value,), constant(1.0), decay=False),
+            "g_proj.bias": ParamSpec((V,), constant(0.0), weight_decay=False),
+            "g_norm.weight": ParamSpec((c.d_value,), constant(1.0), weight_decay=False),
             "o_proj.weight": ParamSpec((D, V), fan_in(), residual=True),
         }
 

@@ -56,7 +56,7 @@ class Mamba(Layer[MambaConfig]):
     pass an RMS norm each: Zuo et al., Falcon Mamba: The First Competitive Attention-free 7B Language Model, 2024.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         E, N, R, K, D = c.d_inner, c.d_state, c.rank, c.d_conv, c.d_model
         specs = {
@@ -64,16 +64,18 @@ class Mamba(Layer[MambaConfig]):
             "conv1d.weight": ParamSpec((E, K), uniform(1 / math.sqrt(K))),
             "x_proj.weight": ParamSpec((R + 2 * N, E), fan_in()),
             "dt_proj.weight": ParamSpec((E, R), uniform(R**-0.5)),
-            "dt_proj.bias": ParamSpec((E,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), decay=False),
-            "A_log": ParamSpec((E, N), values(lambda: np.log(np.arange(1, N + 1, dtype=np.float64))), decay=False),
-            "D": ParamSpec((E,), constant(1.0), decay=False),
+            "dt_proj.bias": ParamSpec((E,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), weight_decay=False),
+            "A_log": ParamSpec(
+                (E, N), values(lambda: np.log(np.arange(1, N + 1, dtype=np.float64))), weight_decay=False
+            ),
+            "D": ParamSpec((E,), constant(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
         }
         if c.conv_bias:
-            specs["conv1d.bias"] = ParamSpec((E,), uniform(1 / math.sqrt(K)), decay=False)
+            specs["conv1d.bias"] = ParamSpec((E,), uniform(1 / math.sqrt(K)), weight_decay=False)
         if c.bias:
-            specs["in_proj.bias"] = ParamSpec((2 * E,), constant(0.0), decay=False)
-            specs["out_proj.bias"] = ParamSpec((D,), constant(0.0), decay=False)
+            specs["in_proj.bias"] = ParamSpec((2 * E,), constant(0.0), weight_decay=False)
+            specs["out_proj.bias"] = ParamSpec((D,), constant(0.0), weight_decay=False)
         return specs
 
     def mixing_flops(self, length: int) -> float:

@@ -51,24 +51,24 @@ class Mamba2(Layer[Mamba2Config]):
     Space Duality, 2024. Parameter names and order are those of the authors' code and of Hugging Face.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         E, N, G, H, K, D = c.d_inner, c.d_state, c.n_groups, c.n_heads, c.d_conv, c.d_model
         mixed = E + 2 * G * N
         specs = {
             "in_proj.weight": ParamSpec((E + mixed + H, D), fan_in()),
             "conv1d.weight": ParamSpec((mixed, K), uniform(1 / math.sqrt(K))),
-            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), decay=False),
-            "A_log": ParamSpec((H,), self._initial_A_log, decay=False),
-            "D": ParamSpec((H,), constant(1.0), decay=False),
-            "norm.weight": ParamSpec((E,), constant(1.0), decay=False),
+            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), weight_decay=False),
+            "A_log": ParamSpec((H,), self._initial_A_log, weight_decay=False),
+            "D": ParamSpec((H,), constant(1.0), weight_decay=False),
+            "norm.weight": ParamSpec((E,), constant(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
         }
         if c.conv_bias:
-            specs["conv1d.bias"] = ParamSpec((mixed,), uniform(1 / math.sqrt(K)), decay=False)
+            specs["conv1d.bias"] = ParamSpec((mixed,), uniform(1 / math.sqrt(K)), weight_decay=False)
         if c.bias:
-            specs["in_proj.bias"] = ParamSpec((E + mixed + H,), constant(0.0), decay=False)
-            specs["out_proj.bias"] = ParamSpec((D,), constant(0.0), decay=False)
+            specs["in_proj.bias"] = ParamSpec((E + mixed + H,), constant(0.0), weight_decay=False)
+            specs["out_proj.bias"] = ParamSpec((D,), constant(0.0), weight_decay=False)
         return specs
 
     def _initial_A_log(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -63,24 +63,24 @@ class Mamba3(Layer[Mamba3Config]):
     Principles, 2026. Parameter names and order are those of the authors' code (state-spaces/mamba).
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         E, N, G, H, R, D = c.d_inner, c.d_state, c.n_groups, c.n_heads, c.mimo_rank, c.d_model
         specs = {
             "in_proj.weight": ParamSpec((2 * E + 2 * N * G * R + 3 * H + c.n_angles, D), fan_in()),
-            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), decay=False),
-            "B_bias": ParamSpec((H, R, N), constant(1.0), decay=False),
-            "C_bias": ParamSpec((H, R, N), constant(1.0), decay=False),
-            "B_norm.weight": ParamSpec((N,), constant(1.0), decay=False),
-            "C_norm.weight": ParamSpec((N,), constant(1.0), decay=False),
-            "D": ParamSpec((H,), constant(1.0), decay=False),
+            "dt_bias": ParamSpec((H,), step_size_bias(c.dt_min, c.dt_max, c.dt_init_floor), weight_decay=False),
+            "B_bias": ParamSpec((H, R, N), constant(1.0), weight_decay=False),
+            "C_bias": ParamSpec((H, R, N), constant(1.0), weight_decay=False),
+            "B_norm.weight": ParamSpec((N,), constant(1.0), weight_decay=False),
+            "C_norm.weight": ParamSpec((N,), constant(1.0), weight_decay=False),
+            "D": ParamSpec((H,), constant(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((D, E), fan_in(), residual=True),
         }
         if R > 1:
             for name, value in (("mimo_x", 1 / R), ("mimo_z", 1.0), ("mimo_o", 1 / R)):
-                specs[name] = ParamSpec((H, R, c.head_dim), constant(value), decay=False)
+                specs[name] = ParamSpec((H, R, c.head_dim), constant(value), weight_decay=False)
         if c.out_norm:
-            specs["norm.weight"] = ParamSpec((E,), constant(1.0), decay=False)
+            specs["norm.weight"] = ParamSpec((E,), constant(1.0), weight_decay=False)
         return specs
 
     def mixing_flops(self, length: int) -> float:

@@ -60,7 +60,7 @@ class RetNet(Layer[RetNetConfig]):
     Language Models, 2023.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, V = c.d_model, c.heads * c.d_value
         return {
@@ -68,8 +68,8 @@ class RetNet(Layer[RetNetConfig]):
             "k_proj.weight": ParamSpec((D, D), fan_in()),
             "v_proj.weight": ParamSpec((V, D), fan_in()),
             "g_proj.weight": ParamSpec((V, D), fan_in()),
-            "group_norm.weight": ParamSpec((V,), constant(1.0), decay=False),
-            "group_norm.bias": ParamSpec((V,), constant(0.0), decay=False),
+            "group_norm.weight": ParamSpec((V,), constant(1.0), weight_decay=False),
+            "group_norm.bias": ParamSpec((V,), constant(0.0), weight_decay=False),
             "out_proj.weight": ParamSpec((D, V), fan_in(), residual=True),
         }
 

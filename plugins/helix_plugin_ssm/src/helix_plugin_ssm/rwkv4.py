@@ -41,17 +41,17 @@ class RWKV4(Layer[RWKV4Config]):
     Face's RWKV, without axes of size 1; mixes and decays start as in the authors' first layer.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         D, A = self.config.d_model, self.config.channels
         place = values(lambda: np.arange(D) / D)
         speed = values(lambda: 8 * np.linspace(0, 1, A) ** 0.7 - 5)
         zigzag = values(lambda: math.log(0.3) + 0.5 * ((np.arange(A) + 1) % 3 - 1))
         return {
-            "time_decay": ParamSpec((A,), speed, decay=False),
-            "time_first": ParamSpec((A,), zigzag, decay=False),
-            "time_mix_key": ParamSpec((D,), place, decay=False),
-            "time_mix_value": ParamSpec((D,), place, decay=False),
-            "time_mix_receptance": ParamSpec((D,), values(lambda: np.sqrt(np.arange(D) / D)), decay=False),
+            "time_decay": ParamSpec((A,), speed, weight_decay=False),
+            "time_first": ParamSpec((A,), zigzag, weight_decay=False),
+            "time_mix_key": ParamSpec((D,), place, weight_decay=False),
+            "time_mix_value": ParamSpec((D,), place, weight_decay=False),
+            "time_mix_receptance": ParamSpec((D,), values(lambda: np.sqrt(np.arange(D) / D)), weight_decay=False),
             "key.weight": ParamSpec((A, D), fan_in()),
             "value.weight": ParamSpec((A, D), fan_in()),
             "receptance.weight": ParamSpec((A, D), fan_in()),

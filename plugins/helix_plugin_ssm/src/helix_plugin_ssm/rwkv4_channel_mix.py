@@ -36,12 +36,12 @@ class RWKV4ChannelMix(Layer[RWKV4ChannelMixConfig]):
     Face's RWKV; mixes start as in the authors' first layer.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         D, H = self.config.d_model, self.config.d_hidden
         place = values(lambda: np.arange(D) / D)
         return {
-            "time_mix_key": ParamSpec((D,), place, decay=False),
-            "time_mix_receptance": ParamSpec((D,), place, decay=False),
+            "time_mix_key": ParamSpec((D,), place, weight_decay=False),
+            "time_mix_receptance": ParamSpec((D,), place, weight_decay=False),
             "key.weight": ParamSpec((H, D), fan_in()),
             "receptance.weight": ParamSpec((D, D), fan_in()),
             "value.weight": ParamSpec((D, H), fan_in(), residual=True),

@@ -72,7 +72,7 @@ class RWKV7(Layer[RWKV7Config]):
     def shares(self) -> bool:  # type: ignore[override]
         return self.config.value_residual
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, N = c.d_model, c.head_dim
 
@@ -87,7 +87,7 @@ class RWKV7(Layer[RWKV7Config]):
             return inside * abs(inside)
 
         def vector(array: Callable[[], np.ndarray], lr_scale: float = 1.0) -> ParamSpec:
-            return ParamSpec((D,), values(array), decay=False, lr_scale=lr_scale)
+            return ParamSpec((D,), values(array), weight_decay=False, lr_scale=lr_scale)
 
         def mix(power: float) -> ParamSpec:
             return vector(lambda: 1 - place() ** power)
@@ -97,8 +97,8 @@ class RWKV7(Layer[RWKV7Config]):
             "w0": vector(lambda: 6 * line() - 5.5 + 2.5 * zigzag(), 2.0),
             "a0": vector(lambda: 0.3 * zigzag() + 0.4 * line() - 0.39),
             "k_k": vector(lambda: 0.76 - 0.1 * line()),
-            "k_a": ParamSpec((D,), constant(1.02), decay=False),
-            "r_k": ParamSpec((c.heads, N), constant(-0.04), decay=False),
+            "k_a": ParamSpec((D,), constant(1.02), weight_decay=False),
+            "r_k": ParamSpec((c.heads, N), constant(-0.04), weight_decay=False),
         }
         specs |= self._low_rank("w", c.rank(c.decay_rank, 2.5))
         specs |= self._low_rank("a", c.rank(c.rate_rank, 2.5))
@@ -109,8 +109,8 @@ class RWKV7(Layer[RWKV7Config]):
             "receptance.weight": ParamSpec((D, D), fan_in(0.5)),
             "key.weight": ParamSpec((D, D), fan_in(0.05)),
             "value.weight": ParamSpec((D, D), fan_in(0.5)),
-            "ln_x.weight": ParamSpec((D,), constant(1.0), decay=False),
-            "ln_x.bias": ParamSpec((D,), constant(0.0), decay=False),
+            "ln_x.weight": ParamSpec((D,), constant(1.0), weight_decay=False),
+            "ln_x.bias": ParamSpec((D,), constant(0.0), weight_decay=False),
             "output.weight": ParamSpec((D, D), fan_in(0.5), residual=True),
         }
 
@@ -118,8 +118,8 @@ class RWKV7(Layer[RWKV7Config]):
         D = self.config.d_model
         small = normal(0.1 / math.sqrt(D))
         return {
-            f"{name}1": ParamSpec((D, rank), small, decay=False),
-            f"{name}2": ParamSpec((rank, D), small, decay=False),
+            f"{name}1": ParamSpec((D, rank), small, weight_decay=False),
+            f"{name}2": ParamSpec((rank, D), small, weight_decay=False),
         }
 
     def init_state(self, F: OpTable, batch: int) -> State:
@@ -131,7 +131,7 @@ class RWKV7(Layer[RWKV7Config]):
 
     def token_weights(self) -> int:
         factors = ("w1", "w2", "a1", "a2", "g1", "g2", "v1", "v2")
-        low_rank = sum(math.prod(spec.shape) for name, spec in self.params().items() if name in factors)
+        low_rank = sum(math.prod(spec.shape) for name, spec in self.param_specs().items() if name in factors)
         return super().token_weights() + low_rank
 
     def mixing_flops(self, length: int) -> float:

@@ -35,10 +35,10 @@ class RWKV7ChannelMix(Layer[RWKV7ChannelMixConfig]):
     BlinkDL/RWKV-LM; x_k starts as in its first layer.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         D, H = self.config.d_model, self.config.d_hidden
         return {
-            "x_k": ParamSpec((D,), values(lambda: 1 - np.arange(D) / D), decay=False),
+            "x_k": ParamSpec((D,), values(lambda: 1 - np.arange(D) / D), weight_decay=False),
             "key.weight": ParamSpec((H, D), fan_in(0.5)),
             "value.weight": ParamSpec((D, H), fan_in(), residual=True),
         }

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from helix_core.kinds.layer import Layer, LayerConfig, Params, State
 from helix_core.kinds.params import ParamSpec, constant, fan_in, normal, values
 from helix_core.ops import OpTable, device_of
-from helix_plugin_ssm._dplr import DPLR, extend, hippo_dplr, moved
+from helix_plugin_ssm._hippo_dplr import DPLR, extend, hippo_dplr, moved
 
 Array = Any
 
@@ -48,10 +48,10 @@ class S4(Layer[S4Config]):
     Gu, Donahue and Ré, It's Raw! Audio Generation with State-Space Models, 2022.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, n = c.d_model, c.d_state // 2
-        slow = {"decay": False, "lr_scale": c.lr_scale}
+        slow = {"weight_decay": False, "lr_scale": c.lr_scale}
 
         def low_rank() -> np.ndarray:
             return np.stack([hippo_dplr(c.d_state)[1], np.zeros(n)], axis=-1)
@@ -62,10 +62,10 @@ class S4(Layer[S4Config]):
             "A_imag": ParamSpec((D, n), values(lambda: hippo_dplr(c.d_state)[0].imag), **slow),
             "P": ParamSpec((D, n, 2), values(low_rank), **slow),
             "B": ParamSpec((D, n, 2), values(lambda: math.sqrt(2) * low_rank()), **slow),
-            "C": ParamSpec((D, n, 2), normal(math.sqrt(0.5)), decay=False),
-            "D": ParamSpec((D,), normal(1.0), decay=False),
+            "C": ParamSpec((D, n, 2), normal(math.sqrt(0.5)), weight_decay=False),
+            "D": ParamSpec((D,), normal(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((2 * D, D), fan_in(), residual=True),
-            "out_proj.bias": ParamSpec((2 * D,), constant(0.0), decay=False),
+            "out_proj.bias": ParamSpec((2 * D,), constant(0.0), weight_decay=False),
         }
 
     def _initial_log_dt(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -51,22 +51,22 @@ class S4D(Layer[S4DConfig]):
     Source: Gu, Gupta, Goel and Ré, On the Parameterization and Initialization of Diagonal State Space Models, 2022.
     """
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, N = c.d_model, c.modes
-        slow = {"decay": False, "lr_scale": c.lr_scale}
+        slow = {"weight_decay": False, "lr_scale": c.lr_scale}
         specs = {
             "log_dt": ParamSpec((D,), self._initial_log_dt, **slow),
             "A_log": ParamSpec((D, N), values(lambda: np.log(-self._initial_A()[0])), **slow),
             "A_imag": ParamSpec((D, N), values(lambda: self._initial_A()[1]), **slow),
-            "C": ParamSpec((D, N, 2), normal(math.sqrt(0.5)), decay=False),
-            "D": ParamSpec((D,), normal(1.0), decay=False),
+            "C": ParamSpec((D, N, 2), normal(math.sqrt(0.5)), weight_decay=False),
+            "D": ParamSpec((D,), normal(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((2 * D, D), fan_in(), residual=True),
-            "out_proj.bias": ParamSpec((2 * D,), constant(0.0), decay=False),
+            "out_proj.bias": ParamSpec((2 * D,), constant(0.0), weight_decay=False),
         }
         if c.init == "real":
             del specs["A_imag"]
-            specs["C"] = ParamSpec((D, N), normal(1.0), decay=False)
+            specs["C"] = ParamSpec((D, N), normal(1.0), weight_decay=False)
         return specs
 
     def _initial_A(self) -> tuple[np.ndarray, np.ndarray]:

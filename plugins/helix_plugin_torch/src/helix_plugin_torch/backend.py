@@ -30,7 +30,7 @@ def namespace() -> Any:
 
 
 def _known(known: Callable[[Tensor], int | None], scalar: Tensor) -> int | None:
-    """`OpTable.known`, for which vmap has an error of its own."""
+    """`OpTable.concrete`, for which vmap has an error of its own."""
     try:
         return known(scalar)
     except RuntimeError:
@@ -101,7 +101,7 @@ class TorchBackend(Backend):
     def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
         """The op table; under `torch.func.vmap`, where a sample's numbers cannot be told, they are not known."""
         table = super().bind(dtype=dtype, mode=mode, pins=pins)
-        table.__dict__["known"] = functools.partial(_known, table.known)
+        table.__dict__["concrete"] = functools.partial(_known, table.concrete)
         return table
 
     def module(self, model: DecodableModel | Any, *, seed: int | None = None, dtype: str = "float32") -> HelixModule:

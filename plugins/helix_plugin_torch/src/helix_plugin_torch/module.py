@@ -59,7 +59,7 @@ class Weights(nn.Module):
 class HelixModule(Weights):
     """Parameters in nested modules under their Helix names, so `state_dict`, FSDP, compile and export work.
 
-    model    a `LanguageModel` or a `Layer`: anything with `params()` and `apply(F, params, x, ...)`
+    model    a `LanguageModel` or a `Layer`: anything with `param_specs()` and `apply(F, params, x, ...)`
     backend  a `TorchBackend`
     params   NumPy arrays by name; fresh ones are drawn if absent, from `seed` or else from torch's own generator
     dtype    of parameters and activations; `.bfloat16()`, `.to(dtype)` and their like change both

@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
-    "TaskEvaluation": "helix_plugin_training.evaluation.task",
-    "evaluate_task": "helix_plugin_training.evaluation.task",
+    "TaskEvaluation": "helix_plugin_training.evaluation.answers",
+    "evaluate_task": "helix_plugin_training.evaluation.answers",
     "Evaluation": "helix_plugin_training.evaluation.text",
     "evaluate": "helix_plugin_training.evaluation.text",
     "gzip_bits_per_byte": "helix_plugin_training.evaluation.text",
@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from helix_plugin_training.evaluation.task import TaskEvaluation as TaskEvaluation
-    from helix_plugin_training.evaluation.task import evaluate_task as evaluate_task
+    from helix_plugin_training.evaluation.answers import TaskEvaluation as TaskEvaluation
+    from helix_plugin_training.evaluation.answers import evaluate_task as evaluate_task
     from helix_plugin_training.evaluation.text import Evaluation as Evaluation
     from helix_plugin_training.evaluation.text import evaluate as evaluate
     from helix_plugin_training.evaluation.text import gzip_bits_per_byte as gzip_bits_per_byte

@@ -49,13 +49,13 @@ def helix_lr_schedules() -> Sequence[LRScheduleDescriptor]:
     return [
         LRScheduleDescriptor(
             name=name,
-            target=f"helix_plugin_training.schedules.{name}:{cls}",
-            config=f"helix_plugin_training.schedules.{config}",
+            target=f"helix_plugin_training.lr_schedules.{name}:{cls}",
+            config=f"helix_plugin_training.lr_schedules.{config}",
             summary=summary,
             priority=priority,
         )
         for name, cls, config, summary, priority in (
-            ("constant", "Constant", "constant:ScheduleConfig", "warm-up, then the peak rate", 0),
+            ("constant", "Constant", "constant:LRScheduleConfig", "warm-up, then the peak rate", 0),
             ("linear", "Linear", "linear:LinearConfig", "warm-up, then a straight line down", 0),
             ("cosine", "Cosine", "cosine:CosineConfig", "warm-up, then half a cosine down", 10),
             ("wsd", "WSD", "wsd:WSDConfig", "warm-up, stable, then decay over the last steps", 0),

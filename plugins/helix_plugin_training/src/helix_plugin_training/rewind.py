@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helix_core.durable import clear_leftovers, folder_aside
+from helix_core.durable import atomic_folder, clear_leftovers
 from helix_core.errors import CheckpointError
 from helix_plugin_lm.runs.checkpoint import checkpoints, step_of
 from helix_plugin_lm.runs.run_folder import RunFolder, write_bytes, write_text
@@ -73,11 +73,11 @@ def _set_aside(run: RunFolder, step: int, later: list[Path]) -> None:
         number += 1
     place = run.path / f"{SET_ASIDE}{number}"
     # The new run is whole before the first checkpoint moves, so a kill in between loses none.
-    with folder_aside(place) as aside:
+    with atomic_folder(place) as temporary:
         for entry in _of_the_run(run):
-            (shutil.copytree if entry.is_dir() else shutil.copyfile)(entry, aside / entry.name)
-        (aside / run.checkpoints.name).mkdir()
-        (aside / run.samples.name).mkdir()
+            (shutil.copytree if entry.is_dir() else shutil.copyfile)(entry, temporary / entry.name)
+        (temporary / run.checkpoints.name).mkdir()
+        (temporary / run.samples.name).mkdir()
     for path in later:
         path.rename(place / run.checkpoints.name / path.name)
     for sample in run.samples.glob("step-*.txt") if run.samples.is_dir() else ():

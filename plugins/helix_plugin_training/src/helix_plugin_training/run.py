@@ -29,8 +29,8 @@ from helix_plugin_lm.runs.run_folder import JsonLines, RunFolder, write_bytes
 from helix_plugin_lm.runs.signals import StopRequest
 from helix_plugin_lm.tokenizers import BYTES, TOKENIZER_FILE, FileTokenizer, Tokenizer, check_vocabulary
 from helix_plugin_training.data import Corpus, Task, load_corpus, load_task
-from helix_plugin_training.evaluation.held_out import describe, facts, measure, size
-from helix_plugin_training.evaluation.task import predict, show_answers
+from helix_plugin_training.evaluation.answers import predict, show_answers
+from helix_plugin_training.evaluation.held_out import describe, describe_data, measure, size
 from helix_plugin_training.plot import can_plot, plot_losses
 from helix_plugin_training.recipes import Recipe, dump_recipe, load_recipe
 from helix_plugin_training.recipes.absolute import absolute
@@ -213,7 +213,7 @@ def _train_steps(
             clock.add(result.seconds)
             _report(trainer, clock, steps, result, metrics, progress)
             if training.eval_every and trainer.step % training.eval_every == 0 and trainer.step < steps:
-                found = measure(trainer, some=True)
+                found = measure(trainer, limited=True)
                 done = trainer.step * trainer.tokens_per_step
                 metrics.write(step=trainer.step, **{f"{trainer.data.unit}s": done}, **found)
                 progress.say(f"step {trainer.step}: held out {describe(found)}")
@@ -276,7 +276,7 @@ def _finish(
 
         found = measure(trainer, progress=advance)
     _still_there(run, lock)
-    about = facts(data)
+    about = describe_data(data)
     done = trainer.step * trainer.tokens_per_step
     metrics.write(step=trainer.step, **{f"{data.unit}s": done}, **found)
     sample = _write_sample(run, trainer)

@@ -28,7 +28,7 @@ from helix_plugin_training.reversible import reversible_value_and_grad
 
 if TYPE_CHECKING:
     from helix_core.kinds.backend import Backend
-    from helix_core.kinds.lr_schedule import Schedule
+    from helix_core.kinds.lr_schedule import LRSchedule
     from helix_core.kinds.optimizer import Optimizer
 
 CALIBRATION_STEPS = 10
@@ -68,7 +68,7 @@ class Trainer:
         if not (isinstance(data, Task) and data.generator.looks_ahead):
             self.model.require_causal("training on the next token")
         self.optimizer: Optimizer[Any] = create("optimizer", recipe.optimizer.name, **recipe.optimizer.options)
-        self.schedule: Schedule[Any] = create("lr_schedule", recipe.schedule.name, **recipe.schedule.options)
+        self.lr_schedule: LRSchedule[Any] = create("lr_schedule", recipe.lr_schedule.name, **recipe.lr_schedule.options)
         self.batches: Batches | TaskBatches
         if isinstance(data, Task):
             needed, given = data.generator.vocab_size, recipe.model.vocab_size
@@ -89,8 +89,8 @@ class Trainer:
                 separator=data.separator,
             )
         self._require_memory()
-        specs = self.model.params()
-        self._decay = frozenset(name for name, spec in specs.items() if spec.decay)
+        specs = self.model.param_specs()
+        self._decay = frozenset(name for name, spec in specs.items() if spec.weight_decay)
         self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
         self._value_and_grad = self._gradient()
         self.step = 0
@@ -147,7 +147,7 @@ class Trainer:
 
         Raises TrainingError, with the parameters as they were, if the loss or a gradient is not finite.
         """
-        factor = self.schedule(self.step, total)
+        factor = self.lr_schedule(self.step, total)
         params, moments, result = self._compute(self.step, lr=factor * self.optimizer.config.lr)
         self.params, self.moments = params, moments
         self.step += 1
@@ -234,13 +234,13 @@ class Trainer:
 
     def start_from(self, checkpoint: StoredCheckpoint, origin: Path) -> None:
         """Take a checkpoint's parameters, and nothing else of it. Raises CheckpointError if they do not fit."""
-        specs = self.model.params()
+        specs = self.model.param_specs()
         check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
         self.params = {name: self._to_backend({name: checkpoint.params[name].numpy()})[name] for name in specs}
 
     def restore(self, checkpoint: Checkpoint, origin: Path) -> None:
         """Continue from a checkpoint. Raises CheckpointError if it is of another model, optimizer or data."""
-        specs = self.model.params()
+        specs = self.model.param_specs()
         check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
         slots = {f"{slot}/{name}": m.shape for slot, held in self.moments.items() for name, m in held.items()}
         check_params(checkpoint.moments, slots, origin)

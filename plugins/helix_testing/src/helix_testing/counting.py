@@ -53,7 +53,7 @@ class _Namespace:
 def count(layer: Layer[Any], length: int, before: int | None = None) -> float:
     """FLOPs of `length` steps of one sequence: all at once, or going on from a state after `before` others."""
     F = CountingTable()
-    params = {k: v.astype(np.float64) for k, v in init_params(layer.params(), 0).items()}
+    params = {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
     rng = np.random.default_rng(0)
 
     def inputs(steps: int) -> np.ndarray:

@@ -39,7 +39,7 @@ class BaseKernelTests:
     def _samples(self, rng: np.random.Generator) -> list[Sample]:
         return [*OPS[self.op].samples(rng), *self.samples(rng)]
 
-    def _few(self, rng: np.random.Generator) -> list[Sample]:
+    def _first_and_last(self, rng: np.random.Generator) -> list[Sample]:
         """The first and the last, for what compiles much."""
         samples = self._samples(rng)
         return [samples[0], samples[-1]]
@@ -72,7 +72,7 @@ class BaseKernelTests:
         dtype = self._dtypes(backend_instance)[0]
         if dtype in TOLERANCE:
             F = self._bind(backend_instance, dtype, "train")
-            for sample in self._few(rng):
+            for sample in self._first_and_last(rng):
                 check_gradients_apart(backend_instance, F, self._op, sample, dtype, rng)
                 check_nan_gradient(backend_instance, F, self._op, sample, dtype, rng)
 
@@ -87,7 +87,7 @@ class BaseKernelTests:
     def test_nan_comes_out_where_it_counts(self, backend_instance: Backend, rng: np.random.Generator) -> None:
         dtype = self._dtypes(backend_instance)[0]
         F = self._bind(backend_instance, dtype, "infer")
-        for sample in self._few(rng):
+        for sample in self._first_and_last(rng):
             check_nan(backend_instance, F, self._op, sample, dtype, rng)
 
     @property

@@ -33,7 +33,7 @@ class Case:
         # of 1e-5 stops it: 300 times. float64 shows that the two sides are one function, float32 that a kernel is.
         self.tolerance = 1e-9 if self.dtype == "float64" else 1e-4
         self.F = self.backend.bind(dtype=self.dtype, mode="train")
-        self.values = init_params(self.layer.params(), seed=0)
+        self.values = init_params(self.layer.param_specs(), seed=0)
         self.params = self.to_backend(self.values)
         self.d_model: int = self.layer.config.d_model
         self._oracle: Backend = create("backend", "core/reference")

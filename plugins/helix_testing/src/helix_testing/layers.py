@@ -70,7 +70,7 @@ class BaseLayerTests:
     def test_a_seed_fixes_the_parameters(self, config: Mapping[str, Any]) -> None:
         from helix_core.kinds.params import init_params
 
-        specs = create("layer", self.layer, **config).params()
+        specs = create("layer", self.layer, **config).param_specs()
         first, again, other = (init_params(specs, seed) for seed in (0, 0, 1))
         assert all(np.array_equal(first[k], again[k]) for k in specs)
         assert any(not np.array_equal(first[k], other[k]) for k in specs)

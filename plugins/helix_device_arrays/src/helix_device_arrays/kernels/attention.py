@@ -9,7 +9,7 @@ import numpy as np
 from helix_device_arrays.array import Array
 from helix_device_arrays.device import Device
 from helix_device_arrays.dtypes import int32
-from helix_device_arrays.kernels.common import buffer_of, fresh, items, lanes_for, read, written
+from helix_device_arrays.kernels._arguments import buffer_of, fresh, items, lanes_for, read, written
 from helix_device_arrays.program import Binding, Program
 
 

@@ -9,7 +9,7 @@ from helix_core.ops.bit_linear import LEVELS, SMALLEST, check_shapes
 from helix_device_arrays.array import Array
 from helix_device_arrays.device import Device
 from helix_device_arrays.dtypes import int32, uint8
-from helix_device_arrays.kernels.common import buffer_of, fresh, joined, read
+from helix_device_arrays.kernels._arguments import buffer_of, fresh, joined, read
 from helix_device_arrays.nodes import Leaf
 from helix_device_arrays.program import Binding, Program
 from helix_device_arrays.views import size_of

@@ -54,7 +54,7 @@ def _train(row: Row, rate: float, seed: int) -> dict[str, Any]:
             progress.update(trainer.step, f"loss {result.loss:.4f}")
             if row.enough is None or trainer.step % LOOK_EVERY:
                 continue
-            if measure(trainer, some=True)["val_accuracy"] >= row.enough:
+            if measure(trainer, limited=True)["val_accuracy"] >= row.enough:
                 break
     found: dict[str, Any] = {
         "seed": seed,
@@ -69,7 +69,7 @@ def _train(row: Row, rate: float, seed: int) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - wall, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
     }
-    score = measure(trainer, some=True)
+    score = measure(trainer, limited=True)
     if isinstance(trainer.data, Task):
         found |= {"accuracy": round(score["val_accuracy"], 4), "samples": trainer.data.validation}
         if row.lengths:

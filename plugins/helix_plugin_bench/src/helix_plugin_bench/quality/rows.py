@@ -65,14 +65,14 @@ class Row:
                 "data": self.data,
                 "training": training,
                 "optimizer": {"name": "adamw", "lr": rate, "weight_decay": self.weight_decay},
-                "schedule": {"name": "wsd", "warmup": max(1, min(50, self.steps // 10)), "decay": 0.3},
+                "lr_schedule": {"name": "wsd", "warmup": max(1, min(50, self.steps // 10)), "decay": 0.3},
             }
         )
 
     def _width(self, size: int) -> int:
         def distance(width: int) -> int:
             config = MODELS[self.model].model(width, self.n_layers, self.vocab_size, self.seq_len)
-            specs = LanguageModel(ModelConfig.model_validate(config)).params()
+            specs = LanguageModel(ModelConfig.model_validate(config)).param_specs()
             return abs(sum(prod(spec.shape) for spec in specs.values()) - size)
 
         return min(range(32, 513, 8), key=distance)

@@ -47,7 +47,7 @@ def add(file: Path, result: Result) -> list[Result]:
     kept = [row for row in read(file) if (row["row"], row["seed"]) != same]
     table = sorted([*kept, result], key=lambda row: (row["row"], row["seed"]))
     file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps({"rows": table}, indent=1) + "\n")
-    aside.replace(file)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"rows": table}, indent=1) + "\n")
+    temporary.replace(file)
     return table

@@ -52,7 +52,7 @@ class Family(ABC):
 
     def names(self, model: LanguageModel) -> dict[str, Name]:
         """Foreign names by the names of Helix's parameters."""
-        return {name: self.foreign(name, spec.shape) for name, spec in model.params().items()}
+        return {name: self.foreign(name, spec.shape) for name, spec in model.param_specs().items()}
 
     head: str = "lm_head.weight"
     # Other names under which a tensor is found in files, by the name it has in `names`.
@@ -107,7 +107,7 @@ def flag(config: Config, key: str, default: bool) -> bool:
     return value
 
 
-def only(config: Config, key: str, allowed: Iterable[Any], why: str) -> None:
+def require_one_of(config: Config, key: str, allowed: Iterable[Any], why: str) -> None:
     """Raise ConfigError if a config has another value than Helix's layers can have."""
     allowed = list(allowed)
     if key in config and config[key] not in allowed:
@@ -138,7 +138,7 @@ def the_mixer(model: ModelConfig, layer: str) -> dict[str, Any] | None:
     return options
 
 
-def bare(component: ComponentConfig) -> str:
+def short_name(component: ComponentConfig) -> str:
     """A layer's name without that of its plugin."""
     return component.name.rpartition("/")[2]
 
@@ -149,7 +149,8 @@ def the_layers(model: ModelConfig, part: str) -> list[tuple[str, dict[str, Any]]
 
     components: tuple[ComponentConfig, ...] = getattr(model, part) or ()
     made = [
-        (bare(c), create("layer", c.name, d_model=model.d_model, **c.options).config.model_dump()) for c in components
+        (short_name(c), create("layer", c.name, d_model=model.d_model, **c.options).config.model_dump())
+        for c in components
     ]
     return [made[i % len(made)] for i in range(model.n_layers)] if made else []
 

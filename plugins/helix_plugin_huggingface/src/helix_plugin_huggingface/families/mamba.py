@@ -12,9 +12,9 @@ from helix_plugin_huggingface.families.base import (
     inner_over_width,
     layers,
     number,
-    only,
     plain,
     real,
+    require_one_of,
     the_mixer,
 )
 from helix_plugin_lm.models import ModelConfig
@@ -29,7 +29,7 @@ class Mamba(Backbone):
         self.model_type, self.architecture, self.normed = model_type, architecture, normed
 
     def read(self, config: Config) -> ModelConfig:
-        only(config, "hidden_act", ("silu", "swish"), "the layer's activation is silu")
+        require_one_of(config, "hidden_act", ("silu", "swish"), "the layer's activation is silu")
         hidden = number(config, "hidden_size", 768)
         rank = config.get("time_step_rank", "auto")
         mixer: dict[str, Any] = {

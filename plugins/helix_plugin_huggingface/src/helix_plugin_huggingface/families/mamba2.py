@@ -14,9 +14,9 @@ from helix_plugin_huggingface.families.base import (
     flag,
     layers,
     number,
-    only,
     plain,
     real,
+    require_one_of,
     the_mixer,
 )
 from helix_plugin_lm.models import ModelConfig
@@ -30,10 +30,10 @@ class Mamba2(Backbone):
     neutral = NEUTRAL | {"chunk_size", "time_step_rank", "norm_before_gate"}
 
     def read(self, config: Config) -> ModelConfig:
-        only(config, "hidden_act", ("silu", "swish"), "the layer's activation is silu")
+        require_one_of(config, "hidden_act", ("silu", "swish"), "the layer's activation is silu")
         hidden, head_dim = number(config, "hidden_size", 4096), number(config, "head_dim", 64)
         heads, expand = number(config, "num_heads", 128), number(config, "expand", 2)
-        only(config, "intermediate_size", (None, expand * hidden), "transformers reads expand instead")
+        require_one_of(config, "intermediate_size", (None, expand * hidden), "transformers reads expand instead")
         if heads * head_dim != expand * hidden:
             raise ConfigError(
                 f"config.json: num_heads * head_dim = {heads * head_dim} must be expand * hidden_size = "

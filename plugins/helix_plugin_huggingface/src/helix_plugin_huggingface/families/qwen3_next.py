@@ -13,9 +13,9 @@ from helix_plugin_huggingface.families.base import (
     flag,
     layers,
     number,
-    only,
     real,
     repeated,
+    require_one_of,
     the_layers,
 )
 from helix_plugin_huggingface.families.fields import Fields
@@ -36,7 +36,7 @@ class Qwen3Next(Family):
     neutral = frozenset({"attention_dropout", "output_router_logits", "sliding_window", "max_window_layers"})
 
     def read(self, config: Config) -> ModelConfig:
-        only(config, "hidden_act", ("silu", "swish"), "the layers' activation is silu")
+        require_one_of(config, "hidden_act", ("silu", "swish"), "the layers' activation is silu")
         blocks, eps = layers(config, "num_hidden_layers", 48), real(config, "rms_norm_eps", 1e-6)
         mixer = {LINEAR: self._delta_net(config, eps), FULL: self._attention(config, eps)}
         dense = {"name": "swiglu", "d_ff": number(config, "intermediate_size", 5632)}
@@ -95,10 +95,10 @@ class Qwen3Next(Family):
         table = config.get("rope_parameters") or {}
         if not isinstance(table, dict):
             raise ConfigError(f"config.json: rope_parameters must be a table; it is {table!r}")
-        only(config, "rope_scaling", (None,), "rotary positions are not rescaled")
+        require_one_of(config, "rope_scaling", (None,), "rotary positions are not rescaled")
         rope = Fields(table, "rope_parameters: ")
         for key in ("rope_type", "type"):
-            only(rope, key, ("default",), "rotary positions are not rescaled")
+            require_one_of(rope, key, ("default",), "rotary positions are not rescaled")
         outside = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if key in config}
         found = outside | {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
         rope.check()

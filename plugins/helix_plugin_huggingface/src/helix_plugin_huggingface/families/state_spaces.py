@@ -7,7 +7,7 @@ from typing import Any
 
 from helix_core.errors import ConfigError
 from helix_plugin_huggingface.families._backbone import Backbone
-from helix_plugin_huggingface.families.base import Config, described, flag, layers, number, only
+from helix_plugin_huggingface.families.base import Config, described, flag, layers, number, require_one_of
 from helix_plugin_huggingface.families.fields import Fields
 from helix_plugin_huggingface.families.mamba2 import limits
 from helix_plugin_lm.models import ModelConfig
@@ -32,8 +32,8 @@ class StateSpaces(Backbone):
         layer = {"Mamba1": "mamba", "Mamba2": "mamba2"}.get(str(ssm.get("layer", "Mamba1")))
         if layer is None:
             raise ConfigError(f"config.json: ssm_cfg.layer must be Mamba1 or Mamba2; it is {ssm['layer']!r}")
-        only(config, "d_intermediate", (0,), "there is no MLP in these families")
-        only(config, "attn_layer_idx", ([], None), "hybrids with attention are not of these families")
+        require_one_of(config, "d_intermediate", (0,), "there is no MLP in these families")
+        require_one_of(config, "attn_layer_idx", ([], None), "hybrids with attention are not of these families")
         multiple = number(config, "pad_vocab_size_multiple", 8)
         mixer: dict[str, Any] = {
             "name": layer,
@@ -47,10 +47,10 @@ class StateSpaces(Backbone):
             rank = ssm.get("dt_rank", "auto")
             mixer["dt_rank"] = rank if rank == "auto" else number(ssm, "dt_rank")
         else:
-            only(ssm, "D_has_hdim", (False,), "the layer has one D for each head")
-            only(ssm, "rmsnorm", (True,), "the layer has a gated norm")
-            only(ssm, "norm_before_gate", (False,), "the layer's norm follows the gate")
-            only(ssm, "d_ssm", (None,), "the layer has no MLP inside")
+            require_one_of(ssm, "D_has_hdim", (False,), "the layer has one D for each head")
+            require_one_of(ssm, "rmsnorm", (True,), "the layer has a gated norm")
+            require_one_of(ssm, "norm_before_gate", (False,), "the layer's norm follows the gate")
+            require_one_of(ssm, "d_ssm", (None,), "the layer has no MLP inside")
             mixer["head_dim"] = number(ssm, "headdim", 64)
             mixer["n_groups"] = number(ssm, "ngroups", 1)
             mixer["time_step_limit"] = limits(ssm.get("dt_limit", (0.0, math.inf)))

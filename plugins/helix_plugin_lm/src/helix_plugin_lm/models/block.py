@@ -20,12 +20,12 @@ class Norm:
     def __init__(self, kind: str, d_model: int, eps: float) -> None:
         self.kind, self.d_model, self.eps = kind, d_model, eps
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         # A weight that is zero-centred may decay: the norm decays to that without weights (Qwen3-Next).
         centered = self.kind == "zero_centered_rms_norm"
-        specs = {"weight": ParamSpec((self.d_model,), constant(0.0 if centered else 1.0), decay=centered)}
+        specs = {"weight": ParamSpec((self.d_model,), constant(0.0 if centered else 1.0), weight_decay=centered)}
         if self.kind == "layer_norm":
-            specs["bias"] = ParamSpec((self.d_model,), constant(0.0), decay=False)
+            specs["bias"] = ParamSpec((self.d_model,), constant(0.0), weight_decay=False)
         return specs
 
     def apply(self, F: OpTable, p: Params, x: Array, residual: Array | None = None) -> tuple[Array, Array]:
@@ -55,11 +55,11 @@ class Block:
         self.norm, self.dropout, self.skip = norm, dropout, skip
         self.parts: dict[str, Layer[Any]] = {"mixer": mixer} | ({"mlp": mlp} if mlp else {})
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         specs: dict[str, ParamSpec] = {}
         for part, layer in self.parts.items():
-            specs |= {f"{part}_norm.{name}": spec for name, spec in self.norm.params().items()}
-            specs |= {f"{part}.{name}": spec for name, spec in layer.params().items()}
+            specs |= {f"{part}_norm.{name}": spec for name, spec in self.norm.param_specs().items()}
+            specs |= {f"{part}.{name}": spec for name, spec in layer.param_specs().items()}
         return specs
 
     def init_state(self, F: OpTable, batch: int) -> State:

@@ -55,7 +55,7 @@ class LanguageModel:
                     skip=config.stochastic_depth * (i + 1) / config.n_layers,
                 )
             )
-            tensors += len(self.blocks[-1].params())
+            tensors += len(self.blocks[-1].param_specs())
             if tensors > MOST_TENSORS:
                 raise ConfigError(
                     f"{i + 1:,} of the model's {config.n_layers:,} blocks have {tensors:,} parameter tensors already, "
@@ -95,12 +95,12 @@ class LanguageModel:
 
     def _collect_params(self) -> dict[str, ParamSpec]:
         shape = (self.config.vocab_size, self.config.d_model)
-        specs = {"embedding.weight": ParamSpec(shape, normal(0.02), decay=False)}
+        specs = {"embedding.weight": ParamSpec(shape, normal(0.02), weight_decay=False)}
         if self.config.embedding_norm:
-            specs |= {f"embedding_norm.{name}": spec for name, spec in self.norm.params().items()}
+            specs |= {f"embedding_norm.{name}": spec for name, spec in self.norm.param_specs().items()}
         for i, block in enumerate(self.blocks):
-            specs |= {f"blocks.{i}.{name}": spec for name, spec in block.params().items()}
-        specs |= {f"norm.{name}": spec for name, spec in self.norm.params().items()}
+            specs |= {f"blocks.{i}.{name}": spec for name, spec in block.param_specs().items()}
+        specs |= {f"norm.{name}": spec for name, spec in self.norm.param_specs().items()}
         if not self.config.tie_embeddings:
             specs["head.weight"] = ParamSpec(shape, fan_in())
         return specs
@@ -128,7 +128,7 @@ class LanguageModel:
         layers = (layer for block in self.blocks for layer in block.parts.values())
         return sum(array.nbytes for layer in layers for array in initial_state(layer))
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         """Every parameter's spec by its dotted name."""
         return dict(self._specs)
 

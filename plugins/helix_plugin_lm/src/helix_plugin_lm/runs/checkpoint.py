@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from helix_core.durable import clear_leftovers, folder_aside, odd_entry, remove
+from helix_core.durable import atomic_folder, clear_leftovers, odd_entry, remove
 from helix_core.errors import CheckpointError
 from helix_core.untrusted import fits, read_json, regular
 from helix_plugin_lm.models.config import ModelConfig
@@ -97,15 +97,15 @@ def save_checkpoint(
     try:
         folder.mkdir(exist_ok=True)  # but not what it is in: a run that was removed stays removed
         clear_leftovers(folder)
-        with folder_aside(final) as aside:
+        with atomic_folder(final) as temporary:
             files = {}
             for name, tensors in ((MODEL, params), (OPTIMIZER, moments)):
                 checked = {k: _checked(k, t, f"{final} is not saved") for k, t in tensors.items()}
-                size, digest = write_tensors(aside / name, checked)
+                size, digest = write_tensors(temporary / name, checked)
                 files[name] = {"bytes": size, HASH: digest}
             manifest = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **facts}
             text = json.dumps({**manifest, HASH: _digest(manifest)}, indent=1, allow_nan=False)
-            (aside / MANIFEST).write_text(text, encoding="utf-8")
+            (temporary / MANIFEST).write_text(text, encoding="utf-8")
             remove(final)
     except OSError as error:
         kept = latest_checkpoint(folder)

@@ -51,7 +51,7 @@ def load_run(path: str | Path, *, backend: str = "auto", dtype: str = "float32")
     checkpoint = open_checkpoint(folder)
     check_size(checkpoint.params, spec.model, folder)
     model = LanguageModel(spec.model)
-    check_params(checkpoint.params, {name: spec.shape for name, spec in model.params().items()}, folder)
+    check_params(checkpoint.params, {name: spec.shape for name, spec in model.param_specs().items()}, folder)
     tokenizer = run_tokenizer(run, spec)
     chosen: Backend = create("backend", backend)
     needed = model.parameters * np.dtype(storage(dtype)).itemsize

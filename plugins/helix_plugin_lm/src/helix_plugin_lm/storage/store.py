@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from helix_core.durable import clear_leftovers, folder_aside, odd_entry, remove
+from helix_core.durable import atomic_folder, clear_leftovers, odd_entry, remove
 from helix_core.errors import MemoryStoreError
 from helix_core.lock import FolderLock
 from helix_core.untrusted import fits, parse_json, read_bytes, read_json, refusing, regular
@@ -87,19 +87,19 @@ def save_store(
                     hint="load it again and add what is new, or save to another folder",
                 )
             number = _number(old[-1]) + 1 if old else (after or 0) + 1
-            with folder_aside(folder / f"gen-{number:08d}") as aside:
+            with atomic_folder(folder / f"gen-{number:08d}") as temporary:
                 files = {}
                 for name, part in parts.items():
                     if isinstance(part, Mapping):
                         file, data = f"{name}.safetensors", save({k: np.ascontiguousarray(v) for k, v in part.items()})
                     else:
                         file, data = f"{name}.bin", part
-                    (aside / file).write_bytes(data)
+                    (temporary / file).write_bytes(data)
                     files[file] = {"bytes": len(data), "blake2b": _digest(data)}
                 manifest = {"format": "helix-memory", "version": 1, "files": files, "facts": dict(facts)}
                 text = json.dumps(manifest, sort_keys=True)
                 outer = json.dumps({"manifest": text, "blake2b": _digest(text.encode())})
-                (aside / MANIFEST).write_text(outer, encoding="utf-8")
+                (temporary / MANIFEST).write_text(outer, encoding="utf-8")
             for generation in old:
                 with contextlib.suppress(OSError):  # it costs room, no more
                     remove(generation)

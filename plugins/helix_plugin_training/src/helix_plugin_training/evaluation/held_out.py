@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from helix_plugin_training.data import Task
 from helix_plugin_training.data.corpus import Document
-from helix_plugin_training.evaluation.task import evaluate_task
+from helix_plugin_training.evaluation.answers import evaluate_task
 from helix_plugin_training.evaluation.text import evaluate, gzip_bits_per_byte
 
 if TYPE_CHECKING:
     from helix_plugin_training.trainer import Trainer
 
 
-def measure(trainer: Trainer, *, some: bool = False, progress: Callable[[int], None] | None = None) -> dict[str, float]:
-    """Bits per byte of files, or a task's accuracy; `some`: of training.eval_bytes only, where data are files."""
+def measure(
+    trainer: Trainer, *, limited: bool = False, progress: Callable[[int], None] | None = None
+) -> dict[str, float]:
+    """Bits per byte of files, or a task's accuracy; `limited`: of training.eval_bytes only, where data are files."""
     parts = trainer.model, trainer.backend, trainer.F_infer, trainer.params
     if isinstance(trainer.data, Task):
         task = evaluate_task(*parts, trainer.data, progress=progress)
@@ -25,14 +27,14 @@ def measure(trainer: Trainer, *, some: bool = False, progress: Callable[[int], N
             "val_bits_per_token": task.bits_per_token,
         }
     documents = trainer.data.validation
-    if some:
-        documents = _some(documents, trainer.recipe.training.eval_bytes)
+    if limited:
+        documents = _first_documents(documents, trainer.recipe.training.eval_bytes)
     found = evaluate(*parts, documents, tokenizer=trainer.tokenizer, progress=progress)
     bits = {"val_bits_per_byte": found.bits_per_byte}
     return bits | ({"val_bits_per_token": found.bits_per_token} if trainer.data.unit == "token" else {})
 
 
-def facts(data: Any) -> dict[str, float]:
+def describe_data(data: Any) -> dict[str, float]:
     """What the summary says about the held-out data themselves."""
     if isinstance(data, Task):
         return {"val_samples": data.validation}
@@ -55,7 +57,7 @@ def describe(found: dict[str, float]) -> str:
     return f"{found['val_bits_per_byte']:.4f} bits/byte"
 
 
-def _some(documents: tuple[Document, ...], limit: int | None) -> tuple[Document, ...]:
+def _first_documents(documents: tuple[Document, ...], limit: int | None) -> tuple[Document, ...]:
     """Documents in order until `limit` bytes are reached, at least one."""
     taken: list[Document] = []
     total = 0

@@ -136,7 +136,7 @@ class Recipe(_Section):
     data: DataConfig = DataConfig()
     training: TrainingConfig
     optimizer: ComponentConfig = ComponentConfig(name="adamw")
-    schedule: ComponentConfig = ComponentConfig(name="cosine")
+    lr_schedule: ComponentConfig = ComponentConfig(name="cosine")
     backend: BackendConfig = BackendConfig()
     sample: SampleConfig = SampleConfig()
 

@@ -13,12 +13,12 @@ from helix_plugin_lm.models import LanguageModel, ModelConfig
 class TinyLayer(Layer[LayerConfig]):
     """A gated linear recurrence behind a short convolution."""
 
-    def params(self) -> dict[str, ParamSpec]:
+    def param_specs(self) -> dict[str, ParamSpec]:
         D = self.config.d_model
         return {
             "conv.weight": ParamSpec((D, 3), fan_in()),
             "gate.weight": ParamSpec((D, D), fan_in()),
-            "gate.bias": ParamSpec((D,), constant(1.0), decay=False),
+            "gate.bias": ParamSpec((D,), constant(1.0), weight_decay=False),
             "out.weight": ParamSpec((D, D), fan_in(), residual=True),
         }
 

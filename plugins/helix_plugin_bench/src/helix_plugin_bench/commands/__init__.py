@@ -1,0 +1,1 @@
+"""The commands of this distribution, a file each."""

@@ -1,5 +1,0 @@
-"""Learning-rate schedules: a factor on the peak rate for every step."""
-
-from helix_core.kinds.lr_schedule import Schedule, ScheduleConfig
-
-__all__ = ["Schedule", "ScheduleConfig"]
