@@ -126,3 +126,22 @@ def test_the_manifest_is_readable_json(tmp_path):
     manifest = json.loads((save(tmp_path, 4) / "manifest.json").read_text())
     assert manifest["step"] == 4
     assert set(manifest["files"]) == {"model.safetensors", "optimizer.safetensors"}
+
+
+def test_a_manifest_is_taken_to_the_letter(tmp_path):
+    """Another last digit of a float may be the same number: what was written is not what is there all the same."""
+    path = save_checkpoint(tmp_path, 1, PARAMS, MOMENTS, {"train_seconds": 2.0**53})
+    file = path / "manifest.json"
+    text = file.read_text()
+    assert float("9007199254740992.1") == 2.0**53
+    file.write_text(text.replace("9007199254740992.0", "9007199254740992.1"))
+    with pytest.raises(CheckpointError, match="does not match its hash"):
+        load_checkpoint(path)
+    file.write_text(text)
+    assert load_checkpoint(path).facts == {"train_seconds": 2.0**53}
+
+
+def test_slots_may_be_whole_numbers(tmp_path):
+    slots = {"count/b": np.array([3], np.int32)}
+    loaded = load_checkpoint(save_checkpoint(tmp_path, 1, PARAMS, slots, {}))
+    assert loaded.moments["count/b"].dtype == np.int32

@@ -6,10 +6,10 @@ import random
 import numpy as np
 from pydantic import Field, model_validator
 
-from helix_core.kinds.lr_schedule import Schedule, ScheduleConfig
+from helix_core.kinds.lr_schedule import LRSchedule, LRScheduleConfig
 
 
-class Options(ScheduleConfig):
+class Options(LRScheduleConfig):
     final: float = Field(0.1, ge=0, le=1)
 
 
@@ -22,7 +22,7 @@ class Lax(Options):
         return {name: value for name, value in options.items() if name in cls.model_fields}
 
 
-class Right(Schedule[Options]):
+class Right(LRSchedule[Options]):
     """A straight line from the peak to `final`."""
 
     def after_warmup(self, progress):

@@ -88,7 +88,7 @@ class HelixModule(Weights):
         kept = getattr(torch, dtype)
         self._tables: dict[tuple[str, torch.dtype], OpTable] = {(home.type, kept): table}
         if home.type == "meta":
-            drawn = {name: torch.empty(p.shape, dtype=kept, device=home) for name, p in model.params().items()}
+            drawn = {name: torch.empty(p.shape, dtype=kept, device=home) for name, p in model.param_specs().items()}
         else:
             values = self._drawn(seed) if params is None else params
             drawn = {name: backend.asarray(value, dtype).clone().to(home) for name, value in values.items()}
@@ -108,7 +108,7 @@ class HelixModule(Weights):
         if seed is None:
             seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
         found: Mapping[str, Any] = (
-            self.model.init(seed) if hasattr(self.model, "init") else init_params(self.model.params(), seed)
+            self.model.init(seed) if hasattr(self.model, "init") else init_params(self.model.param_specs(), seed)
         )
         return found
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helix_core.errors import ConfigError
-from helix_core.kinds.lr_schedule import Schedule
+from helix_core.kinds.lr_schedule import LRSchedule
 from helix_core.plugin_system import create
 
 TOTALS = (1, 2, 3, 7, 100, 400)
@@ -34,9 +34,9 @@ class BaseScheduleTests:
             if fixture in metafunc.fixturenames:
                 metafunc.parametrize(fixture, values, ids=map(_label, values))
 
-    def make(self, config: Mapping[str, Any], **options: Any) -> Schedule[Any]:
+    def make(self, config: Mapping[str, Any], **options: Any) -> LRSchedule[Any]:
         """A new instance, with options over those of `config`."""
-        made: Schedule[Any] = create("lr_schedule", self.schedule, **{**config, **options})
+        made: LRSchedule[Any] = create("lr_schedule", self.schedule, **{**config, **options})
         return made
 
     def test_unknown_options_are_refused(self, config: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ class BaseScheduleTests:
         for total in TOTALS:
             whole = _curve(made, total)
             for start in {0, total // 2, total - 1}:
-                again: Schedule[Any] = create("lr_schedule", self.schedule, **options)
+                again: LRSchedule[Any] = create("lr_schedule", self.schedule, **options)
                 assert [again(step, total) for step in range(start, total)] == whole[start:], f"resumed at {start}"
 
     def test_global_random_numbers_are_left_alone(self, config: Mapping[str, Any]) -> None:
@@ -94,7 +94,7 @@ class BaseScheduleTests:
         assert str(np.random.get_state(legacy=False)) == numpy, "it draws from NumPy's global generator"
 
 
-def _curve(schedule: Schedule[Any], total: int) -> list[float]:
+def _curve(schedule: LRSchedule[Any], total: int) -> list[float]:
     return [schedule(step, total) for step in range(total)]
 
 
