@@ -70,7 +70,7 @@ def test_wheels_work_without_the_checkout(wheels, tmp_path):
 
     def helix(*arguments):
         command = [python, "-m", "helix_core.cli.main", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=280)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
