@@ -27,7 +27,7 @@ from fuzz_readers import READERS
 HERE = Path(__file__).parent
 MOST_SECONDS, MOST_MEGABYTES = 10.0, 1024
 """Of one input."""
-START_SECONDS = 240.0
+START_SECONDS = 600.0
 """Until a worker reads its first input."""
 SHOWN = 5
 
@@ -83,7 +83,8 @@ def _run_worker(results: list[Result], at: int, begin: int, end: int, seed: int)
             return len(results), 0
         if now < 0:  # not by an input
             said = (work / "errors").read_text()[-2000:]
-            raise RuntimeError(f"the worker of {results[at].reader} ended with {worker.returncode}:\n{said}")
+            why = f"began no input within {START_SECONDS:.0f} s" if hung else f"ended with {worker.returncode}"
+            raise RuntimeError(f"the worker of {results[at].reader} {why}:\n{said}")
         what = f"no end after {2 * MOST_SECONDS:.0f} s" if hung else f"the process ended with {worker.returncode}"
         results[at].fault(now, what)
         return (at, now + 1) if now + 1 < end else (at + 1, 0)
