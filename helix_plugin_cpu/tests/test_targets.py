@@ -49,7 +49,8 @@ def test_kernels_become_vector_code_on_arm(arm, kernel):
     code = re.sub(r"target datalayout = .*", f'target datalayout = "{arm.target_data}"', code)
     code = re.sub(r'"target-(cpu|features)"="[^"]*"', "", code)
     assembly = arm.emit_assembly(llvm.parse_assembly(code))
-    assert len(re.findall(r"\bfmla\s+v\d+\.4s", assembly)) > 10
+    # A vector of sixteen is four instructions; how often a loop is unrolled depends on the machine that optimizes it.
+    assert len(re.findall(r"\bfmla\s+v\d+\.4s", assembly)) >= 4
     called = set(re.findall(r"\bbl\s+(\w+)", assembly))
     # Python's own functions are the wrapper's. No part of the arithmetic may be left to a library.
     assert not {name for name in called if re.match(r"(fma|exp|pow|sqrt|__)", name)}, called

@@ -112,7 +112,7 @@ def parts(tmp_path_factory):
     memory.query(KEYS[:2], 2)
     memory.consolidate()
     memory.save(folder)
-    return load_store(folder)
+    return load_store(folder)[:2]
 
 
 def changed(arrays, name, at, value):

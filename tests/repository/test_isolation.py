@@ -75,7 +75,7 @@ import numpy as np
 from helix_core import create, select
 from helix_core.plugin_system.descriptors import KINDS
 from helix_core.errors import ComponentUnavailable
-from helix_core.kinds.layer import init_params
+from helix_core.kinds.params import init_params
 from helix_core.plugin_system import components
 from helix_core.plugin_system.refs import load_ref
 plugins, unusable = set(), []

@@ -182,7 +182,7 @@ def test_numbers_that_are_none(key, value, saved, helix, tmp_path):
     (saved / "config.json").write_text(text.replace('"HERE"', value))
     code, _, error = helix("import", saved, "--out", tmp_path / "run")
     assert code == 2
-    assert key in error
+    assert key in error or (len(value) > 99 and "a number has 400 digits" in error)  # refused before it has a meaning
 
 
 def test_the_authors_config_has_no_unknown_fields_either(tmp_path, helix):

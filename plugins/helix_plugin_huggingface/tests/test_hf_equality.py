@@ -102,6 +102,8 @@ def test_rounding_to_bfloat16_is_torchs():
 
     bits = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32)
     values = bits.view(np.float32)
+    # But for the largest, which bfloat16 would round to infinity: export refuses them.
+    values[np.isfinite(values) & (np.abs(values) > np.float32(3.3895e38))] = 1.0
     expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
     found, numbers = _bfloat16(values), ~np.isnan(values)
     np.testing.assert_array_equal(found[numbers], expected[numbers])

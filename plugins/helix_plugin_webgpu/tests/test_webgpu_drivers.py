@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import os
 import shutil
@@ -53,6 +54,7 @@ int vk_icdNegotiateLoaderICDInterfaceVersion(unsigned *version) { return -9; }
 void *vk_icdGetInstanceProcAddr(void *instance, const char *name) { return 0; }
 """
 DOCTOR = """
+import ctypes.util
 import json
 from helix_core import create
 from helix_core.cli.doctor import examine
@@ -63,6 +65,7 @@ print(json.dumps({**found, "problems": report["problems"], "auto": create("backe
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.skipif(ctypes.util.find_library("vulkan") is None, reason="the Vulkan loader is not installed")
 def test_a_driver_that_answers_with_errors_is_reported_and_another_backend_serves(tmp_path):
     (tmp_path / "stub.c").write_text(STUB)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", "stub.so", "stub.c"], cwd=tmp_path, check=True)
