@@ -14,7 +14,7 @@ from typing import Any
 from helix_core.durable import odd_entry, write_file
 from helix_core.errors import CheckpointError, UsageError
 from helix_core.lock import FolderLock
-from helix_core.untrusted import AGAIN, parse_json, read_json
+from helix_core.untrusted import AGAIN, parse_json, read_bytes, read_json
 from helix_plugin_lm.runs.checkpoint import MANIFEST, latest_checkpoint, step_of
 from helix_plugin_lm.runs.spec import RunSpec, read_spec
 
@@ -161,13 +161,9 @@ class RunFolder:
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """The lines of metrics.jsonl in order; those that a kill or a damaged disk has spoilt are left out."""
-        try:
-            lines = self.metrics_file.read_bytes().split(b"\n")
-        except FileNotFoundError:
+        if not self.metrics_file.exists():
             return
-        except OSError as error:
-            raise CheckpointError(f"cannot read {self.metrics_file}: {error.strerror or error}") from error
-        for line in lines:
+        for line in read_bytes(self.metrics_file, CheckpointError).split(b"\n"):
             try:
                 found = parse_json(line, self.metrics_file, CheckpointError, finite=False)
             except CheckpointError:
