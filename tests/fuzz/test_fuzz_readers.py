@@ -9,6 +9,8 @@ from fuzz_readers import READERS
 
 QUICK = 200
 """Inputs of one reader in the fast tier."""
+FORGIVING = {"resumed metrics"}
+"""Readers that keep what is whole of a damaged file, by design."""
 
 
 @pytest.mark.timeout(900)
@@ -18,7 +20,8 @@ def test_damaged_files_are_read_or_refused():
     for result in fuzz.fuzz(list(READERS), QUICK):
         assert not result.faults, fuzz.row(result)
         assert result.counts.total() == QUICK
-        assert result.counts["refused"] > QUICK / 8, "what damages nothing tests nothing"
+        if result.reader not in FORGIVING:
+            assert result.counts["refused"] > QUICK / 8, "what damages nothing tests nothing"
 
 
 @pytest.mark.slow
