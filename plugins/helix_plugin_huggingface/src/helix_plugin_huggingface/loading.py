@@ -14,12 +14,12 @@ from helix_core.machine import require_memory
 from helix_core.ops.half import storage
 from helix_core.plugin_system import create
 from helix_plugin_huggingface.convert import imported
-from helix_plugin_huggingface.reading import TOKENIZER, family_of, model_of
+from helix_plugin_huggingface.reading import family_of, model_of
 from helix_plugin_huggingface.source import find
 from helix_plugin_lm.models import LanguageModel
-from helix_plugin_lm.runs import LoadedRun, RunSpec
+from helix_plugin_lm.runs import LoadedRun, RunFolder, RunSpec
 from helix_plugin_lm.runs.checkpoint import all_finite, check_size
-from helix_plugin_lm.tokenizers import BYTES, FileTokenizer, Tokenizer, check_vocabulary
+from helix_plugin_lm.runs.load import run_tokenizer
 
 
 def load_checkpoint(path: Path, *, backend: str = "auto", dtype: str = "float32") -> LoadedRun:
@@ -29,11 +29,12 @@ def load_checkpoint(path: Path, *, backend: str = "auto", dtype: str = "float32"
     cannot be used, NotEnoughMemory if the parameters do not fit.
     """
     source = find(path)
-    config = model_of(family_of(source.config), source.config)
+    family = family_of(source.config)
+    config = model_of(family, source.config)
     found = source.tensors()
     check_size(found, config, str(source.weights))
     model = LanguageModel(config)
-    tensors = imported(family_of(source.config), model, found, str(source.weights))
+    tensors = imported(family, model, found, str(source.weights))
     chosen: Backend = create("backend", backend)
     needed = model.parameters * np.dtype(storage(dtype)).itemsize
     require_memory(needed, chosen.memory(), f"a model of {model.parameters:,} parameters")
@@ -47,13 +48,5 @@ def load_checkpoint(path: Path, *, backend: str = "auto", dtype: str = "float32"
         params[name] = chosen.asarray(values, storage(dtype))
     spec = RunSpec(name=source.name, model=config)
     F = chosen.bind(dtype=dtype, mode="infer")
-    tokenizer = _tokenizer(source.folder, model)
+    tokenizer = run_tokenizer(RunFolder(source.folder), spec)  # both keep it in the same place
     return LoadedRun(model, chosen, F, params, 0, spec, tokenizer, digest.hexdigest())
-
-
-def _tokenizer(folder: Path, model: LanguageModel) -> Tokenizer | None:
-    if (folder / TOKENIZER).is_file():
-        tokenizer = FileTokenizer(folder / TOKENIZER)
-        check_vocabulary(tokenizer, model.vocab_size)
-        return tokenizer
-    return BYTES if model.vocab_size == BYTES.vocab_size else None
