@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from helix_core.errors import ComponentUnavailable
 from helix_core.machine import available_memory
 from helix_core.ops.half import storage
-from helix_core.ops.table import Facts, OpTable, bind_ops
+from helix_core.ops.table import DispatchKey, OpTable, bind_ops
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,10 +112,10 @@ class Backend(ABC):
                 f"backend {self.name!r} does not compute in {dtype}",
                 hint=f"it does in {', '.join(self.dtypes())}",
             )
-        facts = Facts(self.namespace, self.device, dtype, mode if "grad" in self.capabilities else "infer")
+        key = DispatchKey(self.namespace, self.device, dtype, mode if "grad" in self.capabilities else "infer")
         table = bind_ops(
             self.xp,
-            facts,
+            key,
             kernel_descriptors() if self.use_kernels else (),
             wrap=self.wrap,
             asarray=lambda array: self.asarray(array, storage(dtype)),
@@ -124,7 +124,7 @@ class Backend(ABC):
         )
         from helix_core.events import emit
 
-        emit("bound", backend=self.name, dtype=dtype, mode=facts.mode, kernels=_chosen(table))
+        emit("bound", backend=self.name, dtype=dtype, mode=key.mode, kernels=_chosen(table))
         return table
 
     def decoder(
@@ -145,7 +145,7 @@ class Backend(ABC):
         return PlainDecoder(model, self, F, params, batch)
 
     def describe(self) -> dict[str, Any]:
-        """Facts about where this backend runs (device names, threads, versions), for `helix doctor` and summaries."""
+        """Where this backend runs: device names, threads, versions, for `helix doctor` and summaries."""
         return {"device": self.device, "devices": list(self.devices())}
 
 

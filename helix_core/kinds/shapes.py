@@ -29,14 +29,13 @@ def initial_state(layer: Stateful) -> list[np.ndarray]:
 
 @functools.cache
 def _table() -> OpTable:
-    from helix_core.ops.table import Facts, bind_ops
+    from helix_core.ops.table import DispatchKey, bind_ops
 
     def wrap(*_: Any) -> Any:
         raise AssertionError("there are no kernels to wrap")
 
-    table = bind_ops(np, Facts("numpy", "cpu", "float32", "infer"), (), wrap=wrap, asarray=np.asarray)
-    vars(table)["zeros"] = _zeros
-    return table
+    key = DispatchKey("numpy", "cpu", "float32", "infer")
+    return bind_ops(np, key, (), wrap=wrap, asarray=np.asarray).replace(zeros=_zeros)
 
 
 def _zeros(*shape: int) -> np.ndarray:

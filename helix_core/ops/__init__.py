@@ -29,12 +29,12 @@ from helix_core.ops import (
 from helix_core.ops.arrays import device_of
 from helix_core.ops.op import OPS, Op, Sample, define_op
 from helix_core.ops.signature import as_op
-from helix_core.ops.table import Choice, Facts, OpTable, Refusal, bind_ops
+from helix_core.ops.table import Choice, DispatchKey, OpTable, Refusal, bind_ops
 
 __all__ = [
     "OPS",
     "Choice",
-    "Facts",
+    "DispatchKey",
     "Op",
     "OpTable",
     "Refusal",

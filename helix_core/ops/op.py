@@ -13,10 +13,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 Array = Any
 Shape = tuple[int, ...]
+Reference = TypeVar("Reference", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ def define_op(
     no_grad: tuple[str, ...] = (),
     wide: tuple[str, ...] | None = None,
     flops: Callable[..., float] | None = None,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Reference], Reference]:
     """Make an op of a reference function and add it to `OPS`; the function itself is returned unchanged.
 
     By default, every output but the first is `wide`.
     """
 
-    def register(reference: Callable[..., Any]) -> Callable[..., Any]:
+    def register(reference: Reference) -> Reference:
         parameters = list(inspect.signature(reference).parameters.values())[1:]
         arrays = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         name = reference.__name__

@@ -26,7 +26,10 @@ def as_op(op: Op, function: Callable[..., Any]) -> Callable[..., Any]:
     factory = _factory(op.name, op.arrays, op.optional, tuple(op.attrs), needed)
     named: FunctionType = factory(function, *op.attrs.values())
     named.__doc__ = op.reference.__doc__
+    named.__module__ = op.reference.__module__
     named.__qualname__ = op.name
+    _, *annotations = op.reference.__annotations__.items()  # the first is that of the namespace
+    named.__annotations__ = dict(annotations)
     _made.add(named)
     return named
 

@@ -9,9 +9,9 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from helix_core.errors import ComponentNotFound, ComponentUnavailable
+from helix_core.errors import ComponentNotFound, ComponentUnavailable, UsageError
 from helix_core.isolation import isolated
 from helix_core.ops.half import HALF, between_casts, narrowed
 from helix_core.ops.op import OPS, Op
@@ -20,17 +20,28 @@ from helix_core.suggest import did_you_mean
 from helix_core.tree import tree_map
 
 if TYPE_CHECKING:
+    from helix_core.ops.typed import TypedOps
     from helix_core.plugin_system.descriptors import KernelDescriptor
+else:
+    TypedOps = object
 
 REFERENCE = "core/reference"
 MODES = ("train", "infer")
+REPLACEABLE = ("zeros", "concrete", "cond")
+"""Methods of a table that a backend may replace; the rest of it are ops."""
 
 Wrap = Callable[[Op, "KernelDescriptor", Any], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a kernel may base its `supports` verdict on."""
+class DispatchKey:
+    """What is known when ops are bound: all that a kernel may base its `supports` verdict on.
+
+    namespace   array namespace: "numpy", "torch", "mlx", "jax", ...
+    device      device type: "cpu", "cuda", ...
+    dtype       element type of the activations: "float32", "bfloat16", ...
+    mode        "train", which needs gradients, or "infer"
+    """
 
     namespace: str
     device: str
@@ -56,13 +67,13 @@ class Choice:
     refused: tuple[Refusal, ...] = ()
 
 
-class OpTable:
+class OpTable(TypedOps):
     """The bound ops, as attributes: `F.rms_norm(x, w)`. `F.xp` is the array namespace, `F.trail` says why."""
 
     def __init__(
         self,
         xp: Any,
-        facts: Facts,
+        dispatch_key: DispatchKey,
         bound: Mapping[str, Callable[..., Any]],
         trail: Mapping[str, Choice],
         asarray: Callable[[Any], Any],
@@ -70,10 +81,25 @@ class OpTable:
     ) -> None:
         self.bound_by = bound_by
         self.xp = xp
-        self.facts = facts
+        self.dispatch_key = dispatch_key
         self.trail = dict(trail)
         self.asarray = asarray
         self.__dict__.update(bound)
+
+    def replace(self, **functions: Callable[..., Any]) -> Self:
+        """A table in which these functions serve instead: ops by name, or the methods that a backend may refine.
+
+        Those are `zeros`, `concrete` and `cond`. An op keeps the signature of its reference, whatever serves it. Raises
+        UsageError for any other name.
+        """
+        table = object.__new__(type(self))
+        table.__dict__.update(self.__dict__)
+        for name, function in functions.items():
+            if name not in OPS and name not in REPLACEABLE:
+                known = (*OPS, *REPLACEABLE)
+                raise UsageError(f"a table has no {name!r} to replace{did_you_mean(name, known)}")
+            table.__dict__[name] = as_op(OPS[name], function) if name in OPS else function
+        return table
 
     def zeros(self, *shape: int) -> Any:
         """Zeros on the table's device, for states: in its dtype, or float32 beside half precision."""
@@ -104,9 +130,11 @@ class OpTable:
             return then() if known else otherwise()
         return tree_map(lambda a, b: self.xp.where(holds, a, b), then(), otherwise())
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached only for unknown names: bound ops live in the instance's own dictionary.
-        raise AttributeError(f"no op {name!r} in the table; the ops are {', '.join(OPS)}")
+    if not TYPE_CHECKING:  # type checkers know the ops, and that there are no others
+
+        def __getattr__(self, name: str) -> Any:
+            # Reached only for unknown names: bound ops live in the instance's own dictionary.
+            raise AttributeError(f"no op {name!r} in the table{did_you_mean(name, OPS)}; the ops are {', '.join(OPS)}")
 
     def __reduce__(self) -> tuple[Callable[[], OpTable], tuple[()]]:
         # Compiled functions cannot go to another process; the call that bound them can.
@@ -119,13 +147,13 @@ class OpTable:
         return self
 
     def __repr__(self) -> str:
-        facts = self.facts
-        return f"OpTable({facts.namespace}, {facts.device}, {facts.dtype}, {facts.mode})"
+        key = self.dispatch_key
+        return f"OpTable({key.namespace}, {key.device}, {key.dtype}, {key.mode})"
 
 
 def bind_ops(
     xp: Any,
-    facts: Facts,
+    key: DispatchKey,
     kernels: Iterable[tuple[str, KernelDescriptor]],
     *,
     wrap: Wrap,
@@ -133,10 +161,10 @@ def bind_ops(
     bound_by: Callable[[], OpTable] | None = None,
     pins: Mapping[str, str] | None = None,
 ) -> OpTable:
-    """Bind every op for `facts`: the best kernel that accepts them, else the op's reference.
+    """Bind every op for a dispatch key: the best kernel that accepts them, else the op's reference.
 
     kernels  pairs of plugin name and descriptor; the highest priority that fits wins, ties go by name
-    asarray  turns a NumPy array into one of the namespace, in the dtype of `facts` (float32 beside half precision)
+    asarray  turns a NumPy array into one of the namespace, in the dtype of the key (float32 beside half precision)
     bound_by makes an equal table, in another process too: what the table is pickled as
     wrap     turns a loaded kernel into a callable of the namespace (autodiff registration and the like)
     pins     kernel by op name, exact and never falling back; "core/reference" pins the reference
@@ -145,8 +173,8 @@ def bind_ops(
     no kernel or no op, ComponentUnavailable for a pinned kernel that refuses. Warns of kernels for ops that there are
     not.
     """
-    if facts.mode not in MODES:
-        raise ValueError(f"mode must be one of {MODES}, not {facts.mode!r}")
+    if key.mode not in MODES:
+        raise ValueError(f"mode must be one of {MODES}, not {key.mode!r}")
     by_op: dict[str, list[tuple[str, KernelDescriptor]]] = {}
     for plugin, descriptor in kernels:
         by_op.setdefault(descriptor.op, []).append((f"{plugin}/{descriptor.name}", descriptor))
@@ -156,9 +184,9 @@ def bind_ops(
     for op in OPS.values():
         ranked = sorted(by_op.get(op.name, ()), key=lambda pair: (-pair[1].priority, pair[0]))
         pin = (pins or {}).get(op.name)
-        function, trail[op.name] = _bind_at(op, xp, facts, ranked, wrap, pin)
+        function, trail[op.name] = _bind_at(op, xp, key, ranked, wrap, pin)
         bound[op.name] = as_op(op, function)
-    return OpTable(xp, facts, bound, trail, asarray, bound_by)
+    return OpTable(xp, key, bound, trail, asarray, bound_by)
 
 
 def _check_op_names(by_op: Mapping[str, list[tuple[str, KernelDescriptor]]], pins: Mapping[str, str]) -> None:
@@ -176,26 +204,26 @@ def _check_op_names(by_op: Mapping[str, list[tuple[str, KernelDescriptor]]], pin
 
 
 def _bind_at(
-    op: Op, xp: Any, facts: Facts, ranked: list[tuple[str, KernelDescriptor]], wrap: Wrap, pin: str | None
+    op: Op, xp: Any, key: DispatchKey, ranked: list[tuple[str, KernelDescriptor]], wrap: Wrap, pin: str | None
 ) -> tuple[Callable[..., Any], Choice]:
     """`_bind`; in half precision, a kernel that does not name the dtype serves between casts."""
-    if facts.dtype not in HALF:
-        return _bind(op, xp, facts, ranked, wrap, pin)
-    native = [pair for pair in ranked if facts.dtype in pair[1].dtypes]
+    if key.dtype not in HALF:
+        return _bind(op, xp, key, ranked, wrap, pin)
+    native = [pair for pair in ranked if key.dtype in pair[1].dtypes]
     if native and pin is None:
-        function, choice = _bind(op, xp, facts, native, wrap, pin)
+        function, choice = _bind(op, xp, key, native, wrap, pin)
         if choice.chosen != REFERENCE:
-            return narrowed(xp, op, function, facts.dtype), choice
+            return narrowed(xp, op, function, key.dtype), choice
     elif pin is not None and any(pin in (name, descriptor.name) for name, descriptor in native):
-        function, choice = _bind(op, xp, facts, native, wrap, pin)
-        return narrowed(xp, op, function, facts.dtype), choice
-    function, choice = _bind(op, xp, replace(facts, dtype="float32"), ranked, wrap, pin)
+        function, choice = _bind(op, xp, key, native, wrap, pin)
+        return narrowed(xp, op, function, key.dtype), choice
+    function, choice = _bind(op, xp, replace(key, dtype="float32"), ranked, wrap, pin)
     choice = replace(choice, reason=f"{choice.reason}; in float32, between casts")
-    return between_casts(xp, op, function, facts.dtype), choice
+    return between_casts(xp, op, function, key.dtype), choice
 
 
 def _bind(
-    op: Op, xp: Any, facts: Facts, ranked: list[tuple[str, KernelDescriptor]], wrap: Wrap, pin: str | None
+    op: Op, xp: Any, key: DispatchKey, ranked: list[tuple[str, KernelDescriptor]], wrap: Wrap, pin: str | None
 ) -> tuple[Callable[..., Any], Choice]:
     reference = functools.partial(op.reference, xp)
     if pin == REFERENCE:
@@ -211,7 +239,7 @@ def _bind(
             )
     refused: list[Refusal] = []
     for name, descriptor in ranked:
-        reason = _refusal(descriptor, facts)
+        reason = _refusal(descriptor, key)
         if reason is None:
             try:
                 from helix_core.plugin_system.refs import load_ref
@@ -235,16 +263,16 @@ def _bind(
     return reference, Choice(op.name, REFERENCE, why, tuple(refused))
 
 
-def _refusal(descriptor: KernelDescriptor, facts: Facts) -> str | None:
-    """Why a kernel cannot serve `facts`, or None."""
-    if descriptor.namespace != facts.namespace:
-        return f"works on {descriptor.namespace} arrays, not {facts.namespace}"
-    if facts.device not in descriptor.devices:
-        return f"runs on {', '.join(descriptor.devices)}, not {facts.device}"
-    if facts.dtype not in descriptor.dtypes:
-        return f"takes {', '.join(descriptor.dtypes)}, not {facts.dtype}"
+def _refusal(descriptor: KernelDescriptor, key: DispatchKey) -> str | None:
+    """Why a kernel cannot serve `key`, or None."""
+    if descriptor.namespace != key.namespace:
+        return f"works on {descriptor.namespace} arrays, not {key.namespace}"
+    if key.device not in descriptor.devices:
+        return f"runs on {', '.join(descriptor.devices)}, not {key.device}"
+    if key.dtype not in descriptor.dtypes:
+        return f"takes {', '.join(descriptor.dtypes)}, not {key.dtype}"
     differentiable = set(OPS[descriptor.op].arrays) - OPS[descriptor.op].no_grad
-    if facts.mode == "train" and descriptor.gradient == "none" and differentiable:
+    if key.mode == "train" and descriptor.gradient == "none" and differentiable:
         return "has no gradient (inference only)"
     from helix_core.plugin_system.requirements import unmet_requirement
 
@@ -256,7 +284,7 @@ def _refusal(descriptor: KernelDescriptor, facts: Facts) -> str | None:
         from helix_core.plugin_system.refs import load_ref
 
         try:
-            verdict: str | None = isolated(lambda: load_ref(supports)(facts))
+            verdict: str | None = isolated(lambda: load_ref(supports)(key))
         except Exception as error:
             return f"its supports() failed: {type(error).__name__}: {error}"
         return verdict

@@ -84,7 +84,7 @@ class KernelDescriptor(Descriptor):
     dtypes      element types it accepts
     gradient    "native": the namespace differentiates through it; "vjp": target carries its own backward
                 (`helix_core.kinds.kernel.Kernel`); "none": inference only
-    supports    optional `module:attribute` of a function `(Facts) -> str | None` that returns why it refuses
+    supports    optional `module:attribute` of a function `(DispatchKey) -> str | None` that returns why it refuses
     """
 
     kind: ClassVar[str] = "kernel"

@@ -7,13 +7,14 @@ import inspect
 import numpy as np
 import pytest
 
-from helix_core.errors import ComponentNotFound, ComponentUnavailable
-from helix_core.ops import OPS, Facts, as_op, bind_ops
+from helix_core.errors import ComponentNotFound, ComponentUnavailable, UsageError
+from helix_core.ops import OPS, DispatchKey, as_op, bind_ops
 from helix_core.ops.table import REFERENCE
+from helix_core.ops.typed import TypedOps
 from helix_core.plugin_system import create
 from helix_core.plugin_system.descriptors import KernelDescriptor
 
-FACTS = Facts("numpy", "cpu", "float32", "infer")
+KEY = DispatchKey("numpy", "cpu", "float32", "infer")
 
 
 def silu(x):
@@ -24,8 +25,8 @@ def kernel(name="k", target="test_op_table:silu", **options):
     return "p", KernelDescriptor(name=name, op="silu", target=target, summary="", namespace="numpy", **options)
 
 
-def bind(*kernels, facts=FACTS, pins=None):
-    return bind_ops(np, facts, kernels, wrap=lambda op, descriptor, k: k, asarray=np.asarray, pins=pins)
+def bind(*kernels, key=KEY, pins=None):
+    return bind_ops(np, key, kernels, wrap=lambda op, descriptor, k: k, asarray=np.asarray, pins=pins)
 
 
 def test_without_kernels_every_op_is_its_reference():
@@ -45,24 +46,24 @@ def test_the_highest_priority_that_fits_wins_and_ties_go_by_name():
 
 
 @pytest.mark.parametrize(
-    ("options", "facts", "reason"),
+    ("options", "key", "reason"),
     [
-        ({"dtypes": ("float64",)}, FACTS, "takes float64, not float32"),
-        ({}, Facts("torch", "cpu", "float32", "infer"), "works on numpy arrays, not torch"),
-        ({}, Facts("numpy", "cpu", "float32", "train"), "has no gradient (inference only)"),
-        ({"requires": ("no-such-package>=3",)}, FACTS, "needs no-such-package>=3, not installed"),
-        ({"supports": "test_op_table:never"}, FACTS, "not on a Tuesday"),
-        ({"supports": "test_op_table:absent"}, FACTS, "its supports() failed: AttributeError"),
+        ({"dtypes": ("float64",)}, KEY, "takes float64, not float32"),
+        ({}, DispatchKey("torch", "cpu", "float32", "infer"), "works on numpy arrays, not torch"),
+        ({}, DispatchKey("numpy", "cpu", "float32", "train"), "has no gradient (inference only)"),
+        ({"requires": ("no-such-package>=3",)}, KEY, "needs no-such-package>=3, not installed"),
+        ({"supports": "test_op_table:never"}, KEY, "not on a Tuesday"),
+        ({"supports": "test_op_table:absent"}, KEY, "its supports() failed: AttributeError"),
     ],
 )
-def test_each_refusal_says_why(options, facts, reason):
-    choice = bind(kernel(**options), facts=facts).trail["silu"]
+def test_each_refusal_says_why(options, key, reason):
+    choice = bind(kernel(**options), key=key).trail["silu"]
     assert choice.chosen == REFERENCE
     assert choice.reason == "no kernel fits"
     assert choice.refused[0].reason.startswith(reason)
 
 
-def never(facts):
+def never(key):
     return "not on a Tuesday"
 
 
@@ -179,7 +180,7 @@ def test_a_supports_that_exits_is_a_refusal(target):
     assert refusal.reason.startswith("its supports() failed")
 
 
-def exits(facts):
+def exits(key):
     raise SystemExit(3)
 
 
@@ -187,3 +188,44 @@ def test_settings_know_the_names_of_all_ops():
     from helix_core.op_names import OP_NAMES
 
     assert tuple(sorted(OPS)) == OP_NAMES
+
+
+def test_type_checkers_see_the_ops_of_the_table():
+    declared = {name: value.__func__ for name, value in vars(TypedOps).items() if isinstance(value, staticmethod)}
+    assert declared == {op.name: op.reference for op in OPS.values()}
+
+
+def test_a_wrong_call_of_an_op_is_a_type_error(tmp_path):
+    api = pytest.importorskip("mypy.api")
+    source = tmp_path / "calls.py"
+    source.write_text(
+        "from helix_core.ops.table import OpTable\n\n"
+        "def f(F: OpTable, x: object) -> None:\n"
+        "    F.rms_norm(x, x, eps=1e-6)\n"
+        "    F.rms_norm(x)\n"
+        "    F.rms_norm(x, x, epsilon=1e-6)\n"
+        "    F.rms_nrm(x, x)\n"
+    )
+    report, _, _ = api.run([str(source), "--strict", "--cache-dir", str(tmp_path)])
+    assert [int(line.split(":")[1]) for line in report.splitlines() if ": error: " in line] == [5, 6, 7]
+
+
+def test_an_op_shows_the_signature_and_text_of_its_reference():
+    F = bind()
+    assert set(OPS) <= set(dir(F))
+    for op in OPS.values():
+        bound = getattr(F, op.name)
+        _, *parameters = inspect.signature(op.reference).parameters.values()
+        assert list(inspect.signature(bound).parameters.values()) == parameters
+        assert inspect.getdoc(bound) == inspect.getdoc(op.reference)
+
+
+def test_a_table_with_other_functions():
+    F = bind()
+    twice = F.replace(silu=lambda x: 2 * x, zeros=lambda *shape: np.full(shape, -0.0))
+    assert twice.silu(x=np.ones(1)) == 2
+    assert np.signbit(twice.zeros(1))
+    assert F.silu(np.ones(1)) < 1, "the table that it was made of is as before"
+    assert twice.dispatch_key == F.dispatch_key
+    with pytest.raises(UsageError, match=r"no 'sliu' to replace.*'silu'"):
+        F.replace(sliu=np.sin)

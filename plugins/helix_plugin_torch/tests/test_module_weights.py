@@ -138,7 +138,7 @@ def test_another_dtype_is_one_of_parameters_and_activations(module, tokens, dtyp
     converted = convert(module)
     assert converted is module
     logits = module(tokens)
-    assert module.F.facts.dtype == dtype
+    assert module.F.dispatch_key.dtype == dtype
     assert {p.dtype for p in module.parameters()} == {logits.dtype} == {getattr(torch, dtype)}
     assert torch.allclose(logits.float(), expected, atol=tolerance * float(expected.abs().max()))
     losses = trained(module, tokens)
@@ -169,7 +169,7 @@ def test_autocast(module, tokens):
     expected = module(tokens).detach()
     with torch.autocast("cpu", torch.bfloat16):
         logits = module(tokens)
-        assert module.F.facts.dtype == "bfloat16"
+        assert module.F.dispatch_key.dtype == "bfloat16"
         logits.float().square().mean().backward()
     assert logits.dtype == torch.bfloat16
     assert {p.grad.dtype for p in module.parameters()} == {torch.float32}

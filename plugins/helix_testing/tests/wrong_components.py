@@ -131,7 +131,7 @@ class OtherOnTorch(Right):
 
     def apply(self, F, p, x, *, state=None, reset=None, lengths=None):
         y, after = super().apply(F, p, x, state=state, reset=reset, lengths=lengths)
-        return (1.01 * y if F.facts.namespace == "torch" else y), after
+        return (1.01 * y if F.dispatch_key.namespace == "torch" else y), after
 
 
 class Coupled(Optimizer):

@@ -98,8 +98,8 @@ def decoder(
             f"backend {backend.name!r} does not decode with {weights} weights",
             hint=f"it does with {', '.join(WEIGHTS)}",
         )
-    if F.facts.dtype != "float32":
-        reason = f"the native step computes in float32, not {F.facts.dtype}"
+    if F.dispatch_key.dtype != "float32":
+        reason = f"the native step computes in float32, not {F.dispatch_key.dtype}"
     else:
         try:
             recorded = RecordedDecoder(model, backend, F, params, batch, weights)

@@ -231,7 +231,7 @@ class Hyena(Layer[HyenaConfig]):
 
     def _filters(self, F: OpTable, p: Params, length: int, with_state: bool) -> list[Array]:
         longest = self.config.l_max
-        if F.facts.mode == "train":
+        if F.dispatch_key.mode == "train":
             return self.filters(F, p, longest if with_state else min(length, longest))
         arrays = [p[name] for name in sorted(p) if name.startswith("filter.")]
         found: list[Array] = self._kept.get(arrays, lambda: self.filters(F, p, longest))

@@ -80,13 +80,14 @@ class JaxBackend(Backend):
     def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
         """The op table; every op is a program of its own, and becomes part of a larger one under `jax.jit`."""
         table = super().bind(dtype=dtype, mode=mode, pins=pins)
+        programs = {}
         for name, op in OPS.items():
             if name in SELF_COMPILED:
                 continue
             key = (name, table.trail[name].chosen, dtype)
             if key not in _compiled:
                 _compiled[key] = as_op(op, jax.jit(getattr(table, name), static_argnames=tuple(op.attrs)))
-            table.__dict__[name] = _compiled[key]
+            programs[name] = _compiled[key]
 
         def cond(holds: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
             known = table.concrete(holds)
@@ -94,8 +95,7 @@ class JaxBackend(Backend):
                 return jax.lax.cond(holds, then, otherwise)
             return then() if known else otherwise()
 
-        table.__dict__["cond"] = cond
-        return table
+        return table.replace(**programs, cond=cond)
 
     def decoder(
         self, model: DecodableModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"

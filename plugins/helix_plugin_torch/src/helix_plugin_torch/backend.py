@@ -101,8 +101,7 @@ class TorchBackend(Backend):
     def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
         """The op table; under `torch.func.vmap`, where a sample's numbers cannot be told, they are not known."""
         table = super().bind(dtype=dtype, mode=mode, pins=pins)
-        table.__dict__["concrete"] = functools.partial(_known, table.concrete)
-        return table
+        return table.replace(concrete=functools.partial(_known, table.concrete))
 
     def module(self, model: DecodableModel | Any, *, seed: int | None = None, dtype: str = "float32") -> HelixModule:
         """A real `torch.nn.Module` of a model or a layer, with fresh parameters.

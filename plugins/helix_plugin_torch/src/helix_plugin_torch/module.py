@@ -150,7 +150,7 @@ class HelixModule(Weights):
         """The ops and the parameters of a call."""
         stored = self._weights()
         F = self._bound(next(iter(stored.values())))
-        return F, _Widened(stored) if F.facts.dtype in HALF else stored
+        return F, _Widened(stored) if F.dispatch_key.dtype in HALF else stored
 
     def init_state(self, batch: int) -> Any:
         """The state before the first step of `batch` rows."""

@@ -10,21 +10,21 @@ import numpy as np
 
 from helix_core.kinds.layer import Layer
 from helix_core.kinds.params import init_params
-from helix_core.ops import OPS, Facts, OpTable, as_op
+from helix_core.ops import OPS, DispatchKey, OpTable, as_op
 from helix_core.ops.op import Op
 
 
 class CountingTable(OpTable):
     """The reference on NumPy in float64; `flops` adds up those of the ops called and of `F.xp.matmul`.
 
-    `F.facts.mode` is "infer". Products written as `a @ b` are not seen: they are for what does not depend on tokens.
+    `F.dispatch_key.mode` is "infer". Products written as `a @ b`, for what does not depend on tokens, are not seen.
     """
 
     def __init__(self) -> None:
         self.flops = 0.0
-        facts = Facts("numpy", "cpu", "float64", "infer")
+        key = DispatchKey("numpy", "cpu", "float64", "infer")
         bound = {name: self._counted(op) for name, op in OPS.items()}
-        super().__init__(_Namespace(self), facts, bound, {}, lambda array: np.asarray(array))
+        super().__init__(_Namespace(self), key, bound, {}, lambda array: np.asarray(array))
 
     def _counted(self, op: Op) -> Any:
         def call(*arrays: Any, **attrs: Any) -> Any:

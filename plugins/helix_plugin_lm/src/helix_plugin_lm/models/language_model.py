@@ -143,7 +143,7 @@ class LanguageModel:
 
     def init_state(self, F: OpTable, batch: int) -> State:
         """The state before the first token of `batch` rows. Raises NotEnoughMemory if it cannot fit."""
-        if F.facts.device == "cpu":
+        if F.dispatch_key.device == "cpu":
             require_memory(batch * self.state_bytes, available_memory(), f"the state of {batch:,} rows")
         return {"blocks": [block.init_state(F, batch) for block in self.blocks]}
 
