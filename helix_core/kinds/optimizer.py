@@ -32,6 +32,18 @@ class Optimizer(ABC, Generic[ConfigT]):
     """An update rule. `slots` names the arrays that it may keep beside a parameter.
 
     The state is `{slot: {parameter: array}}`, saved and restored bit by bit with the model.
+
+    >>> class SignSGD(Optimizer):
+    ...     def step(self, F, p, g, moments, *, lr, weight_decay, step):
+    ...         return p * (1 - lr * weight_decay) - lr * F.xp.sign(g), ()
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> optimizer, params = SignSGD(OptimizerConfig()), {"w": np.asarray([1.0, 2.0])}
+    >>> state = optimizer.init(F, params)
+    >>> params, state = optimizer.update(F, params, {"w": np.asarray([0.1, -3.0])}, state, lr=0.5, step=1)
+    >>> params["w"].tolist()
+    [0.5, 2.5]
     """
 
     slots: tuple[str, ...] = ()
@@ -57,12 +69,13 @@ class Optimizer(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def step(
-        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, decay: float, step: int
+        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, weight_decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
         """One parameter's new value, and that of its slots in the order of `slots`; `step` counts from 1.
 
-        `decay` is the coefficient λ of decoupled decay, 0 where the parameter has none: p <- (1 - lr λ) p comes on top
-        of the rule (Loshchilov and Hutter, 2019).
+        p and its gradient g have one shape, of any number of axes; new arrays keep shapes and dtypes. `weight_decay` is
+        the coefficient λ of decoupled decay, 0 where the parameter has none: p <- (1 - lr λ) p comes on top of the rule
+        (Loshchilov and Hutter, 2019).
         """
 
     def step_named(
@@ -74,11 +87,11 @@ class Optimizer(ABC, Generic[ConfigT]):
         moments: tuple[Array, ...],
         *,
         lr: float,
-        decay: float,
+        weight_decay: float,
         step: int,
     ) -> tuple[Array, tuple[Array, ...]]:
         """`step` for parameter `name`; override it where the rule depends on which one it is, as Muon's does."""
-        return self.step(F, p, g, moments, lr=lr, decay=decay, step=step)
+        return self.step(F, p, g, moments, lr=lr, weight_decay=weight_decay, step=step)
 
     def update(
         self,
@@ -89,19 +102,29 @@ class Optimizer(ABC, Generic[ConfigT]):
         *,
         lr: float,
         step: int,
-        decay: frozenset[str] | None = None,
+        decayed: frozenset[str] | None = None,
         lr_scale: Mapping[str, float] | None = None,
     ) -> tuple[Params, OptimizerState]:
-        """New parameters and state. `lr` is this step's rate, `decay` names what decays (None: all)."""
+        """New parameters and state after step number `step`, which counts from 1.
+
+        lr         rate of this step, after the schedule
+        decayed    names of the parameters that the config's weight decay acts on; None for all
+        lr_scale   factor on the rate of a parameter, by name; 1 where there is none
+        """
         new_params: Params = {}
         new_state: OptimizerState = {slot: {} for slot in self.slots}
         for name, p in params.items():
-            rate = lr * (lr_scale or {}).get(name, 1.0)
-            weight_decay = self.config.weight_decay if decay is None or name in decay else 0.0
             held = [slot for slot in self.slots if name in state[slot]]
             moments = tuple(state[slot][name] for slot in held)
             new_params[name], moments = self.step_named(
-                F, name, p, grads[name], moments, lr=rate, decay=weight_decay, step=step
+                F,
+                name,
+                p,
+                grads[name],
+                moments,
+                lr=lr * (lr_scale or {}).get(name, 1.0),
+                weight_decay=self.config.weight_decay if decayed is None or name in decayed else 0.0,
+                step=step,
             )
             for slot, moment in zip(held, moments, strict=True):
                 new_state[slot][name] = moment

@@ -25,7 +25,7 @@ class Adafactor(Optimizer[AdafactorConfig]):
             return {"v": F.xp.zeros_like(p)}
         return {"row": F.xp.zeros_like(p[..., 0]), "column": F.xp.zeros_like(p[..., 0, :])}
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
         xp = F.xp
         beta = 1 - step**-self.config.decay_rate
         squares = g * g + 1e-30
@@ -39,7 +39,7 @@ class Adafactor(Optimizer[AdafactorConfig]):
             after, direction = (row, column), g / xp.sqrt(share[..., None]) / xp.sqrt(column[..., None, :])
         size = xp.sqrt(xp.mean(direction * direction))
         direction = direction / xp.maximum(size / self.config.clip, xp.ones_like(size))
-        return p * (1 - lr * decay) - lr * direction, after
+        return p * (1 - lr * weight_decay) - lr * direction, after
 
 
 class MuonConfig(OptimizerConfig):
@@ -63,17 +63,17 @@ class Muon(Optimizer[MuonConfig]):
         slots = ("momentum",) if self.hidden(name, p) else ("m", "v")
         return {slot: F.xp.zeros_like(p) for slot in slots}
 
-    def step_named(self, F, name, p, g, moments, *, lr, decay, step):
+    def step_named(self, F, name, p, g, moments, *, lr, weight_decay, step):
         if not self.hidden(name, p):
-            return self.step(F, p, g, moments, lr=lr * self.config.adamw_scale, decay=decay, step=step)
+            return self.step(F, p, g, moments, lr=lr * self.config.adamw_scale, weight_decay=weight_decay, step=step)
         (buffer,) = moments
         buffer = self.config.momentum * buffer + g
         direction = orthogonal(F.xp, g + self.config.momentum * buffer)
         scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
-        return p * (1 - lr * decay) - lr * scale * direction, (buffer,)
+        return p * (1 - lr * weight_decay) - lr * scale * direction, (buffer,)
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
-        p, m, v = F.adamw(p, g, *moments, lr=lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=decay, step=step)
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
+        p, m, v = F.adamw(p, g, *moments, lr=lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=weight_decay, step=step)
         return p, (m, v)
 
 

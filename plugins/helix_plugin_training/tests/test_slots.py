@@ -155,7 +155,7 @@ def test_slots_keep_their_dtype(trainer, tmp_path, monkeypatch):
     def init_slots(self, F, name, p):
         return {"row": F.asarray(np.array(7, np.int32)), "v": F.xp.zeros_like(p)}
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
         count, v = moments
         return p - lr * g, (count + 1, v + g)
 

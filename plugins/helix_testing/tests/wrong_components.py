@@ -139,7 +139,7 @@ class Coupled(Optimizer):
 
     slots = ("m",)
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
         m = 0.9 * moments[0] + g + self.config.weight_decay * p
         return p - lr * m, (m,)
 
@@ -149,39 +149,39 @@ class Plain(Optimizer):
 
     slots = ("m",)
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
         m = 0.9 * moments[0] + g
-        return p * (1 - lr * decay) - lr * m, (m,)
+        return p * (1 - lr * weight_decay) - lr * m, (m,)
 
 
 class IgnoresRate(Plain):
     """Its own rate, whatever the schedule says."""
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
-        return super().step(F, p, g, moments, lr=self.config.lr, decay=decay, step=step)
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
+        return super().step(F, p, g, moments, lr=self.config.lr, weight_decay=weight_decay, step=step)
 
 
 class WidensOptimizer(Plain):
-    def step(self, F, p, g, moments, *, lr, decay, step):
-        p, (m,) = super().step(F, p, g, moments, lr=lr, decay=decay, step=step)
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
+        p, (m,) = super().step(F, p, g, moments, lr=lr, weight_decay=weight_decay, step=step)
         return p, (m * np.ones((), np.float64),)
 
 
 class KeepsGradient(Plain):
     """The gradient's own memory becomes the first moment."""
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
-        p, (m,) = super().step(F, p, g, moments, lr=lr, decay=decay, step=step)
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
+        p, (m,) = super().step(F, p, g, moments, lr=lr, weight_decay=weight_decay, step=step)
         return p, (g if step == 1 else m,)
 
 
 class ByPlace(Plain):
     """The first parameter moves faster."""
 
-    def update(self, F, params, grads, state, *, lr, step, decay=None, lr_scale=None):
+    def update(self, F, params, grads, state, *, lr, step, decayed=None, lr_scale=None):
         first = next(iter(params))
         scale = {**(lr_scale or {}), first: 2 * (lr_scale or {}).get(first, 1.0)}
-        return super().update(F, params, grads, state, lr=lr, step=step, decay=decay, lr_scale=scale)
+        return super().update(F, params, grads, state, lr=lr, step=step, decayed=decayed, lr_scale=scale)
 
 
 class ChangesShape(Plain):
@@ -190,8 +190,8 @@ class ChangesShape(Plain):
     def init_slots(self, F, name, p):
         return {"m": F.xp.zeros((1, *p.shape), dtype=p.dtype)}
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
-        after, (m,) = super().step(F, p, g, (moments[0][-1],), lr=lr, decay=decay, step=step)
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
+        after, (m,) = super().step(F, p, g, (moments[0][-1],), lr=lr, weight_decay=weight_decay, step=step)
         return after, (F.xp.concat([moments[0], m[None]], axis=0),)
 
 
@@ -200,16 +200,16 @@ class Counts(Plain):
 
     count = 0
 
-    def step(self, F, p, g, moments, *, lr, decay, step):
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
         self.count += 1
-        return super().step(F, p, g, moments, lr=lr / self.count, decay=decay, step=step)
+        return super().step(F, p, g, moments, lr=lr / self.count, weight_decay=weight_decay, step=step)
 
 
 class MatricesStandStill(Plain):
-    def step(self, F, p, g, moments, *, lr, decay, step):
+    def step(self, F, p, g, moments, *, lr, weight_decay, step):
         if len(p.shape) > 1:
-            return p * (1 - lr * decay) + 0 * lr * g, (0.9 * moments[0] + g,)
-        return super().step(F, p, g, moments, lr=lr, decay=decay, step=step)
+            return p * (1 - lr * weight_decay) + 0 * lr * g, (0.9 * moments[0] + g,)
+        return super().step(F, p, g, moments, lr=lr, weight_decay=weight_decay, step=step)
 
 
 class CoupledConfig(OptimizerConfig):

@@ -90,7 +90,7 @@ class Trainer:
             )
         self._require_memory()
         specs = self.model.param_specs()
-        self._decay = frozenset(name for name, spec in specs.items() if spec.weight_decay)
+        self._decayed = frozenset(name for name, spec in specs.items() if spec.weight_decay)
         self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
         self._value_and_grad = self._gradient()
         self.step = 0
@@ -175,7 +175,7 @@ class Trainer:
                 self.moments,
                 lr=lr,
                 step=step + 1,
-                decay=self._decay,
+                decayed=self._decayed,
                 lr_scale=self._lr_scale,
             )
         self.backend.synchronize()

@@ -114,7 +114,7 @@ class BaseOptimizerTests:
         nothing = {k: np.zeros_like(v) for k, v in params.items()}
         optimizer = self.make(weight_decay=0.5)
         after, _ = optimizer.update(
-            self.F, params, nothing, optimizer.init(self.F, params), lr=0.1, step=1, decay=frozenset({"w"})
+            self.F, params, nothing, optimizer.init(self.F, params), lr=0.1, step=1, decayed=frozenset({"w"})
         )
         assert np.allclose(after["w"], params["w"] * (1 - 0.1 * 0.5), rtol=1e-12)
         assert all(np.array_equal(after[k], params[k]) for k in params if k != "w")

@@ -23,17 +23,28 @@ class AdamWConfig(OptimizerConfig):
 
 
 class AdamW(Optimizer[AdamWConfig]):
-    """Adam with decoupled weight decay: p <- p - lr m̂ / (sqrt(v̂) + eps).
+    """Adam with decoupled weight decay: the op `adamw` on every parameter, with its moments m and v as slots.
 
-    m <- β1 m + (1 - β1) g, v <- β2 v + (1 - β2) g², both divided by 1 - βᵗ.
-    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
+    Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019. The op's docstring has the formula.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> optimizer = create("optimizer", "adamw", weight_decay=0.5)
+    >>> params, grads = {"w": np.asarray([1.0, 2.0])}, {"w": np.asarray([0.1, -3.0])}
+    >>> params, state = optimizer.update(F, params, grads, optimizer.init(F, params), lr=0.1, step=1)
+    >>> params["w"].round(3).tolist(), sorted(state)
+    ([0.85, 2.0], ['m', 'v'])
     """
 
     slots = ("m", "v")
 
     def step(
-        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, decay: float, step: int
+        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, weight_decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
         c = self.config
-        p, m, v = F.adamw(p, g, *moments, lr=lr, beta1=c.beta1, beta2=c.beta2, eps=c.eps, weight_decay=decay, step=step)
+        m, v = moments
+        p, m, v = F.adamw(
+            p, g, m, v, lr=lr, beta1=c.beta1, beta2=c.beta2, eps=c.eps, weight_decay=weight_decay, step=step
+        )
         return p, (m, v)

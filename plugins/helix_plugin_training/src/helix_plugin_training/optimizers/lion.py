@@ -25,14 +25,23 @@ class Lion(Optimizer[LionConfig]):
     """Evolved sign momentum: p <- p - lr sign(β1 m + (1 - β1) g), then m <- β2 m + (1 - β2) g.
 
     Source: Chen et al., Symbolic Discovery of Optimization Algorithms, 2023.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> optimizer = create("optimizer", "lion", weight_decay=0.5)
+    >>> params, grads = {"w": np.asarray([1.0, 2.0])}, {"w": np.asarray([0.1, -3.0])}
+    >>> params, state = optimizer.update(F, params, grads, optimizer.init(F, params), lr=0.1, step=1)
+    >>> params["w"].round(3).tolist(), sorted(state)
+    ([0.85, 2.0], ['m'])
     """
 
     slots = ("m",)
 
     def step(
-        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, decay: float, step: int
+        self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, weight_decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
         c = self.config
         (m,) = moments
         direction = F.xp.sign(c.beta1 * m + (1 - c.beta1) * g)
-        return p * (1 - lr * decay) - lr * direction, (c.beta2 * m + (1 - c.beta2) * g,)
+        return p * (1 - lr * weight_decay) - lr * direction, (c.beta2 * m + (1 - c.beta2) * g,)
