@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 GROUP = "helix.plugins"
+_HEADER = re.compile(rf"^[^\w#]*\[\s*{re.escape(GROUP)}\s*\]", re.M)
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,22 @@ def _distributions(path: Sequence[str] | None) -> Iterator[Any]:
 
 
 def _entry_points(distribution: Any) -> list[Any]:
-    """The plugins a distribution announces; warns if an unreadable entry_points.txt mentions the group."""
-    try:
-        return [e for e in distribution.entry_points if e.group == GROUP]
-    except Exception as error:
-        if GROUP in _text(distribution, "entry_points.txt"):
-            where = getattr(distribution, "_path", distribution)
-            text = f"a plugin is left out, its entry_points.txt cannot be read ({error}): {where}; reinstall it"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+    """The plugins a distribution announces; warns if entry_points.txt has the group and nothing can be read of it."""
+    text = _text(distribution, "entry_points.txt")
+    if GROUP not in text:
         return []
+    try:
+        found = [e for e in distribution.entry_points if e.group == GROUP]
+        problem = "" if found or not _HEADER.search(text) else f"nothing below [{GROUP}] is found"
+        if problem and text.startswith("\ufeff"):
+            problem = "a byte-order mark hides its first line"
+    except Exception as error:
+        found, problem = [], str(error)
+    if problem:
+        where = getattr(distribution, "_path", distribution)
+        warning = f"a plugin is left out, its entry_points.txt cannot be read ({problem}): {where}; reinstall it"
+        warnings.warn(warning, RuntimeWarning, stacklevel=2)
+    return found
 
 
 def _text(distribution: Any, file: str) -> str:

@@ -130,6 +130,26 @@ def test_an_entry_point_file_that_is_not_utf_8_warns_and_hides_no_other_plugin(s
     assert not any("stranger" in str(w.message) for w in caught)
 
 
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (f"\ufeff[{GROUP}]\nx = mod\n", "a byte-order mark hides its first line"),
+        (f"[ {GROUP} ]\nx = mod\n", "nothing below .* is found"),
+    ],
+    ids=["byte-order mark", "spaces"],
+)
+def test_a_header_that_is_not_recognized_warns_and_hides_no_other_plugin(site, data, problem):
+    site.plugin("good")
+    (site.plugin("torn") / "entry_points.txt").write_text(data, encoding="utf-8")
+    (write_dist(site.folder, "stranger") / "entry_points.txt").write_text(
+        data.replace(GROUP, "other.group"), encoding="utf-8"
+    )
+    (write_dist(site.folder, "mentions") / "entry_points.txt").write_text(f"# [{GROUP}]\n[other.group]\nx = mod\n")
+    with pytest.warns(RuntimeWarning, match=rf"cannot be read \({problem}\).*helix_plugin_torn.*reinstall") as caught:
+        assert [f.name for f in find(site)] == ["good"]
+    assert len(caught) == 1
+
+
 def test_metadata_that_is_not_utf_8_refuses_its_plugin_alone(site):
     site.plugin("good")
     (site.plugin("torn") / "METADATA").write_bytes("Name: helix-plugin-torn\nVersion: 1\nAuthor: é\n".encode("latin-1"))
