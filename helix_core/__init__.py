@@ -5,9 +5,9 @@ Everything here is imported on first use, so that `import helix_core` costs next
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from helix_core.lazy import lazy_attributes
 from helix_core.version import __version__
 
 _WHERE = {
@@ -51,9 +51,10 @@ _WHERE = {
     "helix_core.events": ("Event", "emit", "subscribe"),
     "helix_core.plugin_system.hookspecs": ("hookimpl",),
 }
-_HOME = {name: module for module, names in _WHERE.items() for name in names}
+_HOMES = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOMES]
+__getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
 if TYPE_CHECKING:
     from helix_core.errors import AmbiguousComponent as AmbiguousComponent
@@ -103,15 +104,3 @@ if TYPE_CHECKING:
     from helix_core.plugin_system.descriptors import MemoryDescriptor as MemoryDescriptor
     from helix_core.plugin_system.descriptors import OptimizerDescriptor as OptimizerDescriptor
     from helix_core.plugin_system.hookspecs import hookimpl as hookimpl
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)

@@ -5,22 +5,16 @@ Everything here is imported on first use, so that `import helix` costs next to n
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_WHERE = {"Run": "helix.run", "load": "helix.run", "train": "helix.training"}
+from helix_core.lazy import lazy_attributes
 
-__all__ = ["Run", "load", "train"]
+_HOMES = {"Run": "helix.run", "load": "helix.run", "train": "helix.training"}
+
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
 if TYPE_CHECKING:
     from helix.run import Run as Run
     from helix.run import load as load
     from helix.training import train as train
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value

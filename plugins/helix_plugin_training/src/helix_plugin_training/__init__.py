@@ -5,10 +5,11 @@ Everything here is imported on first use: the plugin module, which every command
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_WHERE = {
+from helix_core.lazy import lazy_attributes
+
+_HOMES = {
     "TaskEvaluation": "helix_plugin_training.evaluation.answers",
     "evaluate_task": "helix_plugin_training.evaluation.answers",
     "Evaluation": "helix_plugin_training.evaluation.text",
@@ -23,20 +24,8 @@ _WHERE = {
     "Trainer": "helix_plugin_training.trainer",
 }
 
-__all__ = [
-    "Evaluation",
-    "Recipe",
-    "StepResult",
-    "TaskEvaluation",
-    "Trainer",
-    "evaluate",
-    "evaluate_task",
-    "gzip_bits_per_byte",
-    "load_data",
-    "load_recipe",
-    "resume",
-    "train",
-]
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy_attributes(__name__, _HOMES)
 
 if TYPE_CHECKING:
     from helix_plugin_training.evaluation.answers import TaskEvaluation as TaskEvaluation
@@ -51,11 +40,3 @@ if TYPE_CHECKING:
     from helix_plugin_training.run import train as train
     from helix_plugin_training.trainer import StepResult as StepResult
     from helix_plugin_training.trainer import Trainer as Trainer
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
