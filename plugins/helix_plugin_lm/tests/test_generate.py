@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from helix_core.errors import CheckpointError, GenerationError, UsageError
+from helix_core.errors import CheckpointError, ConfigError, GenerationError, UsageError
 from helix_core.kinds.layer import Layer, LayerConfig
 from helix_core.kinds.params import ParamSpec, fan_in
 from helix_core.reference.numpy_backend import ReferenceBackend
@@ -19,7 +19,7 @@ from helix_core.tree import tree_items
 from helix_plugin_lm.generation import Sampling, Stopping, beam_search, generate, generate_batch, read_state
 from helix_plugin_lm.generation.row import Row
 from helix_plugin_lm.models import LanguageModel, ModelConfig
-from helix_plugin_lm.tokenizers import BYTES, ByteTokenizer
+from helix_plugin_lm.tokenizers import BYTES, ByteTokenizer, check_vocabulary
 
 BACKEND = ReferenceBackend()
 F = BACKEND.bind(mode="infer")
@@ -400,3 +400,32 @@ def test_memory_does_not_grow_with_the_text(parts):
     assert held() == state
     assert after - before < 20_000, "ten bytes a token would be 20,000"
     assert sys.getallocatedblocks() - blocks < 2000
+
+
+WRITERS = {
+    "one": lambda *model, tokenizer: next(generate(*model, tokenizer=tokenizer)),
+    "batch": lambda *model, tokenizer: next(
+        generate_batch(*model, [b"a"], stopping=Stopping(max_tokens=2), tokenizer=tokenizer)
+    ),
+    "beam": lambda *model, tokenizer: beam_search(
+        *model, num_beams=2, stopping=Stopping(max_tokens=2), tokenizer=tokenizer
+    ),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("vocab_size", [64, 255, 257, 300, 512])
+def test_the_tokenizer_of_another_model_is_refused(monkeypatch, write, vocab_size):
+    with pytest.raises(ConfigError, match=f"has 256 tokens, the model {vocab_size}"):
+        write(*build(monkeypatch, vocab_size=vocab_size), tokenizer=BYTES)
+
+
+@pytest.mark.parametrize(("vocab_size", "belongs"), [(255, False), (256, True), (300, True), (511, True), (512, False)])
+def test_a_model_may_have_a_few_tokens_more_than_a_padded_tokenizer(vocab_size, belongs):
+    tokenizer = ByteTokenizer()
+    tokenizer.padded = True
+    if belongs:
+        check_vocabulary(tokenizer, vocab_size)
+    else:
+        with pytest.raises(ConfigError, match="do not belong together"):
+            check_vocabulary(tokenizer, vocab_size)

@@ -110,8 +110,8 @@ def test_every_scored_token_counts_the_same_whatever_its_micro_batch():
     parts.batches = lambda step, part: type(rows)(
         *(None if a is None else a[part : part + 1] for a in (rows.tokens, rows.targets, rows.reset, rows.mask))
     )
-    value, grads = whole._accumulate(3)
-    part_value, part_grads = parts._accumulate(3)
+    value, grads = whole.gradient(3)
+    part_value, part_grads = parts.gradient(3)
     assert float(part_value) == pytest.approx(float(value), rel=1e-6)
     for name, grad in grads.items():
         assert float((grad - part_grads[name]).abs().max()) <= 1e-6 * float(grad.abs().max() + 1e-3)
@@ -120,7 +120,7 @@ def test_every_scored_token_counts_the_same_whatever_its_micro_batch():
 def test_the_loss_is_the_mean_over_scored_places_only():
     t = trainer()
     batch = t.batches(0)
-    value, _ = t._accumulate(0)
+    value, _ = t.gradient(0)
     with t.backend.inference():
         logits, _ = t.model.apply(t.F_infer, t.params, t.backend.asarray(batch.tokens))
         nats = t.backend.to_numpy(t.F_infer.cross_entropy(logits, t.backend.asarray(batch.targets)))

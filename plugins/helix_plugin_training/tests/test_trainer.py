@@ -39,7 +39,7 @@ def trainer(corpus, *overrides):
 
 def test_accumulated_gradients_are_the_mean_over_micro_batches(corpus):
     whole = trainer(corpus, "training.accumulation=3")
-    value, grads = whole._accumulate(7)
+    value, grads = whole.gradient(7)
     losses, parts = [], []
     for part in range(3):
         batch = whole.batches(7, part)
@@ -70,7 +70,7 @@ def test_what_can_never_fit_is_refused_before_it_is_tried(corpus, override, word
 @pytest.mark.parametrize("chunk", [1, 7, 24])
 def test_chunks_change_the_memory_and_not_the_gradient(corpus, chunk):
     whole, parts = (trainer(corpus, f"training.chunk={c}") for c in (1000, chunk))
-    (value, grads), (chunked_value, chunked) = whole._accumulate(3), parts._accumulate(3)
+    (value, grads), (chunked_value, chunked) = whole.gradient(3), parts.gradient(3)
     assert float(chunked_value) == pytest.approx(float(value), rel=1e-6)
     for name, grad in grads.items():
         assert float((grad - chunked[name]).abs().max()) <= 2e-5 * float(grad.abs().max() + 1e-4), name
@@ -82,7 +82,7 @@ def test_a_chunk_knows_of_documents_that_begin_within_it(corpus):
     )
     batch = whole.batches(0, 0)
     assert batch.reset[:, 61:].any()
-    grads, chunked = whole._accumulate(0)[1], parts._accumulate(0)[1]
+    grads, chunked = whole.gradient(0)[1], parts.gradient(0)[1]
     for name, grad in grads.items():
         assert float((grad - chunked[name]).abs().max()) <= 2e-5 * float(grad.abs().max() + 1e-4), name
 
@@ -100,11 +100,21 @@ def test_clipping_bounds_the_step(corpus):
 
 
 def test_norms_biases_and_dynamics_do_not_decay(corpus):
-    t = trainer(corpus)
-    assert "blocks.0.mixer.in_proj.weight" in t._decay
-    for name in ("norm.weight", "blocks.0.mixer.A_log", "blocks.0.mixer.dt_proj.bias", "blocks.1.mixer.log_dt"):
-        assert name not in t._decay
-    assert t._lr_scale == {f"blocks.1.mixer.{name}": 0.25 for name in ("log_dt", "A_log", "A_imag")}
+    """A first step of AdamW moves every number by its rate, and by what decays."""
+    plain, decaying = (
+        trainer(corpus, "optimizer.name=adamw", f"optimizer.weight_decay={rate}") for rate in (0.0, 10.0)
+    )
+    before = dict(plain.params)
+    rate = plain.advance(4).lr
+    decaying.advance(4)
+    decayed = {name for name, p in plain.params.items() if not p.equal(decaying.params[name])}
+    assert "blocks.0.mixer.in_proj.weight" in decayed
+    kept = {"norm.weight", "blocks.0.mixer.A_log", "blocks.0.mixer.dt_proj.bias", "blocks.1.mixer.log_dt"}
+    assert not decayed & kept
+    for name in kept:
+        share = 0.25 if name == "blocks.1.mixer.log_dt" else 1.0
+        moved = float((plain.params[name] - before[name]).abs().max())
+        assert moved == pytest.approx(share * rate, rel=0.05), name
 
 
 def test_resets_at_document_starts_change_what_is_learned(corpus):

@@ -19,7 +19,7 @@ from helix_core.ops.half import storage
 from helix_core.plugin_system import create, select
 from helix_plugin_lm.models import LanguageModel, loss
 from helix_plugin_lm.runs.checkpoint import Checkpoint, StoredCheckpoint, all_finite, check_params, save_checkpoint
-from helix_plugin_lm.tokenizers import BYTES, Tokenizer
+from helix_plugin_lm.tokenizers import BYTES, Tokenizer, check_vocabulary
 from helix_plugin_training.chunked import chunked_value_and_grad
 from helix_plugin_training.data import Batch, Batches, Corpus, Task, TaskBatches
 from helix_plugin_training.optimizers.clip import clip_by_global_norm, global_norm
@@ -80,6 +80,7 @@ class Trainer:
             self.seq_len = data.generator.seq_len
             self.batches = TaskBatches(data, batch_size=training.batch_size, seed=recipe.seed)
         else:
+            check_vocabulary(tokenizer, recipe.model.vocab_size)
             self.seq_len = training.seq_len
             self.batches = Batches(
                 data.train,
@@ -156,7 +157,7 @@ class Trainer:
     def _compute(self, step: int, lr: float = 0.0) -> tuple[Any, Any, StepResult]:
         began = time.perf_counter()
         xp, training = self.backend.xp, self.recipe.training
-        value, grads = self._accumulate(step)
+        value, grads = self.gradient(step)
         with self.backend.inference():
             norm = global_norm(xp, grads)
             loss_value, norm_value = float(value), float(norm)
@@ -181,8 +182,8 @@ class Trainer:
         self.backend.synchronize()
         return params, moments, StepResult(loss_value, norm_value, lr, time.perf_counter() - began)
 
-    def _accumulate(self, step: int) -> tuple[Any, dict[str, Any]]:
-        """Mean loss and gradient over all scored tokens of the step's micro-batches."""
+    def gradient(self, step: int) -> tuple[Any, dict[str, Any]]:
+        """Mean loss over all scored tokens of a step's micro-batches, and its gradient by parameter."""
         parts = self.recipe.training.accumulation
         batches = [self.batches(step, part) for part in range(parts)]
         # Micro-batches may have differently many scored tokens; each token counts the same.

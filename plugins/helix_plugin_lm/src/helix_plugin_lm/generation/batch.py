@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helix_core.errors import UsageError
-from helix_plugin_lm.generation.reading import check_length, read
+from helix_plugin_lm.generation.reading import check_prompt, read
 from helix_plugin_lm.generation.row import Row, count
 from helix_plugin_lm.generation.rows import join, take
 from helix_plugin_lm.generation.sampling import Sampling
@@ -87,7 +87,7 @@ def generate_batch(
         raise UsageError(f"{len(prompts)} prompts need as many seeds, not {len(seeds)}")
     encoded = [tokenizer.prompt(prompt) for prompt in prompts]
     for tokens in encoded:
-        check_length(model, len(tokens))
+        check_prompt(model, tokenizer, len(tokens))
     return _write(
         model, backend, F, params, encoded, sampling or Sampling(), stopping, tokenizer, seeds, weights, width
     )

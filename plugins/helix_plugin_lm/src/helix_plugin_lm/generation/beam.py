@@ -11,7 +11,7 @@ import numpy as np
 
 from helix_core.errors import UsageError
 from helix_core.machine import require_memory
-from helix_plugin_lm.generation.reading import check_length, read
+from helix_plugin_lm.generation.reading import check_prompt, read
 from helix_plugin_lm.generation.rows import take
 from helix_plugin_lm.generation.sampling import Sampling
 from helix_plugin_lm.generation.stopping import CONTEXT, LENGTH, STOP_STRING, STOP_TOKEN, Stopping, StopScanner
@@ -54,8 +54,8 @@ def beam_search(
     when nothing in it can still reach the best `num_beams` that have ended, or at `stopping.max_tokens`, which is
     needed. With as many beams as there are continuations it is exhaustive.
 
-    Raises UsageError for settings without meaning and for a prompt longer than the model's context, GenerationError for
-    logits that are not finite.
+    Raises UsageError for settings without meaning and for a prompt longer than the model's context, ConfigError for the
+    tokenizer of another model, GenerationError for logits that are not finite.
     """
     if num_beams < 1:
         raise UsageError(f"num_beams must be at least 1, not {num_beams}")
@@ -64,7 +64,7 @@ def beam_search(
     if stopping.max_tokens is None or stopping.max_bytes is not None:
         raise UsageError("beam search is limited by max_tokens, and by nothing else")
     fed = tokenizer.prompt(prompt)
-    check_length(model, len(fed))
+    check_prompt(model, tokenizer, len(fed))
     needed = num_beams * (model.state_bytes + 4 * model.config.vocab_size)  # float32 logits
     require_memory(needed, backend.memory(), f"a search with {num_beams:,} beams", hint="take fewer beams")
     room = math.inf if model.context is None else model.context - len(fed) + 1

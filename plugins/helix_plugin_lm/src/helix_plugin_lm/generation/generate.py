@@ -9,7 +9,7 @@ import numpy as np
 
 from helix_core.errors import GenerationError
 from helix_core.tree import tree_map
-from helix_plugin_lm.generation.reading import check_length, read
+from helix_plugin_lm.generation.reading import check_prompt, read
 from helix_plugin_lm.generation.row import Row, count
 from helix_plugin_lm.generation.sampling import Sampling
 from helix_plugin_lm.generation.saved_state import SavedState
@@ -54,7 +54,7 @@ class Generation(Iterator[bytes]):
             counts = resume.counts + count(fed, tokenizer.vocab_size)
             state = tree_map(backend.asarray, resume.state)
             self._logits = resume.logits
-        check_length(model, len(fed), self._position)
+        check_prompt(model, tokenizer, len(fed), self._position)
         if len(fed):
             self._logits, state = read(model, backend, F, params, fed, state)
             self._position += len(fed)
@@ -131,9 +131,9 @@ def generate(
     parameters as they are. With `resume`, a state that `Generation.save` gave, the text goes on from there, after the
     prompt if there is one; without a seed, with the random numbers that were next.
 
-    Raises ComponentUnavailable for a format that the backend does not have, UsageError for a prompt longer than the
-    model's context, TokenizerError for one that cannot be encoded; while iterating, GenerationError for logits that are
-    not finite.
+    Raises ComponentUnavailable for a format that the backend does not have, ConfigError for the tokenizer of another
+    model, UsageError for a prompt longer than the model's context, TokenizerError for one that cannot be encoded; while
+    iterating, GenerationError for logits that are not finite.
     """
     return Generation(
         model,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helix_core.errors import UsageError
+from helix_plugin_lm.tokenizers import Tokenizer, check_vocabulary
 
 if TYPE_CHECKING:
     from helix_core.kinds.backend import Backend
@@ -37,12 +38,13 @@ def read(
     return logits, state
 
 
-def check_length(model: LanguageModel, length: int, before: int = 0) -> None:
+def check_prompt(model: LanguageModel, tokenizer: Tokenizer, length: int, before: int = 0) -> None:
     """Raise UsageError if a state that has read `before` tokens cannot take in a prompt of `length` more.
 
-    A model with a layer that looks ahead takes in none.
+    A model with a layer that looks ahead takes in none. Raises ConfigError for the tokenizer of another model.
     """
     model.require_causal("generation")
+    check_vocabulary(tokenizer, model.vocab_size)
     limit = model.context
     if limit is not None and before + length > limit:
         whole = f" after {before:,} others" if before else ""

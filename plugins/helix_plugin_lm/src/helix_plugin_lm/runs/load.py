@@ -65,7 +65,7 @@ def run_tokenizer(run: RunFolder, spec: RunSpec) -> Tokenizer | None:
     """What a run's tokens are: those of its `tokenizer.json`, else bytes; None if they are no text.
 
     Raises ComponentUnavailable if the tokenizer's library is missing, TokenizerError if the file cannot be used, and
-    ConfigError if the model has fewer tokens.
+    ConfigError if it is the tokenizer of another model.
     """
     file = run.path / TOKENIZER_FILE
     if file.exists():

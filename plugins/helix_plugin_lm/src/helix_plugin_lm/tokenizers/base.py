@@ -38,12 +38,14 @@ class Tokenizer(ABC):
     """Texts as tokens and back.
 
     vocab_size   tokens are below this
+    padded       whether its models may have a few tokens more, as a matrix is rounded up
     start        the token in front of every document: what a model sees before the first token of a text
     ends         tokens that end a text when a model writes them
     fingerprint  of everything that its tokens depend on
     """
 
     vocab_size: int
+    padded: bool = True
     start: int | None
     ends: frozenset[int]
     fingerprint: str
@@ -67,9 +69,15 @@ class Tokenizer(ABC):
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Raise ConfigError if a model with so many tokens lacks some of the tokenizer's."""
-    if tokenizer.vocab_size > vocab_size:
+    """Raise ConfigError unless the tokenizer can be that of a model with `vocab_size` tokens.
+
+    The model needs all of the tokenizer's, and may have fewer than twice as many where it is padded. With others, a
+    text would lack what the model says with the rest.
+    """
+    least = tokenizer.vocab_size
+    most = 2 * least - 1 if tokenizer.padded else least
+    if not least <= vocab_size <= most:
         raise ConfigError(
-            f"the tokenizer has {tokenizer.vocab_size:,} tokens, the model {vocab_size:,}",
-            hint=f"set model.vocab_size = {tokenizer.vocab_size}",
+            f"the tokenizer has {least:,} tokens, the model {vocab_size:,}: they do not belong together",
+            hint=f"take the tokenizer that the model was trained with; to train one, set model.vocab_size = {least}",
         )

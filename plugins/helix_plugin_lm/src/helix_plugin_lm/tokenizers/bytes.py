@@ -38,6 +38,7 @@ class ByteTokenizer(Tokenizer):
     """Every byte is a token; a zero byte stands in front of every document."""
 
     vocab_size = 256
+    padded = False
     start = SEPARATOR
     ends: frozenset[int] = frozenset()
     fingerprint = "bytes"

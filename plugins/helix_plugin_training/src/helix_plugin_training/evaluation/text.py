@@ -12,7 +12,7 @@ import numpy as np
 
 from helix_core.errors import EvaluationError
 from helix_core.tree import tree_map
-from helix_plugin_lm.tokenizers import BYTES, Tokenizer
+from helix_plugin_lm.tokenizers import BYTES, Tokenizer, check_vocabulary
 from helix_plugin_training.data.corpus import Document, encode, start_token
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def evaluate(
     A model whose state holds so many tokens and no more (`model.context`) codes longer documents in windows of that
     length, each of which begins half a window before what it codes. Bits of tokens are spread over the bytes of their
     text. `progress` is called with the number of bytes of each finished portion. Raises DataError for a document that
-    the tokenizer cannot encode, EvaluationError if the bits are not finite.
+    the tokenizer cannot encode, ConfigError for the tokenizer of another model, EvaluationError if the bits are not
+    finite.
     """
+    check_vocabulary(tokenizer, model.vocab_size)
     # Documents of like length share a batch, so that few rows idle.
     ordered = sorted(documents, key=len, reverse=True)
     separator = start_token(tokenizer)
