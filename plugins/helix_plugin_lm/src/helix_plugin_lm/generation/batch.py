@@ -6,7 +6,7 @@ ended takes in the next prompt. When there is none, the decoder is made narrower
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,25 +37,68 @@ class Continuation:
 
 
 @dataclass
-class _Place:
-    """A row of the decoder and the text that is written in it."""
+class _Text:
+    """A text that is being written.
+
+    index      of its prompt
+    position   tokens that its state has taken in
+    state      of one row, until the text has a row of the decoder; None from then on
+    seat       that row; None before
+    """
 
     index: int
     row: Row
-    seat: int = -1
     position: int = 0
-    text: list[bytes] = field(default_factory=list)
+    state: Any = None
+    seat: int | None = None
+    pieces: list[bytes] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
+    @property
+    def ended(self) -> bool:
+        return self.row.finish is not None
+
     def advance(self, logits: np.ndarray, limit: int | None) -> None:
-        self.text.append(self.row.advance(logits))
+        """Draw the next token from logits (V,), and end where the state holds `limit` tokens already."""
+        self.pieces.append(self.row.advance(logits))
         self.tokens.append(self.row.token)
-        if self.row.finish is None and self.position == limit:
-            self.text.append(self.row.end(CONTEXT))
+        if not self.ended and self.position == limit:
+            self.pieces.append(self.row.end(CONTEXT))
 
     def result(self) -> Continuation:
         assert self.row.finish is not None
-        return Continuation(b"".join(self.text), tuple(self.tokens), self.row.finish)
+        return Continuation(b"".join(self.pieces), tuple(self.tokens), self.row.finish)
+
+
+class _Seats:
+    """The rows of one decoder, each with the text that is written in it. Idle rows do what the first one does."""
+
+    def __init__(self, backend: Backend, decoder_of: Callable[[int], Decoder], most: int) -> None:
+        self._backend, self._decoder_of, self._most = backend, decoder_of, most
+        self._decoder: Decoder | None = None
+
+    def give(self, texts: Sequence[_Text]) -> None:
+        """Seat the texts in this order, new ones last; where half the rows would be idle, take a narrower decoder."""
+        if all(text.seat == seat for seat, text in enumerate(texts)):
+            return
+        states = [text.state for text in texts if text.seat is None]
+        if self._decoder is not None and (seated := [text.seat for text in texts if text.seat is not None]):
+            states.insert(0, take(self._backend, self._decoder.state(), seated))
+        size = self._most
+        while size // 2 >= len(texts):
+            size //= 2
+        if self._decoder is None or self._decoder.batch != size:
+            self._decoder = self._decoder_of(size)
+        rows = [*range(len(texts)), *[0] * (size - len(texts))]
+        self._decoder.load(take(self._backend, join(self._backend.xp, states), rows))
+        for seat, text in enumerate(texts):
+            text.seat, text.state = seat, None
+
+    def step(self, tokens: Sequence[int]) -> np.ndarray:
+        """Feed every seated text its last token: logits (rows, V) in the order of the seats."""
+        assert self._decoder is not None
+        idle = self._decoder.batch - len(tokens)
+        return self._decoder.step(np.array([*tokens, *[tokens[0]] * idle]))
 
 
 def generate_batch(
@@ -88,69 +131,47 @@ def generate_batch(
     encoded = [tokenizer.prompt(prompt) for prompt in prompts]
     for tokens in encoded:
         check_prompt(model, tokenizer, len(tokens))
-    return _write(
-        model, backend, F, params, encoded, sampling or Sampling(), stopping, tokenizer, seeds, weights, width
-    )
+    sampling = sampling or Sampling()
+
+    def begin(index: int) -> _Text:
+        """Read a prompt and draw the first token of its text."""
+        fed = encoded[index]
+        # The token in front of a text is no part of it.
+        counts = count(fed[1:] if fed[0] == tokenizer.start else fed, tokenizer.vocab_size)
+        rng = np.random.default_rng(seeds[index])
+        text = _Text(index, Row(tokenizer, sampling, stopping, rng, counts, prompt=fed))
+        if not text.ended:
+            logits, text.state = read(model, backend, F, params, fed)
+            text.position = len(fed)
+            text.advance(logits, model.context)
+        return text
+
+    def decoder_of(rows: int) -> Decoder:
+        return backend.decoder(model, F, params, batch=rows, weights=weights)
+
+    seats = _Seats(backend, decoder_of, min(width, len(prompts)))
+    return _write(map(begin, range(len(prompts))), seats, width, model.context)
 
 
-def _write(
-    model: LanguageModel,
-    backend: Backend,
-    F: OpTable,
-    params: Mapping[str, Any],
-    prompts: Sequence[np.ndarray],
-    sampling: Sampling,
-    stopping: Stopping,
-    tokenizer: Tokenizer,
-    seeds: Sequence[int],
-    weights: str,
-    width: int,
-) -> Iterator[Continuation]:
+def _write(begun: Iterator[_Text], seats: _Seats, width: int, limit: int | None) -> Iterator[Continuation]:
+    """Write the texts that `begun` gives, `width` at a time, and yield each once all before it have been."""
+    going: list[_Text] = []
+    ended: list[_Text] = []
     done: dict[int, Continuation] = {}
-    places: list[_Place] = []
-    waiting = iter(range(len(prompts)))
-    decoder: Decoder | None = None
     shown = 0
     while True:
-        new: list[Any] = []
-        while len(places) < width and (index := next(waiting, None)) is not None:
-            fed = prompts[index]
-            # The token in front of a text is no part of it.
-            counts = count(fed[1:] if fed[0] == tokenizer.start else fed, tokenizer.vocab_size)
-            rng = np.random.default_rng(seeds[index])
-            place = _Place(index, Row(tokenizer, sampling, stopping, rng, counts, prompt=fed))
-            if place.row.finish is None:
-                logits, state = read(model, backend, F, params, fed)
-                place.position = len(fed)
-                place.advance(logits, model.context)
-            if place.row.finish is None:
-                places.append(place)
-                new.append(state)
-            else:
-                done[index] = place.result()
+        while len(going) < width and (text := next(begun, None)) is not None:
+            (ended if text.ended else going).append(text)
+        done |= {text.index: text.result() for text in ended}
         while shown in done:
             yield done.pop(shown)
             shown += 1
-        if not places:
+        if not going:
             return
-        if new or decoder is None or any(place.seat != seat for seat, place in enumerate(places)):
-            states = [
-                *([take(backend, decoder.state(), [p.seat for p in places[: -len(new) or None]])] if decoder else []),
-                *new,
-            ]
-            seats = min(width, len(prompts))
-            while seats // 2 >= len(places):
-                seats //= 2
-            if decoder is None or decoder.batch != seats:
-                decoder = backend.decoder(model, F, params, batch=seats, weights=weights)
-            # Idle seats do what the first one does.
-            decoder.load(take(backend, join(backend.xp, states), [*range(len(places)), *[0] * (seats - len(places))]))
-            for seat, place in enumerate(places):
-                place.seat = seat
-        tokens = [place.row.token for place in places]
-        stepped = decoder.step(np.array([*tokens, *[tokens[0]] * (decoder.batch - len(places))]))
-        for place, logits in zip(places, stepped, strict=False):
-            place.position += 1
-            place.advance(logits, model.context)
-        done |= {place.index: place.result() for place in places if place.row.finish}
-        places = [place for place in places if not place.row.finish]
+        seats.give(going)
+        stepped = seats.step([text.row.token for text in going])
+        for text, logits in zip(going, stepped, strict=False):
+            text.position += 1
+            text.advance(logits, limit)
+        ended = [text for text in going if text.ended]
+        going = [text for text in going if not text.ended]
