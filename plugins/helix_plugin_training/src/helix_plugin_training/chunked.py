@@ -11,7 +11,7 @@ Source: Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, along 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from helix_core.ops.dropout import fold
 from helix_core.tree import tree_items, tree_map
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Array = Any
 STATE = "state:"
+"""What names the arrays of a state among the parameters, where gradients flow into them."""
 
 
 def chunked_value_and_grad(
@@ -35,32 +36,29 @@ def chunked_value_and_grad(
     Equal to the gradient of `helix_plugin_lm.models.loss` but for rounding.
     F is bound for training, F_infer for inference.
     """
+    return _Chunked(backend, model, F, F_infer, chunk)
 
-    def part(array: Array | None, start: int) -> Array | None:
-        return None if array is None else array[:, start : start + chunk]
 
-    def step(
-        leaves: Mapping[str, Array],
-        structure: Any,
-        pull: list[Array | None],
-        share: float,
-        key: Any,
-        *rows: Array | None,
-    ) -> Array:
-        """A chunk's share of the loss, plus what its last state adds to the loss of the chunks behind it."""
-        tokens, targets, reset, weights = rows
-        state = _with_leaves(structure, leaves)
-        losses: list[Array] = []
-        x, after = model.features(F, leaves, tokens, state=state, reset=reset, key=key, losses=losses)
-        value = _share_of_loss(F, model.nats(F, leaves, x, targets), weights, share, losses)
-        for (_, leaf), grad in zip(tree_items(after), pull, strict=True):
-            if grad is not None:
-                value = value + F.xp.sum(leaf * grad)
-        return value
+class _Chunk(NamedTuple):
+    """Steps of a batch that go through the model at once; `share` is their part of all its steps."""
 
-    gradient = backend.value_and_grad(step)
+    tokens: Array
+    targets: Array
+    reset: Array | None
+    weights: Array | None
+    key: Array | None
+    share: float
 
-    def run(
+
+class _Chunked:
+    """The whole pass: forward over the chunks, back from the last to the first."""
+
+    def __init__(self, backend: Backend, model: LanguageModel, F: OpTable, F_infer: OpTable, size: int) -> None:
+        self.backend, self.model, self.F, self.F_infer, self.size = backend, model, F, F_infer, size
+        self._gradient = backend.value_and_grad(self._objective)
+
+    def __call__(
+        self,
         params: Mapping[str, Array],
         tokens: Array,
         targets: Array,
@@ -68,51 +66,68 @@ def chunked_value_and_grad(
         weights: Array | None = None,
         key: Array | None = None,
     ) -> tuple[Array, dict[str, Array]]:
-        length = tokens.shape[1]
-        starts = range(0, length, chunk)
-        losses: list[Array]
-        with backend.inference():
-            states = StateStack(backend, F_infer.xp, len(starts))
-            state: Any = model.init_state(F_infer, tokens.shape[0])
+        """Keep the state before every chunk on the way forward; compute each chunk again on the way back."""
+        chunks = self._chunks(tokens, targets, reset, weights, key)
+        states = StateStack(self.backend, self.F_infer.xp, len(chunks))
+        with self.backend.inference():
+            state: Any = self.model.init_state(self.F_infer, tokens.shape[0])
             value: Array = 0.0
-            for start in starts:
+            for chunk in chunks:
                 states.push(state)
-                losses = []
-                x, state = model.features(
-                    F_infer,
-                    params,
-                    part(tokens, start),
-                    state=state,
-                    reset=part(reset, start),
-                    key=None if key is None else fold(F.xp, key, start),
-                    losses=losses,
-                )
-                nats = model.nats(F_infer, params, x, part(targets, start))
-                value = value + _share_of_loss(F_infer, nats, part(weights, start), x.shape[1] / length, losses)
-        pull: list[Array | None] = [None for _ in tree_items(state)]
+                loss, state = self._loss(self.F_infer, params, chunk, state)
+                value = value + loss
+        cotangents: list[Array | None] = [None for _ in tree_items(state)]  # nothing follows the last chunk
         total: dict[str, Array] = {}
-        for start in reversed(starts):
+        for chunk in reversed(chunks):
             before = states.pop()
-            moving = {f"{STATE}{name}": leaf for name, leaf in tree_items(before) if _floating(F.xp, leaf)}
-            rows = tuple(part(array, start) for array in (tokens, targets, reset, weights))
-            share = rows[0].shape[1] / length  # type: ignore[union-attr]
-            _, grads = gradient(
-                {**params, **moving}, before, pull, share, None if key is None else fold(F.xp, key, start), *rows
-            )
-            pull = [grads.get(f"{STATE}{name}") for name, _ in tree_items(before)]
-            with backend.inference():
+            leaves = {f"{STATE}{name}": leaf for name, leaf in tree_items(before) if self._differentiable(leaf)}
+            _, grads = self._gradient({**params, **leaves}, chunk, before, cotangents)
+            cotangents = [grads.get(f"{STATE}{name}") for name, _ in tree_items(before)]
+            with self.backend.inference():
                 total = {name: total[name] + grads[name] if total else grads[name] for name in params}
         return value, total
 
-    return run
+    def _chunks(
+        self, tokens: Array, targets: Array, reset: Array | None, weights: Array | None, key: Array | None
+    ) -> list[_Chunk]:
+        length = tokens.shape[1]
 
+        def chunk(start: int) -> _Chunk:
+            steps = slice(start, start + self.size)
+            return _Chunk(
+                tokens=tokens[:, steps],
+                targets=targets[:, steps],
+                reset=None if reset is None else reset[:, steps],
+                weights=None if weights is None else weights[:, steps],
+                key=None if key is None else fold(self.F.xp, key, start),
+                share=min(self.size, length - start) / length,
+            )
 
-def _share_of_loss(F: OpTable, nats: Array, weights: Array | None, share: float, losses: list[Array]) -> Array:
-    """As `helix_plugin_lm.models.loss`, for a chunk that is a share of the row."""
-    extra = sum(losses)
-    if weights is None:
-        return (F.xp.mean(nats) + extra) * share
-    return F.xp.sum(nats * weights) + extra * F.xp.sum(weights)
+        return [chunk(start) for start in range(0, length, self.size)]
+
+    def _loss(self, F: OpTable, params: Mapping[str, Array], chunk: _Chunk, state: Any) -> tuple[Array, Any]:
+        """A chunk's part of `helix_plugin_lm.models.loss`, and the state after it."""
+        losses: list[Array] = []
+        x, after = self.model.features(
+            F, params, chunk.tokens, state=state, reset=chunk.reset, key=chunk.key, losses=losses
+        )
+        nats, extra = self.model.nats(F, params, x, chunk.targets), sum(losses)
+        if chunk.weights is None:
+            return (F.xp.mean(nats) + extra) * chunk.share, after
+        return F.xp.sum(nats * chunk.weights) + extra * F.xp.sum(chunk.weights), after
+
+    def _objective(
+        self, leaves: Mapping[str, Array], chunk: _Chunk, before: Any, cotangents: list[Array | None]
+    ) -> Array:
+        """A chunk's loss, and the state after it times the gradient that the chunks behind it gave that state."""
+        value, after = self._loss(self.F, leaves, chunk, _with_leaves(before, leaves))
+        for (_, leaf), cotangent in zip(tree_items(after), cotangents, strict=True):
+            if cotangent is not None:
+                value = value + self.F.xp.sum(leaf * cotangent)
+        return value
+
+    def _differentiable(self, leaf: Array) -> bool:
+        return bool(self.F.xp.isdtype(leaf.dtype, "real floating"))
 
 
 def _with_leaves(structure: Any, leaves: Mapping[str, Array]) -> Any:
@@ -123,7 +138,3 @@ def _with_leaves(structure: Any, leaves: Mapping[str, Array]) -> Any:
         return leaves.get(f"{STATE}{next(names)}", constant)
 
     return tree_map(leaf, structure)
-
-
-def _floating(xp: Any, leaf: Array) -> bool:
-    return bool(xp.isdtype(leaf.dtype, "real floating"))

@@ -41,11 +41,12 @@ class ReversibleBlock(Block):
         """The streams x_1 and x_2 (B, L, D) -> y_1 and y_2; the first block gets the embeddings as both."""
         first, second = x, x if residual is None else residual
         rows = {"reset": reset, "lengths": lengths, "key": key, "losses": losses}
-        after: State = {}
-        written, after["mixer"] = self._write(F, p, 0, second, None if state is None else state["mixer"], **rows)
-        first = first + written
-        written, after["mlp"] = self._write(F, p, 1, first, None if state is None else state["mlp"], **rows)
-        return first, second + written, None if state is None else after
+        before = {"mixer": None, "mlp": None} if state is None else state
+        mixed, mixer_state = self._branch(F, p, "mixer", second, before["mixer"], **rows)
+        first = first + mixed
+        transformed, mlp_state = self._branch(F, p, "mlp", first, before["mlp"], **rows)
+        second = second + transformed
+        return first, second, None if state is None else {"mixer": mixer_state, "mlp": mlp_state}
 
     def invert(
         self,
@@ -59,14 +60,16 @@ class ReversibleBlock(Block):
     ) -> tuple[Array, Array]:
         """The streams y_1 and y_2 (B, L, D) -> x_1 and x_2, up to rounding."""
         rows = {"reset": reset, "lengths": None, "key": key, "losses": None}
-        second = second - self._write(F, p, 1, first, None, **rows)[0]
-        return first - self._write(F, p, 0, second, None, **rows)[0], second
+        transformed, _ = self._branch(F, p, "mlp", first, None, **rows)
+        second = second - transformed
+        mixed, _ = self._branch(F, p, "mixer", second, None, **rows)
+        return first - mixed, second
 
-    def _write(
+    def _branch(
         self,
         F: OpTable,
         p: dict[str, Params],
-        number: int,
+        part: str,
         stream: Array,
         state: State | None,
         *,
@@ -75,9 +78,13 @@ class ReversibleBlock(Block):
         key: Array | None,
         losses: list[Array] | None,
     ) -> tuple[Array, State | None]:
-        part, layer = list(self.parts.items())[number]
+        """What a part, behind its norm, adds to the other stream, and the part's next state."""
         normed, _ = self.norm.apply(F, p[f"{part}_norm"], stream)
-        y, after, extra = layer.apply_with_loss(F, p[part], normed, state=state, reset=reset, lengths=lengths)
+        y, after, extra = self.parts[part].apply_with_loss(
+            F, p[part], normed, state=state, reset=reset, lengths=lengths
+        )
         if losses is not None and extra is not None:
             losses.append(extra)
-        return y if key is None else self._dropped(F, y, fold(F.xp, key, number)), after
+        if key is not None:
+            y = self._dropped(F, y, fold(F.xp, key, list(self.parts).index(part)))
+        return y, after
