@@ -40,7 +40,7 @@ from helix_plugin_cpu.kernels._ternary import (
     write_levels,
 )
 from helix_plugin_cpu.kernels._threads import launch
-from helix_plugin_torch.library import inference_operator
+from helix_plugin_torch.operators import inference_operator
 
 TILE = 64
 """Outputs of a job."""

@@ -15,7 +15,7 @@ from helix_core.ops import OPS
 from helix_core.ops.bit_linear import LEVELS, SMALLEST, check_shapes
 from helix_plugin_cuda.kernels._arguments import check, dense
 from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, wide
-from helix_plugin_torch.library import inference_operator
+from helix_plugin_torch.operators import inference_operator
 
 FEW = 4
 """Up to so many rows, sums are quicker than tiles of sixteen rows."""

@@ -90,12 +90,12 @@ class TorchBackend(Backend):
         if isinstance(kernel, Kernel):
             from helix_plugin_torch.library import as_torch_function
 
-            label = "_".join(descriptor.target.split(":")[0].split(".")[:1]).removeprefix("helix_plugin_")
-            return as_torch_function(op, kernel, f"{label}_{descriptor.name}", (self.home.type,))
+            plugin = descriptor.target.split(".")[0].removeprefix("helix_plugin_")
+            return as_torch_function(op, kernel, f"{plugin}_{descriptor.name}", (self.home.type,))
         if descriptor.gradient == "none":
-            from helix_plugin_torch.transforms import seen_through
+            from helix_plugin_torch.transforms import with_reference_gradient
 
-            return seen_through(op, kernel)
+            return with_reference_gradient(op, kernel)
         return super().wrap(op, descriptor, kernel)
 
     def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
