@@ -92,7 +92,7 @@ def test_a_mode_sees_operators_and_nothing_changes(rng, bound):
 
     plain = run()
     with Seen() as seen:
-        watched = run()
+        dispatched = run()
     assert [n for n in seen.names if "cpu_causal_conv1d_train" in n]
     assert [n for n in seen.names if "cpu_causal_conv1d_backward" in n]
-    assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(plain, dispatched, strict=True))

@@ -1,4 +1,9 @@
-"""Attention through torch's `scaled_dot_product_attention`, forward and backward."""
+"""Attention through torch's `scaled_dot_product_attention`, forward and backward.
+
+B  sequences                H  heads of queries
+L  new positions            G  heads of keys and values, a divisor of H
+T  cached and new ones      K, V  widths of a key and of a value
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from helix_core.ops import OPS
 from helix_core.ops.arrays import blank_padding, valid_steps
 from helix_core.ops.attention import LIMIT, cache_sources, cached_positions
 from helix_core.ops.quarantine import quarantined, released
-from helix_plugin_torch.tracing import askable, known
+from helix_plugin_torch.tracing import known, readable
 from helix_plugin_torch.transforms import by_reference, transformed
 
 BLOCK = 128
@@ -34,10 +39,10 @@ def attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q (B, L, H, K), k (B, L, G, K), v (B, L, G, V) -> (B, L, H, V) and the cache; see the op."""
     if transformed():  # torch's kernels have neither a rule for vmap nor a forward derivative
-        found: tuple[Tensor, Tensor, Tensor] = by_reference(
+        outputs: tuple[Tensor, Tensor, Tensor] = by_reference(
             OPS["attention"], q, k, v, position, keys, values, lengths, window=window, scale=scale
         )
-        return found
+        return outputs
     scale = scale or q.shape[3] ** -0.5
     length = q.shape[1]
     valid = None if lengths is None else valid_steps(xp, length, lengths)
@@ -45,47 +50,50 @@ def attention(
     if 0 in q.shape[:2]:
         after = (k[:, :0], v[:, :0]) if keys is None or values is None else (keys, values)
         return v.new_zeros(*q.shape[:3], v.shape[3]), *after
-    seen = None
+    mask = None
     if keys is None or values is None:
-        every, after = (k, v), (k.new_empty(k.shape[0], 0, *k.shape[2:]), v.new_empty(v.shape[0], 0, *v.shape[2:]))
+        all_keys, all_values = k, v
+        after = (k.new_empty(k.shape[0], 0, *k.shape[2:]), v.new_empty(v.shape[0], 0, *v.shape[2:]))
         if position is not None:
-            seen = _mask(position, 0, window)
+            mask = _mask(position, 0, window)
     else:
         if position is None:
             position = torch.arange(length, dtype=torch.int64, device=q.device).expand(q.shape[0], length)
-        every = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
-        seen = _mask(position, keys.shape[1], window)
+        all_keys, all_values = torch.cat([keys, k], dim=1), torch.cat([values, v], dim=1)
+        mask = _mask(position, keys.shape[1], window)
         source, filled = cache_sources(xp, position, lengths, keys.shape[1])
-        after = _gather(every[0], source, filled), _gather(every[1], source, filled)
+        after = _gather(all_keys, source, filled), _gather(all_values, source, filled)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if seen is None and 0 < window < length:
-            return _banded(q, k, v, window, scale)
-        return _sdpa(q, k, v, seen, scale)
+        if mask is None and 0 < window < length:
+            return _sliding_window(q, k, v, window, scale)
+        return _sdpa(q, k, v, mask, scale)
 
-    # A weight of 0 does not hide what is no number, which then shows in the outputs: where they can be looked at.
-    y = attend(q, *every) if askable(q) else None
+    # A weight of 0 hides no NaN or infinity, which then shows in the outputs, where these can be looked at.
+    y = attend(q, all_keys, all_values) if readable(q) else None
     if y is None or known(y.isfinite().all()) is not True:
-        y = _isolated(attend, q, *every, seen, window)
+        y = _quarantined(attend, q, all_keys, all_values, mask, window)
     return blank_padding(xp, valid, y)[0], *after
 
 
-def _isolated(
-    attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, window: int
+def _quarantined(
+    attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, window: int
 ) -> Tensor:
-    """`attend` without what is no number, which then makes NaN of the outputs that see it: seen (B, 1, L, T)."""
-    (q,), silent = quarantined(xp, q, limit=LIMIT)
-    (k,), lost_key = quarantined(xp, k, limit=LIMIT)
-    (v,), lost = quarantined(xp, v)
-    lost = (lost + lost_key)[..., 0]
-    if seen is not None:
-        reached = seen[:, 0].to(lost.dtype) @ lost
+    """`attend` to numbers alone; then NaN for the outputs that see a NaN or an infinity: mask (B, 1, L, T)."""
+    (q,), bad_query = quarantined(xp, q, limit=LIMIT)
+    (k,), bad_key = quarantined(xp, k, limit=LIMIT)
+    (v,), bad_value = quarantined(xp, v)
+    bad = (bad_value + bad_key)[..., 0]
+    if mask is not None:
+        reached = mask[:, 0].to(bad.dtype) @ bad
     else:
-        reached = lost.cumsum(1)
-        if 0 < window < lost.shape[1]:
+        reached = bad.cumsum(1)
+        if 0 < window < bad.shape[1]:
             reached = reached - pad(reached, (0, 0, window, 0))[:, :-window]
     y = attend(q, k, v)
-    return released(xp, y, silent + reached.repeat_interleave(y.shape[2] // lost.shape[2], 2)[..., None])
+    reached = reached.repeat_interleave(y.shape[2] // bad.shape[2], 2)[..., None]
+    outputs: Tensor = released(xp, y, bad_query + reached)
+    return outputs
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
@@ -106,37 +114,38 @@ def _mask(position: Tensor, cached: int, window: int) -> Tensor:
     """Which of the cached and new keys each query sees: position (B, L) -> (B, 1, L, cached + L)."""
     batch, length = position.shape
     steps = torch.arange(length, dtype=torch.int64, device=position.device)
-    before = cached_positions(xp, position[:, :1], cached) - position[:, :1]
-    at = torch.cat([before, steps.expand(batch, length)], dim=1)[:, None, :]
-    here = steps[None, :, None]
-    seen = (at <= here) & (at >= here - position[..., None]) & (at >= -position[:, :1, None])
+    cached_steps = cached_positions(xp, position[:, :1], cached) - position[:, :1]
+    key = torch.cat([cached_steps, steps.expand(batch, length)], dim=1)[:, None, :]
+    query = steps[None, :, None]
+    mask = (key <= query) & (key >= query - position[..., None]) & (key >= -position[:, :1, None])
     if window:
-        seen = seen & (here - at < window)
-    return seen[:, None]
+        mask = mask & (query - key < window)
+    return mask[:, None]
 
 
-def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
+def _sliding_window(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> Tensor:
     """A window over one document, in blocks of queries that see their own keys and a window before them."""
     batch, length = q.shape[:2]
     block = max(window, BLOCK)
     back = window - 1
     blocks = -(-length // block)
-    behind = blocks * block - length
+    padding = blocks * block - length
 
     def cut(x: Tensor, before: int) -> Tensor:
-        padded = pad(x, (0, 0, 0, 0, before, behind))
+        padded = pad(x, (0, 0, 0, 0, before, padding))
         cuts = padded.unfold(1, block + before, block)
         return cuts.movedim(-1, 2).flatten(0, 1)
 
-    here = torch.arange(block, dtype=torch.int64, device=q.device)[:, None]
-    at = torch.arange(-back, block, dtype=torch.int64, device=q.device)[None, :]
-    inside = (at <= here) & (here - at < window)
-    exists = at + block * torch.arange(blocks, dtype=torch.int64, device=q.device)[:, None, None] >= 0
+    query = torch.arange(block, dtype=torch.int64, device=q.device)[:, None]
+    key = torch.arange(-back, block, dtype=torch.int64, device=q.device)[None, :]
+    inside = (key <= query) & (query - key < window)
+    exists = key + block * torch.arange(blocks, dtype=torch.int64, device=q.device)[:, None, None] >= 0
     mask = (inside & exists).repeat(batch, 1, 1)[:, None]
     y = _sdpa(cut(q, 0), cut(k, back), cut(v, back), mask, scale)
     return y.reshape(batch, blocks * block, *y.shape[2:])[:, :length]
 
 
-def _gather(every: Tensor, source: Tensor, filled: Tensor) -> Tensor:
-    index = source[:, :, None, None].expand(*source.shape, *every.shape[2:])
-    return torch.where(filled[:, :, None, None], every.gather(1, index), every.new_zeros(()))
+def _gather(entries: Tensor, source: Tensor, filled: Tensor) -> Tensor:
+    """The cache (B, S, G, K): of entries (B, T, G, K) those at `source` (B, S), zeros where it is not `filled`."""
+    index = source[:, :, None, None].expand(*source.shape, *entries.shape[2:])
+    return torch.where(filled[:, :, None, None], entries.gather(1, index), entries.new_zeros(()))

@@ -17,6 +17,7 @@ from helix_core.ops import Op, OpTable
 
 if TYPE_CHECKING:
     from helix_core.kinds.decoder import DecodableModel
+    from helix_core.kinds.layer import Layer
     from helix_core.plugin_system.descriptors import KernelDescriptor
     from helix_plugin_torch.module import HelixModule
 
@@ -103,7 +104,9 @@ class TorchBackend(Backend):
         table = super().bind(dtype=dtype, mode=mode, pins=pins)
         return table.replace(concrete=functools.partial(_known, table.concrete))
 
-    def module(self, model: DecodableModel | Any, *, seed: int | None = None, dtype: str = "float32") -> HelixModule:
+    def module(
+        self, model: DecodableModel | Layer[Any], *, seed: int | None = None, dtype: str = "float32"
+    ) -> HelixModule:
         """A real `torch.nn.Module` of a model or a layer, with fresh parameters.
 
         They are drawn from `seed`, the same on every backend, or else from torch's generator (`torch.manual_seed`).

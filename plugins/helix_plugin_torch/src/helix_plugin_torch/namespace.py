@@ -11,9 +11,13 @@ globals().update({name: value for name, value in vars(array_api_compat.torch).it
 
 def moveaxis(x: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...], /) -> Tensor:
     """The axes at `source` moved to `destination`."""
-    return torch.movedim(x, source, destination)
+    return torch.movedim(x, _axes(source), _axes(destination))
 
 
 def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     """What lies along an axis, one by one."""
     return torch.unbind(x, axis)
+
+
+def _axes(axes: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (axes,) if isinstance(axes, int) else axes

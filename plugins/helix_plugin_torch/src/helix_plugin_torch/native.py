@@ -1,4 +1,9 @@
-"""Ops as torch's own functions, which torch differentiates and compiles by itself."""
+"""Ops as torch's own functions, which torch differentiates and compiles by itself.
+
+B  sequences            I, O  inputs and outputs of a linear map
+L  positions            K     taps of a filter
+D  channels             V     tokens of the vocabulary
+"""
 
 from __future__ import annotations
 
@@ -31,12 +36,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """The tanh form."""
+    """x (...) -> (...), in the form with tanh."""
     return nn.gelu(x, approximate="tanh")
 
 
 def softmax(x: Tensor) -> Tensor:
-    """Over the last axis."""
+    """x (..., D) -> shares of 1 (..., D)."""
     return torch.softmax(x, dim=-1)
 
 
@@ -73,7 +78,11 @@ def causal_conv1d(
     *,
     activation: str = "none",
 ) -> tuple[Tensor, Tensor]:
-    """torch's grouped conv1d for plain rows; rows with resets or padding go through the reference."""
+    """x (B, L, D), weight (D, K) -> y (B, L, D) and the last inputs (B, K-1, D).
+
+    torch's grouped conv1d for plain rows; rows with resets or padding go through the reference. Raises ValueError for
+    another activation than "none" and "silu".
+    """
     if reset is not None or lengths is not None:
         y, last = OPS["causal_conv1d"].reference(
             xp, x, weight, bias, initial_state, reset, lengths, activation=activation
@@ -100,9 +109,9 @@ def long_conv(
     reset: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> Tensor:
-    """By FFT along a contiguous time axis; rows with resets, or that grow, go through the reference.
+    """u (B, L, D), filter (K, D) -> (B, L, D), by FFT; rows with resets, or that grow, go through the reference.
 
-    Compiled and on accelerators, rows that grow are not told apart; what is no number still reaches nothing before it.
+    Compiled and on accelerators, rows that grow are not told apart; a NaN or an infinity still reaches no step before.
     """
     if reset is not None:
         y: Tensor = OPS["long_conv"].reference(xp, u, filter, pre, post, initial_state, reset, lengths)
@@ -118,17 +127,19 @@ def long_conv(
     grows = known(uneven(xp, v.detach()))
     if grows is None:
         lost = ~torch.isfinite(v)
-        y = torch.where(lost.cumsum(1) > 0, torch.nan, _by_transform(torch.where(lost, 0.0, v), filter))
+        y = torch.where(lost.cumsum(1) > 0, torch.nan, _by_fft(torch.where(lost, 0.0, v), filter))
     else:
-        y = in_order(xp, v, filter) if grows else _by_transform(v, filter)
+        y = in_order(xp, v, filter) if grows else _by_fft(v, filter)
     y = y[:, v.shape[1] - u.shape[1] :]
-    return blank_padding(xp, valid, y if post is None else y * post)[0]
+    blanked: Tensor = blank_padding(xp, valid, y if post is None else y * post)[0]
+    return blanked
 
 
-def _by_transform(v: Tensor, filter: Tensor) -> Tensor:
-    """v (B, L, D) with the filter (K, D), by one transform of the whole row."""
+def _by_fft(v: Tensor, filter: Tensor) -> Tensor:
+    """v (B, L, D) with the filter (K, D), by one Fourier transform of the whole row."""
     length = v.shape[1]
     filter = filter[:length]
     n = 1 << (length + filter.shape[0] - 2).bit_length()
     spectrum = torch.fft.rfft(v.transpose(1, 2), n=n) * torch.fft.rfft(filter.transpose(0, 1), n=n)
-    return torch.fft.irfft(spectrum, n=n)[..., :length].transpose(1, 2)
+    filtered: Tensor = torch.fft.irfft(spectrum, n=n)
+    return filtered[..., :length].transpose(1, 2)

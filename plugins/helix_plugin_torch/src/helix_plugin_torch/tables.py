@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.ops import OpTable
 from helix_core.plugin_system import create
+from helix_plugin_torch.dtypes import dtype_name
 
-_backends: dict[str, Any] = {}
+if TYPE_CHECKING:
+    from helix_plugin_torch.backend import TorchBackend
+
+_backends: dict[str, TorchBackend] = {}
 _tables: dict[tuple[str, torch.dtype, str], OpTable] = {}
 
 
-def backend_of(device: str) -> Any:
+def backend_of(device: str) -> TorchBackend:
     """The `TorchBackend` named as torch names a type of device: "cpu", "cuda". Raises ComponentUnavailable."""
     if device not in _backends:
         try:
-            found = create("backend", device)
+            backend = create("backend", device)
         except ComponentNotFound as error:
             raise ComponentUnavailable(
                 f"no installed backend computes on torch tensors on {device!r}",
                 hint=error.hint or "move them to 'cpu' or 'cuda'; `helix plugins` lists what is installed",
             ) from error
-        if found.namespace != "torch":
-            raise ComponentUnavailable(f"backend {found.name!r} does not compute on torch tensors")
-        _backends[device] = found
+        if backend.namespace != "torch":
+            raise ComponentUnavailable(f"backend {backend.name!r} does not compute on torch tensors")
+        _backends[device] = backend
     return _backends[device]
 
 
@@ -38,9 +42,9 @@ def table_of(device: str, dtype: torch.dtype, mode: str) -> OpTable:
     return _tables[key]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's is not annotated
 def _bind(device: str, dtype: torch.dtype, mode: str) -> None:
     """Called, not traced, by compilers, so that they find a table."""
     key = (device, dtype, mode)
     if key not in _tables:
-        _tables[key] = backend_of(device).bind(dtype=str(dtype).removeprefix("torch."), mode=mode)
+        _tables[key] = backend_of(device).bind(dtype=dtype_name(dtype), mode=mode)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from helix_core.errors import UsageError
-from helix_plugin_torch.functional._layouts import promoted, refuse, sizes, starts, wide
+from helix_plugin_torch.dtypes import wide
+from helix_plugin_torch.functional._layouts import promoted, refuse, sizes, starts
 from helix_plugin_torch.functional._ops import FUNCTIONS
 
 _causal_conv1d = FUNCTIONS["causal_conv1d"]

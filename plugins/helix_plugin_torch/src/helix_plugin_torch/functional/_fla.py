@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from helix_core.errors import UsageError
-from helix_plugin_torch.functional._layouts import promoted, refuse, sizes, wide
+from helix_plugin_torch.dtypes import wide
+from helix_plugin_torch.functional._layouts import promoted, refuse, sizes
 from helix_plugin_torch.functional._ops import FUNCTIONS
 
 Recurrence = Callable[..., tuple[Tensor, Tensor]]

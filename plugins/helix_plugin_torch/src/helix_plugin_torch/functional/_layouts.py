@@ -34,11 +34,6 @@ def promoted(dtype: torch.dtype, *tensors: Tensor | None) -> list[Any]:
     return [None if t is None else t.to(torch.promote_types(t.dtype, dtype)) for t in tensors]
 
 
-def wide(like: Tensor) -> torch.dtype:
-    """The dtype of parameters and states beside activations `like`: float32 beside half precision."""
-    return torch.promote_types(like.dtype, torch.float32)
-
-
 def starts(seq_idx: Tensor) -> Tensor:
     """Numbers of documents (B, L) -> True where one begins; a state before the first step belongs to number 0."""
     before = torch.cat([torch.zeros_like(seq_idx[:, :1]), seq_idx[:, :-1]], 1)

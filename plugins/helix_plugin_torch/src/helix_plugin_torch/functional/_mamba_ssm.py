@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from helix_core.errors import UsageError
-from helix_plugin_torch.functional._layouts import promoted, refuse, sizes, starts, wide
+from helix_plugin_torch.dtypes import wide
+from helix_plugin_torch.functional._layouts import promoted, refuse, sizes, starts
 from helix_plugin_torch.functional._ops import FUNCTIONS
 
 _selective_scan, _ssd = FUNCTIONS["selective_scan"], FUNCTIONS["ssd"]

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from helix_core.errors import UsageError
 from helix_core.ops import OPS, Op, OpTable, as_op
-from helix_core.ops.half import HALF
+from helix_plugin_torch.dtypes import HALF
 from helix_plugin_torch.tables import table_of
-
-_HALF = tuple(getattr(torch, name) for name in HALF)
 
 
 def _table(name: str, arrays: Sequence[Tensor | None]) -> OpTable:
@@ -25,7 +23,7 @@ def _table(name: str, arrays: Sequence[Tensor | None]) -> OpTable:
             raise UsageError(f"{name} takes torch tensors, and got a {type(a).__name__}")
         if a.is_complex():
             raise UsageError(f"{name} takes real tensors, and got {a.dtype}")
-        if a.is_floating_point() and (kept is None or a.dtype in _HALF):
+        if a.is_floating_point() and (kept is None or a.dtype in HALF):
             kept = a
     if kept is None:
         raise UsageError(f"{name} got no floating-point tensor")
@@ -46,9 +44,9 @@ def _function(op: Op) -> Callable[..., Any]:
     def run(*arrays: Tensor | None, **attrs: Any) -> Any:
         return getattr(_table(name, arrays), name)(*arrays, **attrs)
 
-    found = as_op(op, run)
-    found.__module__ = "helix_plugin_torch.functional"
-    return found
+    function = as_op(op, run)
+    function.__module__ = "helix_plugin_torch.functional"
+    return function
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: _function(op) for name, op in OPS.items()}
