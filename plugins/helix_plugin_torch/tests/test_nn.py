@@ -4,6 +4,8 @@ import copy
 import inspect
 import io
 import pickle
+import pydoc
+import re
 
 import pytest
 import torch
@@ -63,7 +65,7 @@ def descends(module, x, target):
 def test_every_layer_of_the_house_has_a_class():
     shipped = {c.descriptor.name for c in components("layer") if c.plugin in ("ssm", "hyena", "blocks", "topomemory")}
     assert shipped == {getattr(layers, name).layer for name in NAMES}
-    assert set(NAMES) <= set(dir(layers))
+    assert set(dir(layers)) == {*NAMES, "HelixLayer"}
 
 
 @every_layer
@@ -193,9 +195,20 @@ def test_options_are_checked_and_shown():
     with pytest.raises(ComponentUnavailable, match="int8"):
         Mamba(D, dtype=torch.int8)
     found = inspect.signature(Mamba).parameters
-    assert found["d_state"].default == 16
+    assert (found["d_state"].default, found["d_state"].annotation) == (16, int)
     assert [*found][-3:] == ["dropout", "device", "dtype"]
     assert "d_state=8" in repr(Mamba(D, d_state=8))
+    text = pydoc.plain(pydoc.render_doc(Mamba))
+    assert re.search(r"Mamba\(d_model: int, \*, d_state: int = 16, ", text)
+    assert re.search(r"d_state=16 +states per channel, N", text)
+
+
+def test_help_needs_no_plugin():
+    class EMA(HelixLayer):
+        layer = "not_installed"
+
+    assert "no layer named 'not_installed' is installed" in pydoc.plain(pydoc.render_doc(EMA))
+    assert "d_model" in inspect.signature(EMA).parameters
 
 
 @pytest.mark.parametrize("shape", [(B, L), (B, L, D + 1), (L, B, L, D)])
