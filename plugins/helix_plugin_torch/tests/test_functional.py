@@ -3,6 +3,8 @@
 import inspect
 import math
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,7 +58,12 @@ def test_a_signature_is_the_published_one(name):
 
 
 def test_all_that_is_offered_is_tested():
-    assert {*PUBLISHED, *OPS} == {*HF.__all__}
+    assert {*PUBLISHED, *OPS} == {*HF.__all__} == {*dir(HF)}
+
+
+def test_type_checkers_know_every_op():
+    source = Path(HF.__file__).read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^    (\w+) = TypedOps\.\1$", source, re.M)) == sorted(OPS)
 
 
 class Draw:

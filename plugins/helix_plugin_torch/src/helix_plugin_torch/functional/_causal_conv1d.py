@@ -1,4 +1,7 @@
-"""causal-conv1d's functions: its names, arguments and layouts (https://github.com/Dao-AILab/causal-conv1d)."""
+"""causal-conv1d's functions: its names, arguments and layouts (https://github.com/Dao-AILab/causal-conv1d).
+
+B sequences, D channels, L positions, W taps, S inputs that a state keeps.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,16 @@ def causal_conv1d_fn(
 
     Raises UsageError for another activation, for `seq_idx` beside states, as causal-conv1d does, for
     `final_states_out` without `return_final_states`, and for sizes that disagree.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> x, weight = torch.ones(2, 8, 7), torch.full((8, 4), 0.25)
+    >>> y, states = functional.causal_conv1d_fn(x, weight, return_final_states=True)
+    >>> y[0, 0].tolist(), states.shape
+    ([0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0], torch.Size([2, 8, 3]))
     """
     function = "causal_conv1d_fn"
-    found = sizes(
+    axes = sizes(
         function,
         {
             "x": (x, "batch dim seqlen"),
@@ -44,7 +54,7 @@ def causal_conv1d_fn(
             "seq_idx": (seq_idx, "batch seqlen"),
         },
     )
-    shape = (found["batch"], found["dim"], found["width"] - 1)
+    shape = (axes["batch"], axes["dim"], axes["width"] - 1)
     for name, states in (("initial_states", initial_states), ("final_states_out", final_states_out)):
         if states is not None and tuple(states.shape) != shape:
             raise UsageError(f"{function}: {name} is (batch, dim, width - 1) = {shape}, and got {tuple(states.shape)}")
@@ -52,7 +62,9 @@ def causal_conv1d_fn(
         raise UsageError(f"{function}: seq_idx goes with neither initial_states nor return_final_states")
     if final_states_out is not None and not return_final_states:
         raise UsageError(f"{function}: final_states_out is written to with return_final_states=True only")
-    y, last = _convolved(function, x, weight, bias, initial_states, seq_idx, activation)
+    y, last = _convolved(
+        function, x, weight, bias=bias, initial_states=initial_states, seq_idx=seq_idx, activation=activation
+    )
     if not return_final_states:
         return y
     if final_states_out is None:
@@ -74,6 +86,13 @@ def causal_conv1d_update(
     x (B, D) or (B, D, L); conv_state (B, D, S), the last S >= W-1 inputs; weight (D, W); bias (D,); activation None,
     "silu" or "swish". Raises UsageError for `cache_seqlens` (a circular state), for `conv_state_indices`, and for sizes
     that disagree.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> state = torch.zeros(2, 8, 3)
+    >>> y = functional.causal_conv1d_update(torch.ones(2, 8), state, torch.full((8, 4), 0.25))
+    >>> y.shape, state[0, 0].tolist()
+    (torch.Size([2, 8]), [0.0, 0.0, 1.0])
     """
     function = "causal_conv1d_update"
     refuse(
@@ -83,7 +102,7 @@ def causal_conv1d_update(
         conv_state_indices=conv_state_indices,
     )
     steps = x[..., None] if x.ndim == 2 else x
-    found = sizes(
+    axes = sizes(
         function,
         {
             "x": (steps, "batch dim seqlen"),
@@ -92,12 +111,14 @@ def causal_conv1d_update(
             "bias": (bias, "dim"),
         },
     )
-    kept, needed = found["state_len"], found["width"] - 1
+    kept, needed = axes["state_len"], axes["width"] - 1
     if kept < needed:
-        raise UsageError(f"{function}: conv_state has {kept} inputs, and {found['width']} taps need {needed}")
-    y, _ = _convolved(function, steps, weight, bias, conv_state[..., kept - needed :], None, activation)
+        raise UsageError(f"{function}: conv_state has {kept} inputs, and {axes['width']} taps need {needed}")
+    y, _ = _convolved(
+        function, steps, weight, bias=bias, initial_states=conv_state[..., kept - needed :], activation=activation
+    )
     with torch.no_grad():
-        conv_state.copy_(torch.cat([conv_state, steps.to(conv_state.dtype)], -1)[..., found["seqlen"] :])
+        conv_state.copy_(torch.cat([conv_state, steps.to(conv_state.dtype)], -1)[..., axes["seqlen"] :])
     return y.reshape(x.shape)
 
 
@@ -105,20 +126,21 @@ def _convolved(
     function: str,
     x: Tensor,
     weight: Tensor,
+    *,
     bias: Tensor | None,
-    before: Tensor | None,
-    seq_idx: Tensor | None,
+    initial_states: Tensor | None,
     activation: str | None,
+    seq_idx: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y (B, D, L) and the last inputs (B, D, W-1), in the dtype of x."""
     if activation not in (None, "silu", "swish"):
         raise UsageError(f"{function}: activation must be None, 'silu' or 'swish', not {activation!r}")
-    weight, bias, before = promoted(wide(x), weight, bias, before)
+    weight, bias, initial_states = promoted(wide(x), weight, bias, initial_states)
     y, last = _causal_conv1d(
         x.transpose(1, 2),
         weight,
         bias,
-        None if before is None else before.transpose(1, 2),
+        None if initial_states is None else initial_states.transpose(1, 2),
         None if seq_idx is None else starts(seq_idx),
         activation="none" if activation is None else "silu",
     )

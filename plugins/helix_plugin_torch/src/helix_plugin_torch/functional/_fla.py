@@ -1,5 +1,9 @@
 """flash-linear-attention's functions: its names, arguments and layouts (https://github.com/fla-org), on Helix's ops.
 
+    B  rows                 H   heads             K  width of a head's keys
+    T  steps of a row       HV  heads of values   V  width of a head's values
+    N  sequences: those that `cu_seqlens` makes of a row, else B
+
 In all of them q, k are (B, T, H, K), v (B, T, H, V), states (N, H, K, V) or, with `state_v_first`, (N, H, V, K), and
 `scale` is by default K^-0.5. They return (o (B, T, H, V) in the dtype of v, final state or None).
 
@@ -53,10 +57,19 @@ def chunk_gated_delta_rule(
     use_gate_in_kernel          the decay is -exp(A_log) softplus(g + dt_bias); A_log, dt_bias (HV,) by keyword
 
     Raises TypeError for another keyword, UsageError for what the module names and for sizes that disagree.
+    Source: Yang, Kautz and Hatamizadeh, Gated Delta Networks: Improving Mamba2 with Delta Rule, 2024.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> q, k, v = (torch.ones(2, 7, 4, 8) for _ in range(3))
+    >>> g, beta = -torch.ones(2, 7, 4), torch.full((2, 7, 4), 0.5)
+    >>> o, state = functional.chunk_gated_delta_rule(q, k, v, g, beta, output_final_state=True)
+    >>> o.shape, state.shape
+    (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 8, 8]))
     """
     name = "chunk_gated_delta_rule"
     gated, A_log, dt_bias = (kwargs.pop(key, None) for key in ("use_gate_in_kernel", "A_log", "dt_bias"))
-    _tuning_only(name, kwargs)
+    _refuse_unknown(name, kwargs)
     refuse(name, cp_context=cp_context)
     v_heads = {"g": (g, "B T HV"), "beta": (beta, "B T HV"), "A_log": (A_log, "HV"), "dt_bias": (dt_bias, "HV")}
     found = sizes(name, {"q": (q, "B T H K"), "k": (k, "B T H K"), "v": (v, "B T HV V"), **v_heads})
@@ -74,15 +87,16 @@ def chunk_gated_delta_rule(
     if use_beta_sigmoid_in_kernel:
         beta = beta.sigmoid() * (2 if allow_neg_eigval else 1)
     if use_qk_l2norm_in_kernel:
-        q, k = _unit(q), _unit(k)
+        q, k = _l2_normalized(q), _l2_normalized(k)
     return _run(
         name,
         _scaled("gated_delta_rule", scale, k),
         (q, k, v, g, beta),
-        initial_state,
-        output_final_state,
-        state_v_first,
-        _cuts(name, q, cu_seqlens, cu_seqlens_cpu, chunk_indices),
+        v=v,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        state_v_first=state_v_first,
+        boundaries=_boundaries(name, q, cu_seqlens, cu_seqlens_cpu, chunk_indices),
     )
 
 
@@ -99,20 +113,32 @@ def chunk_delta_rule(
     cu_seqlens_cpu: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Delta rule: S_t = (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ, o_t = scale S_tᵀ q_t; beta (B, T, H)."""
+    """Delta rule: S_t = (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ, o_t = scale S_tᵀ q_t; beta (B, T, H).
+
+    Raises TypeError for another keyword, UsageError for what the module names and for sizes that disagree.
+    Source: Yang, Wang, Zhang, Shen and Kim, Parallelizing Linear Transformers with the Delta Rule over Sequence Length,
+    2024.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> q, k, v = (torch.ones(2, 7, 4, 8) for _ in range(3))
+    >>> o, state = functional.chunk_delta_rule(q, k, v, torch.full((2, 7, 4), 0.5), output_final_state=True)
+    >>> o.shape, state.shape
+    (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 8, 8]))
+    """
     name = "chunk_delta_rule"
-    _tuning_only(name, kwargs)
+    _refuse_unknown(name, kwargs)
     sizes(name, {"q": (q, "B T H K"), "k": (k, "B T H K"), "v": (v, "B T H V"), "beta": (beta, "B T H")})
     if use_qk_l2norm_in_kernel:
-        q, k = _unit(q), _unit(k)
+        q, k = _l2_normalized(q), _l2_normalized(k)
     return _run(
         name,
         _scaled("gated_delta_rule", scale, k),
         (q, k, v, torch.zeros_like(beta), beta),
-        initial_state,
-        output_final_state,
-        False,
-        _cuts(name, q, cu_seqlens, cu_seqlens_cpu),
+        v=v,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        boundaries=_boundaries(name, q, cu_seqlens, cu_seqlens_cpu),
     )
 
 
@@ -128,17 +154,29 @@ def chunk_gla(
     cu_seqlens: Tensor | None = None,
     cu_seqlens_cpu: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gated linear attention: S_t = diag(exp(g_t)) S_{t-1} + k_t v_tᵀ, o_t = scale S_tᵀ q_t; g (B, T, H, K)."""
+    """Gated linear attention: S_t = diag(exp(g_t)) S_{t-1} + k_t v_tᵀ, o_t = scale S_tᵀ q_t; g (B, T, H, K).
+
+    Raises UsageError for what the module names and for sizes that disagree.
+    Source: Yang, Wang, Shen, Panda and Kim, Gated Linear Attention Transformers with Hardware-Efficient Training, 2023.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> q, k, v = (torch.ones(2, 7, 4, 8) for _ in range(3))
+    >>> o, state = functional.chunk_gla(q, k, v, -torch.ones(2, 7, 4, 8), output_final_state=True)
+    >>> o.shape, state.shape
+    (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 8, 8]))
+    """
     name = "chunk_gla"
     sizes(name, {"q": (q, "B T H K"), "k": (k, "B T H K"), "v": (v, "B T H V"), "g": (g, "B T H K")})
     return _run(
         name,
         _scaled("gated_linear_attention", scale, k),
         (q, k, v, g),
-        initial_state,
-        output_final_state,
-        state_v_first,
-        _cuts(name, q, cu_seqlens, cu_seqlens_cpu),
+        v=v,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        state_v_first=state_v_first,
+        boundaries=_boundaries(name, q, cu_seqlens, cu_seqlens_cpu),
     )
 
 
@@ -156,9 +194,20 @@ def chunk_simple_gla(
     cu_seqlens_cpu: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Linear attention with one decay per head: exp(g), g (B, T, H), or exp(g_gamma), g_gamma (H,), or none."""
+    """Linear attention with one decay per head: exp(g), g (B, T, H), or exp(g_gamma), g_gamma (H,), or none.
+
+    Raises TypeError for another keyword, UsageError for g beside g_gamma, for what the module names and for sizes that
+    disagree. Source: Dao and Gu, Transformers are SSMs, 2024, as flash-linear-attention has it.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> q, k, v = (torch.ones(2, 7, 4, 8) for _ in range(3))
+    >>> o, state = functional.chunk_simple_gla(q, k, v, -torch.ones(2, 7, 4), output_final_state=True)
+    >>> o.shape, state.shape
+    (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 8, 8]))
+    """
     name = "chunk_simple_gla"
-    _tuning_only(name, kwargs)
+    _refuse_unknown(name, kwargs)
     if g is not None and g_gamma is not None:
         raise UsageError(f"{name}: pass g or g_gamma, not both")
     shared = {"q": (q, "B T H K"), "k": (k, "B T H K"), "v": (v, "B T H V")}
@@ -171,10 +220,11 @@ def chunk_simple_gla(
         name,
         _scaled("gated_linear_attention", scale, k),
         (q, k, v, decay),
-        initial_state,
-        output_final_state,
-        state_v_first,
-        _cuts(name, q, cu_seqlens, cu_seqlens_cpu),
+        v=v,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        state_v_first=state_v_first,
+        boundaries=_boundaries(name, q, cu_seqlens, cu_seqlens_cpu),
     )
 
 
@@ -188,8 +238,19 @@ def chunk_retention(
     cu_seqlens: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """RetNet's retention: `chunk_simple_gla` with the decay 1 - 2^(-5 - h) of head h."""
-    _tuning_only("chunk_retention", kwargs)
+    """RetNet's retention: `chunk_simple_gla` with the decay 1 - 2^(-5 - h) of head h.
+
+    Raises TypeError for another keyword, UsageError for what the module names and for sizes that disagree.
+    Source: Sun et al., Retentive Network: A Successor to Transformer for Large Language Models, 2023.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> q, k, v = (torch.ones(2, 7, 4, 8) for _ in range(3))
+    >>> o, state = functional.chunk_retention(q, k, v, output_final_state=True)
+    >>> o.shape, state.shape
+    (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 8, 8]))
+    """
+    _refuse_unknown("chunk_retention", kwargs)
     heads = None if q.ndim != 4 else torch.arange(q.shape[2], dtype=wide(v), device=q.device)
     return chunk_simple_gla(
         q,
@@ -224,26 +285,35 @@ def chunk_rwkv7(
 ) -> tuple[Tensor, Tensor | None]:
     """RWKV-7: S_t = diag(exp(w_t)) S_{t-1} + b_t (S_{t-1}ᵀ a_t)ᵀ + k_t v_tᵀ, o_t = scale S_tᵀ r_t.
 
-    r, w (the logarithm of the decay), k, a, b (B, T, H, K), v (B, T, H, V).
+    r, w (the logarithm of the decay), k, a, b (B, T, H, K), v (B, T, H, V). Raises TypeError for another keyword,
+    UsageError for what the module names and for sizes that disagree.
+    Source: Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> r, k, v, a, b = (torch.full((2, 7, 4, 8), 0.5) for _ in range(5))
+    >>> o, state = functional.chunk_rwkv7(r, -torch.ones(2, 7, 4, 8), k, v, -a, b, output_final_state=True)
+    >>> o.shape, state.shape
+    (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 8, 8]))
     """
     name = "chunk_rwkv7"
-    _tuning_only(name, kwargs)
+    _refuse_unknown(name, kwargs)
     refuse(name, cp_context=cp_context)
-    by_key = {key: (value, "B T H K") for key, value in {"r": r, "w": w, "k": k, "a": a, "b": b}.items()}
-    sizes(name, {**by_key, "v": (v, "B T H V")})
+    keys = {key: (value, "B T H K") for key, value in {"r": r, "w": w, "k": k, "a": a, "b": b}.items()}
+    sizes(name, {**keys, "v": (v, "B T H V")})
     return _run(
         name,
         FUNCTIONS["rwkv7"],
         (r if scale == 1.0 else r * scale, w, k, v, a, b),
-        initial_state,
-        output_final_state,
-        False,
-        _cuts(name, r, cu_seqlens, cu_seqlens_cpu),
+        v=v,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        boundaries=_boundaries(name, r, cu_seqlens, cu_seqlens_cpu),
     )
 
 
-def _tuning_only(name: str, kwargs: dict[str, Any]) -> None:
-    """TypeError for a keyword that the authors' function does not have or Helix does not serve."""
+def _refuse_unknown(name: str, kwargs: dict[str, Any]) -> None:
+    """Raise TypeError for a keyword that the authors' function does not have or Helix does not serve."""
     for key in kwargs:
         if key == "chunk_size":
             continue
@@ -254,7 +324,7 @@ def _tuning_only(name: str, kwargs: dict[str, Any]) -> None:
         raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
 
 
-def _unit(x: Tensor) -> Tensor:
+def _l2_normalized(x: Tensor) -> Tensor:
     """Vectors of norm 1, as the authors' `l2norm` makes them."""
     (long,) = promoted(wide(x), x)
     unit: Tensor = long * torch.rsqrt(long.square().sum(-1, keepdim=True) + 1e-6)
@@ -262,11 +332,12 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _scaled(op: str, scale: float | None, k: Tensor) -> Recurrence:
-    found = float(k.shape[-1] ** -0.5 if scale is None else scale)
-    return lambda *arrays: FUNCTIONS[op](*arrays, scale=found)
+    """An op of (*arrays, state, reset) with its scale, by default one over the root of the keys' width."""
+    factor = float(k.shape[-1] ** -0.5 if scale is None else scale)
+    return lambda *arrays: FUNCTIONS[op](*arrays, scale=factor)
 
 
-def _cuts(
+def _boundaries(
     name: str, q: Tensor, cu_seqlens: Tensor | None, cu_seqlens_cpu: Tensor | None, chunk_indices: Tensor | None = None
 ) -> list[int] | None:
     """Where sequences begin and end in a single row."""
@@ -278,27 +349,28 @@ def _cuts(
             chunk_indices=chunk_indices,
         )
         return None
-    cuts: list[int] = (cu_seqlens if cu_seqlens_cpu is None else cu_seqlens_cpu).tolist()
+    boundaries: list[int] = (cu_seqlens if cu_seqlens_cpu is None else cu_seqlens_cpu).tolist()
     if q.shape[0] != 1:
         raise UsageError(f"{name}: cu_seqlens cuts a single row, and there are {q.shape[0]}")
-    if len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != q.shape[1] or sorted(cuts) != cuts:
-        raise UsageError(f"{name}: cu_seqlens must rise from 0 to the length {q.shape[1]}, not {cuts}")
-    return cuts
+    if len(boundaries) < 2 or boundaries[0] != 0 or boundaries[-1] != q.shape[1] or sorted(boundaries) != boundaries:
+        raise UsageError(f"{name}: cu_seqlens must rise from 0 to the length {q.shape[1]}, not {boundaries}")
+    return boundaries
 
 
 def _run(
     name: str,
     recurrence: Recurrence,
     arrays: tuple[Tensor, ...],
+    *,
+    v: Tensor,
     initial_state: Tensor | None,
     output_final_state: bool,
-    state_v_first: bool,
-    cuts: list[int] | None,
+    boundaries: list[int] | None,
+    state_v_first: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """`recurrence(*arrays, state, reset)` over whole rows, or over the sequences of a single one."""
-    v = arrays[2] if name != "chunk_rwkv7" else arrays[3]
     batch, length, heads, values = v.shape
-    sequences = batch if cuts is None else len(cuts) - 1
+    sequences = batch if boundaries is None else len(boundaries) - 1
     keys = arrays[0].shape[3]
     if initial_state is not None:
         if state_v_first:
@@ -310,11 +382,11 @@ def _run(
             )
     arrays = tuple(promoted(v.dtype, *arrays))
     (state,) = promoted(wide(v), initial_state)
-    if cuts is None:
+    if boundaries is None:
         o, last = recurrence(*arrays, state, None)
     elif state is None and not output_final_state:
         reset = torch.zeros(1, length, dtype=torch.bool, device=v.device)
-        reset[0, [start for start in cuts[1:] if start < length]] = True
+        reset[0, [start for start in boundaries[1:] if start < length]] = True
         o, last = recurrence(*arrays, None, reset)
     else:  # each sequence has states of its own, which one call for the row cannot take or return
         parts = [
@@ -323,7 +395,7 @@ def _run(
                 None if state is None else state[n : n + 1],
                 None,
             )
-            for n, (start, end) in enumerate(pairwise(cuts))
+            for n, (start, end) in enumerate(pairwise(boundaries))
         ]
         o, last = (torch.cat([part[i] for part in parts], axis) for i, axis in ((0, 1), (1, 0)))
     if not output_final_state:

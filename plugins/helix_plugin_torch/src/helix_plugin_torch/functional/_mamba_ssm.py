@@ -1,4 +1,10 @@
-"""mamba-ssm's functions: its names, arguments and layouts (https://github.com/state-spaces/mamba), on Helix's ops."""
+"""mamba-ssm's functions: its names, arguments and layouts (https://github.com/state-spaces/mamba), on Helix's ops.
+
+B  sequences; also the input matrix of a state space, as C is its output matrix
+L  positions                 N  states per channel
+D  channels; also the skip   G  groups that share B and C
+H  heads                     P  channels of a head
+"""
 
 from __future__ import annotations
 
@@ -35,8 +41,28 @@ def selective_scan_fn(
     delta_bias (D,). With `return_last_state`, (y, state (B, D, N)); gradients flow through both.
 
     Raises UsageError for complex A, for B or C that are the same at all steps, (D, N), and for sizes that disagree.
+    Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> u, delta, A = torch.ones(2, 8, 7), torch.full((2, 8, 7), 0.1), -torch.ones(8, 4)
+    >>> B, C = torch.ones(2, 4, 7), torch.ones(2, 4, 7)
+    >>> y, state = functional.selective_scan_fn(u, delta, A, B, C, return_last_state=True)
+    >>> y.shape, state.shape
+    (torch.Size([2, 8, 7]), torch.Size([2, 8, 4]))
     """
-    y, last = _scan("selective_scan_fn", u, delta, A, B, C, D, z, delta_bias, None, delta_softplus)
+    y, last = _scan(
+        "selective_scan_fn",
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D=D,
+        z=z,
+        delta_bias=delta_bias,
+        delta_softplus=delta_softplus,
+    )
     return (y, last) if return_last_state else y
 
 
@@ -47,18 +73,20 @@ def _scan(
     A: Tensor,
     B: Tensor,
     C: Tensor,
+    *,
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
-    state: Tensor | None,
     delta_softplus: bool,
+    state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """y (B, D, L) in the dtype of u and the last state (B, D, N): the op, once for each group of channels."""
     if A.is_complex() or B.is_complex() or C.is_complex():
         raise UsageError(f"{function}: A, B and C must be real", hint="the layers S4 and S4D have complex states")
     if B.ndim == 2 or C.ndim == 2:
         raise UsageError(f"{function}: B and C must be given for every step, (batch, dstate, length)")
     B, C = (a[:, None] if a.ndim == 3 else a for a in (B, C))
-    found = sizes(
+    axes = sizes(
         function,
         {
             "u": (u, "batch dim length"),
@@ -72,22 +100,22 @@ def _scan(
         },
     )
     groups = max(B.shape[1], C.shape[1])
-    if not {B.shape[1], C.shape[1]} <= {1, groups} or found["dim"] % max(groups, 1) or not groups:
-        raise UsageError(f"{function}: {B.shape[1]} groups of B and {C.shape[1]} of C for {found['dim']} channels")
-    by_step = [None if a is None else a.transpose(1, 2) for a in promoted(u.dtype, u, delta, z)]
+    if not {B.shape[1], C.shape[1]} <= {1, groups} or axes["dim"] % max(groups, 1) or not groups:
+        raise UsageError(f"{function}: {B.shape[1]} groups of B and {C.shape[1]} of C for {axes['dim']} channels")
+    steps = [None if a is None else a.transpose(1, 2) for a in promoted(u.dtype, u, delta, z)]
     B, C = (a.transpose(2, 3) for a in promoted(u.dtype, B, C))
-    of_channels = promoted(wide(u), A, D, delta_bias)
+    channels = promoted(wide(u), A, D, delta_bias)
     (state,) = promoted(wide(u), state)
-    width = found["dim"] // groups
+    width = axes["dim"] // groups
     ys, lasts = [], []
     for g in range(groups):
-        own = slice(g * width, (g + 1) * width)
-        u_g, delta_g, z_g = (None if a is None else a[:, :, own] for a in by_step)
-        A_g, D_g, bias_g = (None if a is None else a[own] for a in of_channels)
+        group = slice(g * width, (g + 1) * width)
+        u_g, delta_g, z_g = (None if a is None else a[:, :, group] for a in steps)
+        A_g, D_g, bias_g = (None if a is None else a[group] for a in channels)
         B_g, C_g = (a[:, g if a.shape[1] > 1 else 0] for a in (B, C))
-        before = None if state is None else state[:, own]
+        state_g = None if state is None else state[:, group]
         y, last = _selective_scan(
-            u_g, delta_g, A_g, B_g, C_g, D_g, z_g, bias_g, before, delta_softplus=bool(delta_softplus)
+            u_g, delta_g, A_g, B_g, C_g, D_g, z_g, bias_g, state_g, delta_softplus=bool(delta_softplus)
         )
         ys.append(y)
         lasts.append(last)
@@ -114,12 +142,20 @@ def selective_state_update(
     z (B, H, P); A (H, P, N); B, C (B, G, N), G a divisor of H; D, dt_bias (H, P).
 
     Raises UsageError for `state_batch_indices` and for sizes that disagree.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> state, x, dt = torch.zeros(2, 8, 4), torch.ones(2, 8), torch.full((2, 8), 0.1)
+    >>> B, C = torch.ones(2, 4), torch.ones(2, 4)
+    >>> y = functional.selective_state_update(state, x, dt, -torch.ones(8, 4), B, C)
+    >>> y.shape, round(float(state[0, 0, 0]), 3)
+    (torch.Size([2, 8]), 0.1)
     """
     function = "selective_state_update"
     refuse(function, hint="pass state[indices], and write it back", state_batch_indices=state_batch_indices)
     heads = "nheads dim" if state.ndim == 4 else "dim"
     groups = "batch ngroups dstate" if B.ndim == 3 else "batch dstate"
-    found = sizes(
+    axes = sizes(
         function,
         {
             "state": (state, f"batch {heads} dstate"),
@@ -133,10 +169,10 @@ def selective_state_update(
             "dt_bias": (dt_bias, heads),
         },
     )
-    if found.get("nheads", 1) % found.get("ngroups", 1):
-        raise UsageError(f"{function}: {found['nheads']} heads cannot share {found['ngroups']} groups evenly")
-    batch, states = found["batch"], found["dstate"]
-    own = [None if a is None else a.reshape(-1) for a in (D, dt_bias)]
+    if axes.get("nheads", 1) % axes.get("ngroups", 1):
+        raise UsageError(f"{function}: {axes['nheads']} heads cannot share {axes['ngroups']} groups evenly")
+    batch, states = axes["batch"], axes["dstate"]
+    D, dt_bias = (None if a is None else a.reshape(-1) for a in (D, dt_bias))
     y, last = _scan(
         function,
         x.reshape(batch, -1, 1),
@@ -144,11 +180,11 @@ def selective_state_update(
         A.reshape(-1, states),
         B[..., None],
         C[..., None],
-        own[0],
-        None if z is None else z.reshape(batch, -1, 1),
-        own[1],
-        state.reshape(batch, -1, states),
-        dt_softplus,
+        D=D,
+        z=None if z is None else z.reshape(batch, -1, 1),
+        delta_bias=dt_bias,
+        delta_softplus=dt_softplus,
+        state=state.reshape(batch, -1, states),
     )
     with torch.no_grad():
         state.copy_(last.reshape(state.shape))
@@ -183,6 +219,16 @@ def mamba_chunk_scan_combined(
     `chunk_size` is how mamba-ssm cuts its work, and changes no result: Helix's kernels cut theirs themselves. Raises
     UsageError for `cu_seqlens` and `return_varlen_states`, for a `state_dtype` that is not the one that states have
     here (float32 beside half precision), and for sizes that disagree.
+    Source: Dao and Gu, Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State
+    Space Duality, 2024.
+
+    >>> import torch
+    >>> from helix_plugin_torch import functional
+    >>> x, dt, A = torch.ones(2, 7, 4, 8), torch.full((2, 7, 4), 0.1), -torch.ones(4)
+    >>> B, C = torch.ones(2, 7, 1, 16), torch.ones(2, 7, 1, 16)
+    >>> y, states = functional.mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size=64, return_final_states=True)
+    >>> y.shape, states.shape
+    (torch.Size([2, 7, 4, 8]), torch.Size([2, 4, 8, 16]))
     """
     function = "mamba_chunk_scan_combined"
     refuse(
@@ -195,7 +241,7 @@ def mamba_chunk_scan_combined(
         raise UsageError(f"{function}: states are {wide(x)} here, not {state_dtype}")
     if chunk_size < 1:
         raise UsageError(f"{function}: chunk_size must be positive, not {chunk_size}")
-    found = sizes(
+    axes = sizes(
         function,
         {
             "x": (x, "batch seqlen nheads headdim"),
@@ -210,8 +256,8 @@ def mamba_chunk_scan_combined(
             "seq_idx": (seq_idx, "batch seqlen"),
         },
     )
-    if not found["ngroups"] or found["nheads"] % found["ngroups"]:
-        raise UsageError(f"{function}: {found['nheads']} heads cannot share {found['ngroups']} groups evenly")
+    if not axes["ngroups"] or axes["nheads"] % axes["ngroups"]:
+        raise UsageError(f"{function}: {axes['nheads']} heads cannot share {axes['ngroups']} groups evenly")
     dt, B, C, z = promoted(x.dtype, dt, B, C, z)
     A, D, dt_bias, initial_states = promoted(wide(x), A, D, dt_bias, initial_states)
     per_head = D is None or D.ndim == 1
