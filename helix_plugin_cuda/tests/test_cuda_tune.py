@@ -106,7 +106,7 @@ def test_every_way_computes_the_same(rng):
     average = wkv4._checked((x, a, -a[0, 0], a[0, 0]))
     r, k, v, mover, adder = (tensor(1, 18, 1, 40) / 4 for _ in range(5))
     heads = rwkv7._checked((r, -torch.exp(r), k, v, mover, adder))
-    matrices, _ = rwkv7._room(heads)
+    matrices, _ = rwkv7._empty_residuals(heads)
     steps = _fused_recurrent.Steps(
         r[:, :2], k[:, :2], v[:, :2], torch.float32, -torch.exp(r[:, :2]), mover[:, :2], adder[:, :2]
     )

@@ -60,13 +60,13 @@ class CudaBackend(TorchBackend):
         return table
 
     def describe(self) -> dict[str, Any]:
-        facts = {**super().describe(), "triton": _version("triton")}
+        description = {**super().describe(), "triton": _version("triton")}
         if self.interpreted:
-            return {**facts, "interpreter": True}
+            return {**description, "interpreter": True}
         card = torch.cuda.get_device_properties(torch.cuda.current_device())
         built = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
         return {
-            **facts,
+            **description,
             "card": card.name,
             "cards": torch.cuda.device_count(),
             "memory_gb": round(card.total_memory / 1e9, 1),

@@ -7,7 +7,7 @@ by 64-bit strides: batch and time may be strided, the last axis has unit stride 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -52,6 +52,10 @@ def named(op: str, names: Sequence[str], arrays: Sequence[Tensor | None], count:
     return given
 
 
+@overload
+def rows(array: Tensor) -> Tensor: ...
+@overload
+def rows(array: Tensor | None) -> Tensor | None: ...
 def rows(array: Tensor | None) -> Tensor | None:
     """The same values with unit stride in the last axis: without a copy where that is so already."""
     if array is None:
@@ -60,6 +64,10 @@ def rows(array: Tensor | None) -> Tensor | None:
     return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.contiguous()
 
 
+@overload
+def dense(array: Tensor) -> Tensor: ...
+@overload
+def dense(array: Tensor | None) -> Tensor | None: ...
 def dense(array: Tensor | None) -> Tensor | None:
     """The same values, contiguous."""
     return None if array is None else array.detach().contiguous()
@@ -86,6 +94,10 @@ def activation_dtype(*arrays: Tensor | None) -> torch.dtype:
     return next((dtype for dtype in found if dtype in HALF), found[0])
 
 
+@overload
+def like(array: Tensor) -> Tensor: ...
+@overload
+def like(array: Tensor | None) -> Tensor | None: ...
 def like(array: Tensor | None) -> Tensor | None:
     """Room for a gradient: contiguous, in the array's shape and dtype."""
     return None if array is None else torch.empty(array.shape, dtype=array.dtype, device=array.device)

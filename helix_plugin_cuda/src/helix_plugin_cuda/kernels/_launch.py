@@ -54,7 +54,7 @@ def lanes(d, D, wanted):
 
 def power(n: int, least: int = 1) -> int:
     """The smallest power of two that is at least n and `least`: sizes of Triton's blocks."""
-    return max(least, triton.next_power_of_2(max(n, 1)))
+    return max(least, int(triton.next_power_of_2(max(n, 1))))
 
 
 def blocks(n: int, size: int) -> int:

@@ -1,4 +1,8 @@
-"""The host side of linear attention: shapes of work, states between chunks, and the gradient of the gates."""
+"""The host side of linear attention: shapes of work, states between chunks, and the gradient of the gates.
+
+B  sequences    H  heads                                       K  width of a head's keys
+L  positions    G  heads of queries and keys, a divisor of H   V  width of a head's values
+"""
 
 from __future__ import annotations
 
@@ -77,7 +81,7 @@ class Problem:
         return min(keys, self.way["part"]), min(values, self.way["part"])
 
     @property
-    def meta(self) -> dict[str, object]:
+    def meta(self) -> dict[str, Any]:
         """What all kernels take."""
         per_key = self.gates.shape[3] > 1
         longest = 16 if per_key else min(self.way["tile"], 64 if max(self.whole) <= 64 else 32)
@@ -186,7 +190,7 @@ def _backward(p: Problem, kept: Tensor, last: Tensor, dy: Tensor, dlast: Tensor 
     chunks, steps = p.chunks
     keys, values = p.whole
     some_keys, some_values = p.part
-    sums = {"dtype": torch.float32, "device": p.v.device}
+    sums: dict[str, Any] = {"dtype": torch.float32, "device": p.v.device}
     dq, dk, dv = (torch.empty(B, L, H, size, **sums) for size in (K, K, V))
     dinitial = torch.empty(B, H, K, V, **sums)
     enter = dlast if chunks == 1 else _enter(p, p.q, dy, None, dlast, adjoint=True)
@@ -237,7 +241,7 @@ def _enter(
     B, L, H, K, V = p.sizes
     chunks, steps = p.chunks
     keys, values = p.part
-    made = {"dtype": torch.float32, "device": p.v.device}
+    made: dict[str, Any] = {"dtype": torch.float32, "device": p.v.device}
     ends = torch.empty(B * H, chunks, K * V, **made)
     decays = torch.empty(B * H, chunks, p.gates.shape[3], **made)
     launch(

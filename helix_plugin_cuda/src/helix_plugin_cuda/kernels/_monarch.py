@@ -11,6 +11,7 @@ Source: Fu, Kumbong, Nguyen and Ré, FlashFFTConv: Efficient Convolutions for Lo
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 import triton
@@ -145,7 +146,14 @@ class Transforms:
         self.n, self.length = n, length
         self.tables = _tables(n, device)
         rows = N1 // 2 if N1 >= 32 and 2 * length <= n else N1
-        self.meta = {"PRECISION": precision, "ROWS": rows, "N1": N1, "N2": N2, "num_warps": warps, "num_stages": 1}
+        self.meta: dict[str, Any] = {
+            "PRECISION": precision,
+            "ROWS": rows,
+            "N1": N1,
+            "N2": N2,
+            "num_warps": warps,
+            "num_stages": 1,
+        }
 
     def spectrum(self, taps: Tensor) -> Tensor:
         """The frequencies of filters."""

@@ -1,4 +1,7 @@
-"""The residual addition and the RMSNorm after it: one pass over each row, by the kernel of `rms_norm`."""
+"""The residual addition and the RMSNorm after it: one pass over each row, by the kernel of `rms_norm`.
+
+D channels of a row.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ shared = {"x": "residual"}
 
 def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor, ...]:
     """x, residual (..., D), weight (D,) -> y and x + residual (..., D), the sum in float32."""
-    return run("add_rms_norm", *arrays, eps, False)[:2]
+    x, residual, weight = arrays
+    y, total, _ = run("add_rms_norm", x, residual, weight, eps=eps, train=False)
+    return y, total
 
 
 def forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`forward`, with the scale of each row."""
-    y, total, scales = run("add_rms_norm", *arrays, eps, True)
+    x, residual, weight = arrays
+    y, total, scales = run("add_rms_norm", x, residual, weight, eps=eps, train=True)
     return (y, total), (scales,)
 
 
@@ -26,4 +32,6 @@ def backward(
     grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...], *, eps: float = 1e-5
 ) -> tuple[Tensor | None, ...]:
     """The gradients of y and the sum -> those of residual, which is that of x too, and weight."""
-    return None, *run_backward("add_rms_norm", *arrays, saved[0], *grads)
+    x, residual, weight = arrays
+    dy, dtotal = grads
+    return None, *run_backward("add_rms_norm", x, residual, weight, scales=saved[0], dy=dy, dtotal=dtotal)

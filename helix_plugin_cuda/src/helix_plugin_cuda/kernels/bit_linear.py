@@ -17,7 +17,7 @@ from helix_plugin_cuda.kernels._arguments import check, dense
 from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, wide
 from helix_plugin_torch.operators import inference_operator
 
-FEW = 4
+MOST_SUMMED_ROWS = 4
 """Up to so many rows, sums are quicker than tiles of sixteen rows."""
 
 
@@ -78,16 +78,17 @@ def forward(x: Tensor, packed: Tensor, scale: Tensor, bias: Tensor | None = None
     check("bit_linear", {"x": (x, tuple(x.shape)), "scale": (scale, tuple(scale.shape)), "bias": (bias, (N,))})
     if packed.dtype != torch.uint8:
         raise TypeError(f"bit_linear: packed is {packed.dtype}, and ternary weights are packed into uint8")
-    x, packed, scale, bias = dense(x), dense(packed), dense(scale), dense(bias)
+    x, packed, scale = dense(x), dense(packed), dense(scale)
+    bias = dense(bias)
     M = x.numel() // K
     levels = torch.empty(M, K, dtype=torch.int8, device=x.device)
     worth = torch.empty(M, dtype=torch.float32, device=x.device)
     y = torch.empty(*x.shape[:-1], N, dtype=x.dtype, device=x.device)
     launch(_levels, (M,), x, scale, levels, worth, K, BLOCK=min(power(K), 4096), MOST=LEVELS, LEAST=SMALLEST)
-    few = M <= FEW
-    tile = {"ROWS": power(M), "COLUMNS": 16, "BYTES": 128} if few else {"ROWS": 32, "COLUMNS": 64, "BYTES": 64}
+    summed = M <= MOST_SUMMED_ROWS
+    tile = {"ROWS": power(M), "COLUMNS": 16, "BYTES": 128} if summed else {"ROWS": 32, "COLUMNS": 64, "BYTES": 64}
     grid = (blocks(N, tile["COLUMNS"]), blocks(M, tile["ROWS"]))
-    launch(_products, grid, levels, packed, worth, bias, y, M, N, K, plane, **tile, TILES=not few)
+    launch(_products, grid, levels, packed, worth, bias, y, M, N, K, plane, **tile, TILES=not summed)
     return y
 
 

@@ -121,7 +121,7 @@ def _slopes(
     summed = tl.zeros([BLOCK], tl.float32)
     taps = ()
     for j in tl.static_range(K):
-        taps = taps + (tl.zeros([BLOCK], tl.float32),)
+        taps = taps + (tl.zeros([BLOCK], tl.float32),)  # type: ignore[assignment]  # a tuple may grow in Triton
     for turn in range(rounds):
         work = group * rounds + turn
         b, tile = work // tiles, work % tiles
@@ -141,7 +141,7 @@ def _slopes(
             if j > 0:
                 alive = _unbroken(alive, reset, b, t - j + 1, L)
             v = _input(x, initial, b, t - j, d, sxb, sxt, D, alive[:, None] & inside[None, :], K)
-            found = found + (taps[j] + tl.sum(g * v, axis=0),)
+            found = found + (taps[j] + tl.sum(g * v, axis=0),)  # type: ignore[assignment]  # a tuple may grow in Triton
         taps = found
     for j in tl.static_range(K):
         tl.store(dweight + (group * D + d) * K + (K - 1 - j), taps[j], mask=inside)

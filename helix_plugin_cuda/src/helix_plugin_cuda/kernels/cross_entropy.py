@@ -1,19 +1,20 @@
 """Cross-entropy in one pass over the logits; what is kept for the backward is one number a row.
 
-torch keeps the logarithm of the softmax, as large as the logits themselves.
+torch keeps the logarithm of the softmax, as large as the logits themselves. V classes, nats: the loss of a row.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import Shape, check, dense, like, needed
+from helix_plugin_cuda.kernels._arguments import check, dense, like, needed
 from helix_plugin_cuda.kernels._launch import launch, power, wide
+from helix_plugin_cuda.kernels._targets import class_numbers, residuals, zero_if_ignored
+
+__all__ = ["backward", "forward", "forward_train", "residuals"]
 
 WIDEST = 8192
 """Most logits of a row that a program holds at once."""
@@ -54,12 +55,7 @@ def _backward(logits, targets, log_sums, dnats, dlogits, V, BLOCK: tl.constexpr)
     tl.store(dlogits + row * V + v, tl.where(counts, p, 0.0), mask=v < V)
 
 
-def residuals(logits: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
-    """The logarithm of each row's sum of exponentials."""
-    return (tuple(targets),)
-
-
-def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Tensor, ...]:
+def forward(*arrays: Tensor, ignore_index: int | None = None) -> tuple[Tensor]:
     """logits (..., V), integer targets (...) -> nats (...) float32.
 
     Raises TypeError for float64, ValueError for shapes that do not fit. A target outside 0..V-1 that is not ignored
@@ -68,28 +64,26 @@ def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Te
     return forward_train(*arrays, ignore_index=ignore_index)[0]
 
 
-def forward_train(
-    *arrays: Tensor | None, ignore_index: int | None = None
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def forward_train(*arrays: Tensor, ignore_index: int | None = None) -> tuple[tuple[Tensor], tuple[Tensor]]:
     """`forward`, with the logarithms of the sums."""
     logits, targets = _checked(arrays)
     nats, log_sums = (torch.empty(targets.shape, dtype=torch.float32, device=logits.device) for _ in range(2))
     V = logits.shape[-1]
     block = min(WIDEST, power(V))
     launch(_forward, (targets.numel(),), logits, targets, nats, log_sums, V, BLOCK=block, num_warps=_warps(block))
-    return (without(nats, targets, ignore_index),), (log_sums,)
+    return (zero_if_ignored(nats, targets, ignore_index),), (log_sums,)
 
 
 def backward(
-    grads: tuple[Tensor | None, ...],
-    arrays: tuple[Tensor | None, ...],
-    saved: tuple[Tensor, ...],
+    grads: tuple[Tensor],
+    arrays: tuple[Tensor, ...],
+    saved: tuple[Tensor],
     *,
     ignore_index: int | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of nats -> that of logits."""
     logits, targets = _checked(arrays)
-    dnats = dense(without(grads[0], targets, ignore_index))
+    dnats = dense(zero_if_ignored(grads[0], targets, ignore_index))
     dlogits = like(logits)
     V = logits.shape[-1]
     block = min(WIDEST, power(V))
@@ -98,19 +92,14 @@ def backward(
     return dlogits, None
 
 
-def without(values: Any, targets: Tensor, ignore_index: int | None) -> Any:
-    """Numbers of rows, 0 where a target is ignored."""
-    return values if ignore_index is None else values.masked_fill(targets == ignore_index, 0.0)
-
-
 def _warps(block: int) -> int:
     return min(16, max(4, block // 512))
 
 
-def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Any, Any]:
+def _checked(arrays: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """logits (..., V) and targets (...), contiguous."""
     logits, targets = arrays
     needed("cross_entropy", {"logits": logits, "targets": targets}, ("logits", "targets"))
-    shape = tuple(targets.shape)  # type: ignore[union-attr]
-    V = logits.shape[-1]  # type: ignore[union-attr]
-    check("cross_entropy", {"logits": (logits, (*shape, V)), "targets": (targets, shape)})
-    return dense(logits), targets.to(torch.int64).contiguous()  # type: ignore[union-attr]
+    shape = tuple(targets.shape)
+    check("cross_entropy", {"logits": (logits, (*shape, logits.shape[-1])), "targets": (targets, shape)})
+    return dense(logits), class_numbers(targets)

@@ -197,7 +197,8 @@ def _backward(
             real = (t < stop) & (t < end)
             v = tl.load(u + b * sub + t * sut + d, mask=lanes(d, D, real), other=0.0).to(tl.float32)
             re, im = _next(re, im, a_re, a_im, v, fresh(reset, b, t, L, real), real)
-            states_re, states_im = states_re + (re,), states_im + (im,)
+            states_re = states_re + (re,)  # type: ignore[assignment]  # a tuple may grow in Triton
+            states_im = states_im + (im,)  # type: ignore[assignment]  # a tuple may grow in Triton
         for j in tl.static_range(T):
             t = start + T - 1 - j
             real = (t < stop) & (t < end)

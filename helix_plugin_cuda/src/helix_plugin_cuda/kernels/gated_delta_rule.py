@@ -63,12 +63,12 @@ def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, ...]:
 def forward_train(*arrays: Tensor | None, scale: float = 1.0) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     given = _checked(arrays)
-    saved = tuple(
+    inverses, kept = (
         torch.empty(shape, dtype=torch.float32, device=given["v"].device)
         for shape in residuals(given["q"].shape, given["k"].shape, given["v"].shape)
     )
-    way = _way("gated_delta_rule train", given, lambda way: _run(given, scale, *saved, way))
-    return _run(given, scale, *saved, way), saved
+    way = _way("gated_delta_rule train", given, lambda way: _run(given, scale, inverses, kept, way))
+    return _run(given, scale, inverses, kept, way), (inverses, kept)
 
 
 def backward(

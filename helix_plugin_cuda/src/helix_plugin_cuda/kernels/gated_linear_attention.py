@@ -62,7 +62,8 @@ def backward(
     given = _checked(arrays)
     p = _problem(given, scale)
     dy = torch.zeros(p.v.shape, dtype=torch.float32, device=p.v.device) if grads[0] is None else dense(grads[0])
-    found = attention.backward(p, *saved, dy, dense(grads[1]))
+    kept, last = saved
+    found = attention.backward(p, kept, last, dy, dense(grads[1]))
     log_decay, initial = given["log_decay"], given["initial_state"]
     gates = gate_slope(found.gates, log_decay, given["reset"], p.ends)
     for axis in (0, 1, 3):

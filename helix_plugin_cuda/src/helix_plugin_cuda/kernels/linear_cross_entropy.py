@@ -3,6 +3,8 @@
 A running maximum over blocks of classes gives each row's logarithm of the sum of exponentials, which is kept. The
 backward pass computes the logits again, writes their gradient for a chunk of rows, and multiplies by that.
 
+N rows, D channels, V classes, nats: the loss of a row.
+
 Sources: Milakov and Gimelshein, Online normalizer calculation for softmax, 2018; Wijmans et al., Cut Your Losses in
 Large-Vocabulary Language Models, 2024.
 """
@@ -16,11 +18,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import Shape, check, dense, needed
+from helix_plugin_cuda.kernels._arguments import check, dense, needed
 from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, precision, processors, wide
+from helix_plugin_cuda.kernels._targets import class_numbers, residuals, zero_if_ignored
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
-from helix_plugin_cuda.kernels.cross_entropy import without
 from helix_plugin_torch.linear_cross_entropy import gradients
+
+__all__ = ["backward", "forward", "forward_train", "residuals"]
 
 CHUNK = 1 << 10 if INTERPRETED else 1 << 26
 """Logits of a chunk whose gradient is in memory."""
@@ -75,8 +79,8 @@ def _forward(
 
 
 @triton.jit
-def _slopes(
-    x, weight, targets, log_sums, dnats, slopes, rows, V, D, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+def _logit_gradients(
+    x, weight, targets, log_sums, dnats, dlogits, rows, V, D, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
     ROWS: tl.constexpr, CLASSES: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the logits (rows, V)."""
@@ -89,15 +93,10 @@ def _slopes(
     p = tl.where(column[None, :] == target[:, None], p - 1.0, p)
     p *= tl.load(dnats + row, mask=inside, other=0.0)[:, None]
     p = tl.where(((target >= 0) & (target < V))[:, None], p, 0.0)
-    tl.store(slopes + row[:, None] * V + column[None, :], p, mask=inside[:, None] & (column < V)[None, :])
+    tl.store(dlogits + row[:, None] * V + column[None, :], p, mask=inside[:, None] & (column < V)[None, :])
 
 
-def residuals(x: Shape, weight: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
-    """The logarithm of each row's sum of exponentials."""
-    return (tuple(targets),)
-
-
-def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Tensor, ...]:
+def forward(*arrays: Tensor, ignore_index: int | None = None) -> tuple[Tensor]:
     """x (..., D), weight (V, D), integer targets (...) -> nats (...) float32.
 
     Raises TypeError for float64, ValueError for shapes that do not fit. A target outside 0..V-1 that is not ignored
@@ -106,9 +105,7 @@ def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Te
     return forward_train(*arrays, ignore_index=ignore_index)[0]
 
 
-def forward_train(
-    *arrays: Tensor | None, ignore_index: int | None = None
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def forward_train(*arrays: Tensor, ignore_index: int | None = None) -> tuple[tuple[Tensor], tuple[Tensor]]:
     """`forward`, with the logarithms of the sums."""
     x, weight, targets = _checked(arrays)
 
@@ -124,35 +121,38 @@ def forward_train(
         return torch.logsumexp(sums, 0), picked.sum(0)
 
     log_sums, picked = run(_way("forward", x, weight, run))
-    shape = arrays[2].shape  # type: ignore[union-attr]
-    nats = without(log_sums - picked, targets, ignore_index)
+    shape = arrays[2].shape
+    nats = zero_if_ignored(log_sums - picked, targets, ignore_index)
     return (nats.view(shape),), (log_sums.view(shape),)
 
 
 def backward(
-    grads: tuple[Tensor | None, ...],
-    arrays: tuple[Tensor | None, ...],
-    saved: tuple[Tensor, ...],
+    grads: tuple[Tensor],
+    arrays: tuple[Tensor, ...],
+    saved: tuple[Tensor],
     *,
     ignore_index: int | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradient of nats -> those of x and weight."""
     x, weight, targets = _checked(arrays)
-    log_sums, dnats = (a.detach().reshape(-1).contiguous() for a in (saved[0], grads[0]))  # type: ignore[union-attr]
-    dnats = without(dnats, targets, ignore_index)
+    log_sums, dnats = (a.detach().reshape(-1).contiguous() for a in (saved[0], grads[0]))
+    dnats = zero_if_ignored(dnats, targets, ignore_index)
 
-    def fill(part: slice, slopes: Tensor) -> None:
-        given = (x[part], weight, targets[part], log_sums[part], dnats[part], slopes)
+    def fill(chunk: slice, dlogits: Tensor) -> None:
+        rows = x[chunk]
 
         def run(way: Way) -> None:
             tile = _tile(way, x, weight)
-            grid = (blocks(len(slopes), tile["ROWS"]), blocks(len(weight), tile["CLASSES"]))
-            launch(_slopes, grid, *given, *_sizes(slopes, weight), **tile)
+            grid = (blocks(len(rows), tile["ROWS"]), blocks(len(weight), tile["CLASSES"]))
+            launch(
+                _logit_gradients, grid, rows, weight, targets[chunk], log_sums[chunk], dnats[chunk], dlogits,
+                *_sizes(rows, weight), **tile,
+            )  # fmt: skip
 
-        run(_way("backward", given[0], weight, run))
+        run(_way("backward", rows, weight, run))
 
     dx, dweight = gradients(x, weight, fill, CHUNK)
-    return dx.view(arrays[0].shape), dweight.to(arrays[1].dtype), None  # type: ignore[union-attr]
+    return dx.view(arrays[0].shape), dweight.to(arrays[1].dtype), None
 
 
 def _way(which: str, x: Tensor, weight: Tensor, run: Any) -> Way:
@@ -176,15 +176,11 @@ def _tile(way: Way, x: Tensor, weight: Tensor) -> dict[str, Any]:
     }
 
 
-def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor, Tensor]:
+def _checked(arrays: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """x (N, D), weight (V, D) in the dtype of x, targets (N,)."""
     x, weight, targets = arrays
     given = {"x": x, "weight": weight, "targets": targets}
     needed("linear_cross_entropy", given, tuple(given))
-    shape, (V, D) = tuple(targets.shape), weight.shape  # type: ignore[union-attr]
+    shape, (V, D) = tuple(targets.shape), weight.shape
     check("linear_cross_entropy", {"x": (x, (*shape, D)), "weight": (weight, (V, D)), "targets": (targets, shape)})
-    return (
-        dense(x).reshape(-1, D),  # type: ignore[union-attr]
-        dense(weight).to(x.dtype),  # type: ignore[union-attr]
-        targets.to(torch.int64).reshape(-1).contiguous(),  # type: ignore[union-attr]
-    )
+    return dense(x).reshape(-1, D), dense(weight).to(x.dtype), class_numbers(targets).reshape(-1)

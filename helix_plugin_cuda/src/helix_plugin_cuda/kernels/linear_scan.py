@@ -105,7 +105,7 @@ def _backward(
             real = (t < stop) & (t < end)
             here = lanes(d, D, real)
             h = tl.where(fresh(reset, b, t, L, real), 0.0, h)
-            before = before + (h,)
+            before = before + (h,)  # type: ignore[assignment]  # a tuple may grow in Triton
             h = tl.load(a + b * sab + t * sat + d, mask=here, other=1.0).to(tl.float32) * h
             h += tl.load(x + b * sxb + t * sxt + d, mask=here, other=0.0).to(tl.float32)
         for j in tl.static_range(T):

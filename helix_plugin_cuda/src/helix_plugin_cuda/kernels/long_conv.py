@@ -124,7 +124,7 @@ def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Ten
 
 
 def backward(
-    grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
+    grads: tuple[Tensor], arrays: tuple[Tensor | None, ...], saved: tuple[Tensor, ...]
 ) -> tuple[Tensor | None, ...]:
     """The gradient of y -> one per array; None for absent ones and flags."""
     given = _checked(arrays)
@@ -164,7 +164,8 @@ def _filtered(given: dict[str, Any], row_ends: Tensor | None, way: Way, lost: Te
     if way["warps"]:
         transforms, taps, v = _on_tensor_cores(given, row_ends, way, lost)
         return transforms.convolve(v, transforms.spectrum(taps))
-    return torch.fft.irfft(_transformed(given, row_ends, n, lost) * _response(given, n), n=n)
+    filtered: Tensor = torch.fft.irfft(_transformed(given, row_ends, n, lost) * _response(given, n), n=n)
+    return filtered
 
 
 def _slopes(
@@ -211,7 +212,8 @@ def _backward_documents(given: dict[str, Any], dy: Tensor) -> tuple[Tensor | Non
     dy = dy.float()
     if lengths is not None:
         real = (torch.arange(L, dtype=torch.int64, device=u.device) < lengths[:, None])[..., None]
-        u, dy, pre, post = (None if a is None else torch.where(real, a, 0.0) for a in (u, dy, pre, post))
+        dy = torch.where(real, dy, 0.0)
+        u, pre, post = (None if a is None else torch.where(real, a, 0.0) for a in (u, pre, post))
     v = u if pre is None else u * pre
     slope, before = dy if post is None else dy * post, _before(given)
     starts = reset.to(torch.bool)
@@ -272,12 +274,14 @@ def _length(given: dict[str, Any]) -> int:
 
 def _response(given: dict[str, Any], n: int) -> Tensor:
     taps = given["filter"].detach().float()[: _before(given) + given["u"].shape[1]]
-    return torch.fft.rfft(taps.transpose(0, 1), n=n)
+    response: Tensor = torch.fft.rfft(taps.transpose(0, 1), n=n)
+    return response
 
 
 def _transformed(given: dict[str, Any], row_ends: Tensor | None, n: int, lost: Tensor | None = None) -> Tensor:
     v = _gathered(given["u"], given["pre"], given["initial_state"], row_ends, _before(given), n, lost)
-    return torch.fft.rfft(v)
+    spectrum: Tensor = torch.fft.rfft(v)
+    return spectrum
 
 
 def _gathered(
@@ -293,7 +297,7 @@ def _gathered(
 
 
 def _scattered(
-    x: Tensor, gate: Tensor | None, row_ends: Any, given: dict[str, Any], out: Any, lost: Tensor | None = None
+    x: Tensor, gate: Tensor | None, row_ends: Any, given: dict[str, Any], out: Tensor, lost: Tensor | None = None
 ) -> Tensor:
     B, L, D = given["u"].shape
     launch(

@@ -1,5 +1,7 @@
 """RMSNorm, with or without the residual addition in front of it: one pass over each row, both ways.
 
+D channels of a row.
+
 Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
 """
 
@@ -71,13 +73,14 @@ def residuals(x: Shape, *rest: Any, eps: float = 1e-5) -> tuple[Shape, ...]:
 def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor, ...]:
     """x (..., D), weight (D,) -> y (..., D). Raises TypeError for float64, ValueError for shapes that do not fit."""
     x, weight = arrays
-    return run("rms_norm", x, None, weight, eps, False)[:1]
+    y, _, _ = run("rms_norm", x, None, weight, eps=eps, train=False)
+    return (y,)
 
 
 def forward_train(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`forward`, with the scale of each row."""
     x, weight = arrays
-    y, _, scales = run("rms_norm", x, None, weight, eps, True)
+    y, _, scales = run("rms_norm", x, None, weight, eps=eps, train=True)
     return (y,), (scales,)
 
 
@@ -86,7 +89,7 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradient of y -> those of x and weight."""
     x, weight = arrays
-    return run_backward("rms_norm", x, None, weight, saved[0], grads[0], None)
+    return run_backward("rms_norm", x, None, weight, scales=saved[0], dy=grads[0])
 
 
 def _checked(op: str, x: Any, residual: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -103,7 +106,7 @@ def _tile(rows: int, D: int) -> dict[str, int]:
     return {"ROWS": min(power(rows), max(1, 1024 // block)), "BLOCK": block, "num_warps": max(4, warps)}
 
 
-def run(op: str, x: Any, residual: Any, weight: Any, eps: float, train: bool) -> Any:
+def run(op: str, x: Any, residual: Any, weight: Any, *, eps: float, train: bool) -> tuple[Tensor, Any, Any]:
     """y, the sum (or None) and, in training, the scale of each row, of `rms_norm` and `add_rms_norm`."""
     x, residual, weight = _checked(op, x, residual, weight)
     D = x.shape[-1]
@@ -116,7 +119,9 @@ def run(op: str, x: Any, residual: Any, weight: Any, eps: float, train: bool) ->
     return y, total, scales
 
 
-def run_backward(op: str, x: Any, residual: Any, weight: Any, scales: Tensor, dy: Any, dtotal: Any = None) -> Any:
+def run_backward(
+    op: str, x: Any, residual: Any, weight: Any, *, scales: Tensor, dy: Tensor | None, dtotal: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The gradients of x, which is that of residual too, and weight."""
     x, residual, weight = _checked(op, x, residual, weight)
     D = x.shape[-1]

@@ -51,7 +51,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
     if 0 < given["v"].shape[1] <= MOST_STEPS:
         same = {name: given[name] for name in ("k", "v", "log_decay", "a", "b", "reset", "lengths")}
         return fused_recurrent(Steps(q=given["r"], **same, initial=given["initial_state"], dtype=_dtype(given)))
-    matrices = _room(given)[0]
+    matrices = _empty_residuals(given)[0]
     way = _way("rwkv7", given, lambda way: _run(given, matrices, None, way))
     return _run(given, matrices, None, way)
 
@@ -59,9 +59,9 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, ...]:
 def forward_train(*arrays: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`forward`, with the residuals that `backward` needs."""
     given = _checked(arrays)
-    saved = _room(given)
-    way = _way("rwkv7 train", given, lambda way: _run(given, *saved, way))
-    return _run(given, *saved, way), saved
+    matrices, kept = _empty_residuals(given)
+    way = _way("rwkv7 train", given, lambda way: _run(given, matrices, kept, way))
+    return _run(given, matrices, kept, way), (matrices, kept)
 
 
 def backward(
@@ -124,7 +124,7 @@ def _run(given: dict[str, Any], matrices: Tensor, kept: Tensor | None, way: Way)
     return y, last
 
 
-def _room(given: dict[str, Any]) -> tuple[Tensor, ...]:
+def _empty_residuals(given: dict[str, Any]) -> tuple[Tensor, ...]:
     shapes = residuals(*(tuple(given[name].shape) for name in NAMES[:4]))
     return tuple(torch.empty(shape, dtype=torch.float32, device=given["v"].device) for shape in shapes)
 

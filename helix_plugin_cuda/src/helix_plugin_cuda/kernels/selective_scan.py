@@ -182,7 +182,7 @@ def _backward(
             v = tl.load(u + b * sub + t * sut + d, mask=here, other=0.0).to(tl.float32)
             w = tl.load(B + b * sBb + t * sBt + n, mask=lanes(n, N, real), other=0.0).to(tl.float32)
             h = tl.exp2(dt[:, None] * rate) * h + (dt * v)[:, None] * w[None, :]
-            states = states + (h,)
+            states = states + (h,)  # type: ignore[assignment]  # a tuple may grow in Triton
         for j in tl.static_range(T):
             t = start + T - 1 - j
             real = (t < stop) & (t < end)

@@ -74,7 +74,8 @@ def backward(
     p = _problem(given, step)
     x, A, D, bias, initial = (given[name] for name in ("x", "A", "D", "dt_bias", "initial_state"))
     dy = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if grads[0] is None else dense(grads[0])
-    found = attention.backward(p, *saved, dy, dense(grads[1]))
+    kept, last = saved
+    found = attention.backward(p, kept, last, dy, dense(grads[1]))
     gates = gate_slope(found.gates, step[..., None] * A.float()[:, None], given["reset"], p.ends)[..., 0]
     wide_x = x.float()
     dx, dD = found.v * step[..., None], None
@@ -104,14 +105,16 @@ def backward(
 
 
 def _raw(given: dict[str, Any]) -> Tensor:
-    dt, bias = given["dt"].detach().float(), given["dt_bias"]
-    return dt if bias is None else dt + bias.detach().float()
+    """Δ before its softplus, float32 (B, L, H)."""
+    dt: Tensor = given["dt"].detach().float()
+    return dt if given["dt_bias"] is None else dt + given["dt_bias"].detach().float()
 
 
 def _step(given: dict[str, Any], soft: bool) -> Tensor:
     """Δ before it is held between its limits, float32 (B, L, H)."""
     raw = _raw(given)
-    return softplus(raw) if soft else raw
+    step: Tensor = softplus(raw) if soft else raw
+    return step
 
 
 def _to_groups(grad: Tensor, array: Tensor) -> Tensor:

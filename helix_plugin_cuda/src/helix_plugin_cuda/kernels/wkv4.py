@@ -219,7 +219,7 @@ def _backward(
             t = start + i
             real = (t < stop) & (t < end)
             m, z = _emptied(m, z, fresh(reset, b, t, L, real))
-            averages, weights = averages + (m,), weights + (z,)
+            averages, weights = averages + (m,), weights + (z,)  # type: ignore[assignment]  # a tuple may grow in Triton
             key, value = _step(k, v, b, t, d, skb, skt, svb, svt, lanes(d, D, real))
             next_m, next_z = _merge(m, z + w, value, key)
             m, z = tl.where(real, next_m, m), tl.where(real, next_z, z)
