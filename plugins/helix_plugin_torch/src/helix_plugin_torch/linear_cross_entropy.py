@@ -40,24 +40,44 @@ def fits(x: Tensor, weight: Tensor) -> bool:
     return rows_at_once(rows, x.shape[-1], weight.shape[0]) >= rows
 
 
-def chunked(losses: Losses, slopes: Slopes) -> Kernel:
-    """The kernel of `linear_cross_entropy` that goes over the rows in chunks."""
+def mm(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """out (R, N) = left (R, K) right (K, N)."""
+    torch.mm(left, right, out=out)
+
+
+def add_over_rows(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total (N, K), as wide as the factors or wider, += the transpose of left (R, N) times right (R, K)."""
+    if total.dtype == left.dtype:
+        total.addmm_(left.mT, right)
+    else:
+        total += left.mT @ right
+
+
+def chunked(
+    losses: Losses,
+    slopes: Slopes,
+    *,
+    mm: Callable[[Tensor, Tensor, Tensor], None] = mm,
+    add_over_rows: Callable[[Tensor, Tensor, Tensor], None] = add_over_rows,
+) -> Kernel:
+    """The kernel of `linear_cross_entropy` that goes over the rows in chunks, with the products given."""
 
     def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Tensor]:
         x, weight, taken = _flat(arrays, ignore_index)
         nats = torch.empty(taken.targets.shape, dtype=_wide(x), device=x.device)
         for part, logits in _chunks(x, weight):
-            nats[part] = losses(torch.mm(x[part], weight.mT, out=logits), taken.targets[part])
+            mm(x[part], weight.mT, logits)
+            nats[part] = losses(logits, taken.targets[part])
         return (taken.nats(nats).view(arrays[2].shape),)  # type: ignore[union-attr]
 
     def weighed(x: Tensor, weight: Tensor, targets: Tensor, dnats: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         nats = torch.empty(targets.shape, dtype=_wide(x), device=x.device)
 
         def fill(part: slice, logits: Tensor) -> None:
-            torch.mm(x[part], weight.mT, out=logits)
+            mm(x[part], weight.mT, logits)
             nats[part] = slopes(logits, targets[part], dnats[part])
 
-        return nats, *gradients(x, weight, fill)
+        return nats, *gradients(x, weight, fill, mm=mm, add_over_rows=add_over_rows)
 
     def forward_train(
         *arrays: Tensor | None, ignore_index: int | None = None
@@ -90,7 +110,13 @@ def chunked(losses: Losses, slopes: Slopes) -> Kernel:
 
 
 def gradients(
-    x: Tensor, weight: Tensor, fill: Callable[[slice, Tensor], Any], chunk: int | None = None
+    x: Tensor,
+    weight: Tensor,
+    fill: Callable[[slice, Tensor], Any],
+    chunk: int | None = None,
+    *,
+    mm: Callable[[Tensor, Tensor, Tensor], None] = mm,
+    add_over_rows: Callable[[Tensor, Tensor, Tensor], None] = add_over_rows,
 ) -> tuple[Tensor, Tensor]:
     """Those of x (N, D), in its dtype, and weight (V, D), float32 or wider.
 
@@ -100,11 +126,8 @@ def gradients(
     dweight = torch.zeros_like(weight, dtype=_wide(x))
     for part, slopes in _chunks(x, weight, chunk):
         fill(part, slopes)
-        torch.mm(slopes, weight, out=dx[part])
-        if dweight.dtype == x.dtype:
-            dweight.addmm_(slopes.mT, x[part])
-        else:
-            dweight += slopes.mT @ x[part]
+        mm(slopes, weight, dx[part])
+        add_over_rows(dweight, slopes, x[part])
     return dx, dweight
 
 
