@@ -42,8 +42,8 @@ def probe(descriptor: Descriptor) -> tuple[Availability, float]:
     reference = descriptor.probe
     question = _late.get(reference)
     if question is None:
-        question = _ask(reference)
-        with output_to_stderr():
+        with output_to_stderr():  # before the thread starts, which may print at once
+            question = _ask(reference)
             if not question.done.wait(PROBE_LIMIT_SECONDS):
                 _late[reference] = question
     seconds = time.perf_counter() - began

@@ -20,7 +20,7 @@ def test_float64_goes_to_torch_and_says_why():
     assert trail["causal_conv1d"].chosen == "torch/causal_conv1d"
     assert trail["selective_scan"].chosen == "core/reference"
     reasons = {r.kernel: r.reason for r in trail["selective_scan"].refused}
-    assert reasons["cpu/selective_scan"] == "takes float32, bfloat16, not float64"
+    assert reasons["cpu/selective_scan"] == "takes float32, bfloat16, float16, not float64"
 
 
 def test_it_says_where_it_runs():

@@ -274,8 +274,8 @@ def test_wrong_inputs_are_named():
     u, A, B = torch.zeros(1, 4, 3), torch.zeros(3, 2), torch.zeros(1, 4, 2)
     with pytest.raises(TypeError, match=r"u is torch\.float64"):
         table.selective_scan.forward(u.double(), u, A, B, B)
-    with pytest.raises(TypeError, match=r"C is torch\.float16"):
-        table.selective_scan.forward(u, u, A, B, B.half())
+    with pytest.raises(TypeError, match=r"C is torch\.float64"):
+        table.selective_scan.forward(u, u, A, B, B.double())
     with pytest.raises(ValueError, match=r"C has shape \(1, 4, 3\), expected \(1, 4, 2\)"):
         table.selective_scan.forward(u, u, A, B, u)
     with pytest.raises(ValueError, match=r"weight has shape"):

@@ -17,8 +17,6 @@ from helix_plugin_cpu.kernels import _conv_jobs, _scan_backward, _scan_forward, 
 FLOATS = ("kind", "dx_kind", "eps")
 """Parameters of kernels that are floats; all others are integers."""
 
-AVX2 = "+avx,+avx2,+bmi,+bmi2,+cmov,+cx16,+f16c,+fma,+lzcnt,+mmx,+movbe,+popcnt,+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3"
-
 
 @pytest.fixture(scope="module")
 def arm():
@@ -59,15 +57,17 @@ def test_kernels_become_vector_code_on_arm(arm, kernel):
 @pytest.mark.slow
 @pytest.mark.skipif("x86" not in os.uname().machine, reason="the features named are those of x86")
 def test_kernels_pass_when_compiled_for_avx2(tmp_path):
-    environment = {
-        **os.environ,
-        "NUMBA_CPU_NAME": "haswell",
-        "NUMBA_CPU_FEATURES": AVX2,
-        "NUMBA_CACHE_DIR": str(tmp_path),
-    }
+    environment = {**os.environ, "HELIX_CPU_ISA": "avx2", "NUMBA_CACHE_DIR": str(tmp_path)}
     tests = [
         str(Path(__file__).with_name(f"test_{name}.py"))
-        for name in ("kernels", "fused_kernels", "bfloat16", "linear_attention_kernels", "cpu_bit_linear")
+        for name in (
+            "kernels",
+            "fused_kernels",
+            "half_precision",
+            "half_products",
+            "linear_attention_kernels",
+            "cpu_bit_linear",
+        )
     ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)

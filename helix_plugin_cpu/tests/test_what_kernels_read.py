@@ -13,7 +13,7 @@ from helix_plugin_lm.models import LanguageModel, ModelConfig
 
 KERNELS = {name: getattr(table, name) for name in OPS if isinstance(getattr(table, name, None), Kernel)}
 
-READ_AGAIN = set(KERNELS) - {"causal_conv1d", "swiglu", "embedding", "long_conv"}
+READ_AGAIN = set(KERNELS) - {"causal_conv1d", "swiglu", "embedding", "linear", "long_conv"}
 """Those whose backward reads, by address, what the forward kept."""
 
 

@@ -1,4 +1,4 @@
-"""Wheels of every distribution: they build, hold what they should, and work without the checkout."""
+"""Source archives and wheels of every distribution: they build, hold what they should, and need no checkout."""
 
 import json
 import shutil
@@ -33,16 +33,18 @@ def tracked(folder):
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
-    """A folder with a wheel of every distribution, built from copies: a build leaves its folders behind."""
+    """A folder with a wheel of every distribution, built from its source archive, which is built from a copy."""
     work = tmp_path_factory.mktemp("build")
-    copies = []
     for folder in PROJECTS:
         copy = work / "sources" / tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"]
         for file in tracked(folder):
             (copy / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / file, copy / file)
-        copies.append(str(copy))
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(work / "wheels"), *copies]
+        command = [sys.executable, "-m", "build", "--sdist", "--outdir", str(work / "archives"), str(copy)]
+        subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    archives = [str(archive) for archive in sorted((work / "archives").iterdir())]
+    assert len(archives) == len(PROJECTS)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(work / "wheels"), *archives]
     subprocess.run(command, check=True, timeout=900)
     return work / "wheels"
 

@@ -1,20 +1,56 @@
-"""Which vector instructions kernels are compiled to, for `helix doctor`."""
+"""Which instructions kernels are compiled to: the processor's, unless `HELIX_CPU_ISA` or Numba's settings say less."""
 
 from __future__ import annotations
 
+import functools
+import os
+
+from helix_core.errors import ConfigError
+from helix_core.suggest import did_you_mean
+
+VARIABLE = "HELIX_CPU_ISA"
+NARROW = {
+    "avx2": (
+        "haswell",
+        "+avx,+avx2,+bmi,+bmi2,+cmov,+cx16,+f16c,+fma,+lzcnt,+mmx,+movbe,+popcnt,"
+        "+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3",
+    )
+}
+"""LLVM's processor and features of each set that can be asked for; `native` is what there is."""
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "neon": "NEON"}
+
+
+@functools.cache
+def features() -> frozenset[str]:
+    """LLVM's names of the features that Numba's code may use, `HELIX_CPU_ISA` seen to first.
+
+    Raises ConfigError for a set that there is not, or that this processor lacks.
+    """
+    from llvmlite import binding
+    from numba.core import config
+
+    there = frozenset(name for name, found in binding.get_host_cpu_features().items() if found)
+    asked = os.environ.get(VARIABLE, "native")
+    if asked not in {*NARROW, "native"}:
+        raise ConfigError(
+            f"{VARIABLE}={asked!r} is no instruction set{did_you_mean(asked, [*NARROW, 'native'])}",
+            hint=f"set it to {' or '.join([*NARROW, 'native'])}",
+        )
+    if asked != "native" and config.CPU_FEATURES is None:
+        name, wanted = NARROW[asked]
+        if missing := _enabled(wanted) - there:
+            raise ConfigError(
+                f"{VARIABLE}={asked}, and this processor has no {', '.join(sorted(missing))}",
+                hint=f"unset {VARIABLE}: kernels are compiled for the processor that there is",
+            )
+        config.CPU_NAME, config.CPU_FEATURES = name, wanted
+    return there if config.CPU_FEATURES is None else _enabled(config.CPU_FEATURES)
+
+
+def _enabled(flags: str) -> frozenset[str]:
+    return frozenset(flag[1:] for flag in flags.split(",") if flag.startswith("+"))
+
 
 def vectors() -> str:
-    """The widest set that Numba compiles for here: its own settings (NUMBA_CPU_FEATURES, ...) count."""
-    from llvmlite import binding
-    from numba import config
-
-    if config.CPU_FEATURES is not None:
-        features = {f[1:] for f in config.CPU_FEATURES.split(",") if f.startswith("+")}
-    elif config.CPU_NAME:
-        return f"those of {config.CPU_NAME}"
-    else:
-        features = {name for name, there in binding.get_host_cpu_features().items() if there}
-    for feature, name in (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX"), ("sve", "SVE"), ("neon", "NEON")):
-        if feature in features:
-            return name
-    return "baseline"
+    """The widest vectors that kernels are compiled to, for `helix doctor`."""
+    return next((name for feature, name in VECTORS.items() if feature in features()), "baseline")

@@ -31,6 +31,12 @@ class CpuBackend(TorchBackend):
     def device(self) -> str:
         return "cpu"
 
+    @property
+    def xp(self) -> Any:
+        from helix_plugin_cpu import namespace
+
+        return namespace
+
     def decoder(
         self, model: DecodableModel, F: OpTable, params: Params, *, batch: int = 1, weights: str = "float32"
     ) -> Decoder:
@@ -46,9 +52,12 @@ class CpuBackend(TorchBackend):
         import numba
         from llvmlite import binding
 
+        from helix_plugin_cpu.kernels._half import products
+
         return {
             **super().describe(),
             "numba": numba.__version__,
             "compiles_for": numba.config.CPU_NAME or binding.get_host_cpu_name(),
             "vectors": vectors(),
+            **products(),
         }

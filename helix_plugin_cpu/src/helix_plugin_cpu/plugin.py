@@ -40,7 +40,10 @@ STORED_SHORT = (
     "ssd",
     "swiglu",
 )
-"""Kernels that read and write bfloat16 themselves; the others get float32 between casts."""
+"""Kernels that read and write half precision themselves; the others get float32 between casts."""
+HALF = ("bfloat16", "float16")
+DTYPES = {"linear": HALF} | dict.fromkeys(STORED_SHORT, ("float32", *HALF))
+"""The rest take float32."""
 GRADIENTS = {"adamw": "none", "bit_linear": "none", "linear_cross_entropy": "native"}
 """Those of the rest are backward functions of their own."""
 
@@ -56,8 +59,9 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             requires=("numba>=0.61",),
             namespace="torch",
             devices=("cpu",),
-            dtypes=("float32", "bfloat16") if op in STORED_SHORT else ("float32",),
+            dtypes=DTYPES.get(op, ("float32",)),
             gradient=GRADIENTS.get(op, "vjp"),
+            supports="helix_plugin_cpu.kernels._half:refuses" if op == "linear" else None,
             priority=10,
         )
         for op, summary in (
@@ -75,6 +79,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             ("add_rms_norm", "Numba, the residual addition in the same pass"),
             ("swiglu", "Numba, one pass"),
             ("cross_entropy", "Numba, keeps one number a row for the backward"),
+            ("linear", "half precision in float32, where the processor has no instructions for its products"),
             ("linear_cross_entropy", "BLAS and Numba; many logits in chunks, computed again in the backward"),
             ("embedding", "torch's lookup; the table's gradient summed on all threads"),
             ("bit_linear", "Numba, integers times two-bit codes; a float product for many rows"),

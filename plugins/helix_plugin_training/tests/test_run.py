@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helix_plugin_training.run import BETWEEN_SAMPLES
+
 RECIPE = """\
 name = "tiny"
 seed = 3
@@ -92,7 +94,9 @@ def test_a_run_leaves_everything_behind(recipe, tmp_path):
     assert summary["kernels"]["selective_scan"] == "cpu/selective_scan"
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in sorted((run / "checkpoints").iterdir())] == ["step-00000015", "step-00000020"]
-    assert (run / summary["sample"]).read_bytes().startswith(b"def ")
+    texts = (run / summary["sample"]).read_bytes().split(BETWEEN_SAMPLES)
+    assert len(set(texts)) == 3
+    assert all(text.startswith(b"def ") for text in texts)
     assert list(curve(run)) == list(range(1, 21))
     events = [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
     assert events[0] == "run_started"

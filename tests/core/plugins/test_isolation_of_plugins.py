@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
@@ -160,6 +161,21 @@ def helix_layers():{body}
         json.loads(done.stdout)
         for text in ("printed", "past sys.stdout", "by C code", "by a child"):
             assert done.stderr.count(text) == times, (text, done.stderr)
+
+
+def test_a_probe_that_prints_at_once_spoils_no_output(site, monkeypatch, capfd):
+    start = threading.Thread.start
+
+    def start_and_wait(thread):
+        start(thread)
+        thread.join(30)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_wait)
+    loud = "def ask():\n    print('printed')\n    return Availability(True, 'ready')\n"
+    site.backends("gpu", "name='gpu', probe='fake_gpu:ask'", extra=loud)
+    with use_registry(site.registry()):
+        assert select("backend", "gpu").chosen is not None
+    assert capfd.readouterr() == ("", "printed\n")
 
 
 def test_standard_output_comes_back_as_it_was(capfd):

@@ -15,10 +15,10 @@ Shape = tuple[int, ...]
 
 
 SINGLE = (torch.float32,)
-STORED = (torch.float32, torch.bfloat16)
-"""What kernels whose activations may be stored either way take."""
+STORED = (torch.float32, torch.bfloat16, torch.float16)
+"""What kernels whose activations may be stored in half precision take."""
 CPU = torch.device("cpu")
-_READ = frozenset({torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool})
+_READ = frozenset({*STORED, torch.int64, torch.uint8, torch.bool})
 
 
 def empty(*size: int | Shape, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -76,8 +76,9 @@ def single(array: Tensor | None) -> Tensor | None:
 
 
 def stored_as(*arrays: Tensor | None) -> torch.dtype:
-    """What activations are stored as: bfloat16 if any of the given ones is."""
-    return torch.bfloat16 if any(a is not None and a.dtype == torch.bfloat16 for a in arrays) else torch.float32
+    """What activations are stored as: in half precision if any of the given ones is, in bfloat16 of two kinds of it."""
+    dtypes = {a.dtype for a in arrays if a is not None}
+    return next((half for half in (torch.bfloat16, torch.float16) if half in dtypes), torch.float32)
 
 
 def stored_like(array: Tensor | None, like: Tensor) -> Tensor | None:

@@ -253,7 +253,7 @@ def conv_jobs(
 
     Where there are gates, `staged`, rows pass through dense copies of a few blocks: a gated row is read from several
     places, each a page of its own, and to look up a page takes longer than to read sixteen floats of it. u, v, y and
-    gates are stored as `kind` says, and staged if that is in bfloat16; z, the filter, h and dfilter are float32.
+    gates are stored as `kind` says, and staged if that is in half precision; z, the filter, h and dfilter are float32.
     """
     size, blocks, gap = top * stride, (channels + LANES - 1) // LANES, staged * VECTOR * (longest + 3)
     x, inputs, stage = scratch, scratch + size, scratch + size

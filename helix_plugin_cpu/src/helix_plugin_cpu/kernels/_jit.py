@@ -32,6 +32,9 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import lower_builtin
 
 from helix_core.events import emit
+from helix_plugin_cpu._isa import features
+
+features()  # before Numba compiles anything
 
 F = TypeVar("F", bound=Callable[..., Any])
 Emitter = Callable[..., Any]
@@ -285,6 +288,14 @@ def part(function: F) -> F:
     return cast(F, dispatcher)
 
 
+class Unsigned(int):
+    """An argument that a kernel takes as uint64: of another type than other integers."""
+
+
+ARGUMENTS: dict[type, tuple[types.Type, str]] = {float: (types.float64, "d"), Unsigned: (types.uint64, "Q")}
+"""Numba's types of arguments, and how they are packed; the rest are int64."""
+
+
 class Kernel:
     """A function of integers (addresses, strides, sizes, flags) and floats, which is called outside the GIL.
 
@@ -304,12 +315,12 @@ class Kernel:
         kinds = tuple(map(type, args))
         found = self._entries.get(kinds)
         if found is None:
-            floats = [isinstance(a, float) for a in args]
-            signature = tuple(types.float64 if a else types.int64 for a in floats)
+            found_types = [ARGUMENTS.get(kind, (types.int64, "q")) for kind in kinds]
+            signature = tuple(argument for argument, _ in found_types)
             self.dispatcher.compile(signature)
             compiled = self.dispatcher.overloads[signature]
             address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
-            found = Entry(address), Struct("=" + "".join("d" if a else "q" for a in floats))
+            found = Entry(address), Struct("=" + "".join(code for _, code in found_types))
             self._entries[kinds] = found
         return found
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import config
 
+from helix_plugin_cpu._isa import features
 from helix_plugin_cpu.kernels._jit import instruction, part
 from helix_plugin_cpu.kernels._memory import FLOAT
 from helix_plugin_cpu.kernels._simd import (
@@ -28,15 +28,7 @@ from helix_plugin_cpu.kernels._simd import (
     vector_at,
 )
 
-
-def _has_avx512() -> bool:
-    """Whether the code that Numba generates may use AVX-512."""
-    given = config.CPU_FEATURES
-    features = given if given is not None else binding.get_host_cpu_features().flatten()
-    return "+avx512f" in features.split(",")
-
-
-WIDE = _has_avx512()
+WIDE = "avx512f" in features()
 ROWS = 8 if WIDE else 4
 """Rows of a tile. Eight divides what `multiply` gets."""
 

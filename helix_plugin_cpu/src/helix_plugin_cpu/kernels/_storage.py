@@ -1,7 +1,7 @@
-"""Rows of activations in memory, as float32 or bfloat16; arithmetic is in float32 either way.
+"""Rows of activations in memory, as float32 or half precision; arithmetic is in float32 always.
 
-How they are stored is a kernel's argument, and told by its type: a float stands for float32, an integer for bfloat16.
-So each of the two is compiled when it is first used, without a branch in its loops.
+How they are stored is a kernel's argument, and told by its type: a float stands for float32, an integer for bfloat16
+and an unsigned one for float16. So each of them is compiled when it is first used, without a branch in its loops.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from llvmlite import ir
 from numba import types
 
-from helix_plugin_cpu.kernels._jit import inline, overloaded
+from helix_plugin_cpu.kernels._jit import Unsigned, inline, overloaded
 from helix_plugin_cpu.kernels._simd import (
     F32,
     FLOATS,
@@ -36,28 +36,27 @@ from helix_plugin_cpu.kernels._simd import (
     store,
 )
 
-FLOAT32, BFLOAT16 = 4.0, 2
+FLOAT32, BFLOAT16, FLOAT16 = 4.0, 2, Unsigned(2)
+KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 SHORTS = ir.VectorType(I16, LANES)
-WHOLE, SHORT = types.float64, types.int64
+HALVES = ir.VectorType(ir.HalfType(), LANES)
+WHOLE, SHORT, HALF = types.float64, types.int64, types.uint64
 
 
 def kind(*arrays: torch.Tensor | None) -> float | int:
-    """How arrays of one dtype are stored. Raises TypeError if theirs is not one of the two, or differs."""
+    """How arrays of one dtype are stored. Raises TypeError if theirs is none of the three, or differs."""
     dtypes = {array.dtype for array in arrays if array is not None}
-    if len(dtypes) == 1:
-        (dtype,) = dtypes
-        if dtype == torch.float32:
-            return FLOAT32
-        if dtype == torch.bfloat16:
-            return BFLOAT16
-    raise TypeError(f"activations must be all float32 or all bfloat16, not {', '.join(sorted(map(str, dtypes)))}")
+    if len(dtypes) != 1 or not dtypes <= KINDS.keys():
+        found = ", ".join(sorted(map(str, dtypes)))
+        raise TypeError(f"activations must be all float32, all bfloat16 or all float16, not {found}")
+    return KINDS[dtypes.pop()]
 
 
 def _shorts_at(b: ir.IRBuilder, address: Value) -> Value:
     return b.inttoptr(address, SHORTS.as_pointer())
 
 
-def _load_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, count: Value) -> Value:
+def _load_shorts(b: ir.IRBuilder, address: Value, count: Value) -> Value:
     with b.if_else(b.icmp_signed(">=", count, ir.Constant(I64, LANES))) as (whole, part):
         with whole:
             full = b.load(_shorts_at(b, address))
@@ -72,16 +71,10 @@ def _load_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, count: Value) 
     value = b.phi(SHORTS)
     value.add_incoming(full, full_block)
     value.add_incoming(some, some_block)
-    return b.bitcast(b.shl(b.zext(value, INTS), integers([16] * LANES)), FLOATS)
+    return value
 
 
-def _store_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, value: Value, count: Value) -> None:
-    bits = b.bitcast(value, INTS)
-    # To the nearest, ties to even; the carry of a NaN could turn it into something else.
-    odd = b.and_(b.lshr(bits, integers([16] * LANES)), integers([1] * LANES))
-    rounded = b.add(b.add(bits, integers([0x7FFF] * LANES)), odd)
-    rounded = b.select(b.fcmp_ordered("ord", value, value), rounded, b.bitcast(constant(math.nan), INTS))
-    shorts = b.trunc(b.lshr(rounded, integers([16] * LANES)), SHORTS)
+def _store_shorts(b: ir.IRBuilder, address: Value, shorts: Value, count: Value) -> None:
     with b.if_else(b.icmp_signed(">=", count, ir.Constant(I64, LANES))) as (whole, part):
         with whole:
             b.store(shorts, _shorts_at(b, address)).align = 2
@@ -92,9 +85,35 @@ def _store_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, value: Value,
             )  # fmt: skip
 
 
-def _load_one(b: ir.IRBuilder, _kind: Value, address: Value) -> Value:
+def _load_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, count: Value) -> Value:
+    words = b.zext(_load_shorts(b, address, count), INTS)
+    return b.bitcast(b.shl(words, integers([16] * LANES)), FLOATS)
+
+
+def _store_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value, value: Value, count: Value) -> None:
+    bits = b.bitcast(value, INTS)
+    # To the nearest, ties to even; the carry of a NaN could turn it into something else.
+    odd = b.and_(b.lshr(bits, integers([16] * LANES)), integers([1] * LANES))
+    rounded = b.add(b.add(bits, integers([0x7FFF] * LANES)), odd)
+    rounded = b.select(b.fcmp_ordered("ord", value, value), rounded, b.bitcast(constant(math.nan), INTS))
+    _store_shorts(b, address, b.trunc(b.lshr(rounded, integers([16] * LANES)), SHORTS), count)
+
+
+def _load_float16(b: ir.IRBuilder, _kind: Value, address: Value, count: Value) -> Value:
+    return b.fpext(b.bitcast(_load_shorts(b, address, count), HALVES), FLOATS)
+
+
+def _store_float16(b: ir.IRBuilder, _kind: Value, address: Value, value: Value, count: Value) -> None:
+    _store_shorts(b, address, b.bitcast(b.fptrunc(value, HALVES), SHORTS), count)
+
+
+def _load_one_bfloat16(b: ir.IRBuilder, _kind: Value, address: Value) -> Value:
     bits = b.zext(b.load(b.inttoptr(address, I16.as_pointer())), I32)
     return b.bitcast(b.shl(bits, ir.Constant(I32, 16)), F32)
+
+
+def _load_one_float16(b: ir.IRBuilder, _kind: Value, address: Value) -> Value:
+    return b.fpext(b.load(b.inttoptr(address, ir.HalfType().as_pointer())), F32)
 
 
 def _whole(emit: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,6 +125,7 @@ size_of = overloaded(
     types.intp,
     ((WHOLE,), lambda b, _kind: ir.Constant(I64, 4)),
     ((SHORT,), lambda b, _kind: ir.Constant(I64, 2)),
+    ((HALF,), lambda b, _kind: ir.Constant(I64, 2)),
 )
 """size_of(kind): bytes of an element."""
 
@@ -114,6 +134,7 @@ is_wide = overloaded(
     types.boolean,
     ((WHOLE,), lambda b, _kind: ir.Constant(ir.IntType(1), 1)),
     ((SHORT,), lambda b, _kind: ir.Constant(ir.IntType(1), 0)),
+    ((HALF,), lambda b, _kind: ir.Constant(ir.IntType(1), 0)),
 )
 """is_wide(kind): whether elements are float32; a constant to the compiler."""
 
@@ -121,7 +142,8 @@ read_one = overloaded(
     "read_one",
     types.float32,
     ((WHOLE, types.intp), lambda b, _kind, address: b.load(b.inttoptr(address, F32.as_pointer()))),
-    ((SHORT, types.intp), _load_one),
+    ((SHORT, types.intp), _load_one_bfloat16),
+    ((HALF, types.intp), _load_one_float16),
 )
 """read_one(kind, address): an element."""
 
@@ -130,6 +152,7 @@ read = overloaded(
     f32x16,
     ((WHOLE, types.intp, types.intp), _whole(emit_load_first)),
     ((SHORT, types.intp, types.intp), _load_bfloat16),
+    ((HALF, types.intp, types.intp), _load_float16),
 )
 """read(kind, address, count): the first `count` of sixteen elements, zeros behind them."""
 
@@ -138,8 +161,9 @@ write = overloaded(
     types.void,
     ((WHOLE, types.intp, f32x16, types.intp), _whole(emit_store_first)),
     ((SHORT, types.intp, f32x16, types.intp), _store_bfloat16),
+    ((HALF, types.intp, f32x16, types.intp), _store_float16),
 )
-"""write(kind, address, vector, count): its first `count` elements; in bfloat16, rounded to the nearest."""
+"""write(kind, address, vector, count): its first `count` elements, rounded to the nearest."""
 
 
 @inline

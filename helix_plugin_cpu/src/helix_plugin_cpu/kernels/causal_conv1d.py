@@ -53,7 +53,7 @@ def forward(*arrays: Tensor | None, activation: str = "none") -> tuple[Tensor, T
 
     x (B, L, D); weight (D, K), its last column for the current step; bias (D,); initial_state (B, K-1, D),
     oldest first; reset (B, L) bool; lengths (B,). From bias on they are optional. `activation` is "none" or
-    "silu". x is float32 or bfloat16, the rest float32. Raises TypeError for other dtypes, ValueError for
+    "silu". x is float32 or half precision, the rest float32. Raises TypeError for other dtypes, ValueError for
     shapes or activations that do not fit.
     """
     given = _checked(arrays, activation)

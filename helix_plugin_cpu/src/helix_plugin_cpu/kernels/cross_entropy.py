@@ -86,7 +86,7 @@ def residuals(logits: Shape, targets: Shape, **attrs: Any) -> tuple[Shape, ...]:
 
 
 def forward(*arrays: Tensor | None, ignore_index: int | None = None) -> tuple[Tensor]:
-    """logits (..., V) float32 or bfloat16, integer targets (...) -> nats (...) float32.
+    """logits (..., V) float32 or half precision, integer targets (...) -> nats (...) float32.
 
     Raises IndexOutOfRange for a target outside 0..V-1 that is not ignored, TypeError for other logits.
     """

@@ -196,7 +196,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
     """The inputs of the op, in its order -> y (B, L, D), last_state (B, D, N, 2).
 
     u (B, L, D); log_a, c (D, N, 2); optionally initial_state (B, D, N, 2), reset (B, L), lengths (B,). u and y are
-    float32 or bfloat16, the rest float32. Raises TypeError for other dtypes, ValueError for shapes that do not fit.
+    float32 or half precision, the rest float32. Raises TypeError for other dtypes, ValueError for shapes.
     """
     return _forward(_checked(arrays), None)
 

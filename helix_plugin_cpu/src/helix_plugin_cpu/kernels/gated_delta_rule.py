@@ -45,7 +45,7 @@ def residuals(q: Shape, k: Shape, v: Shape, *rest: Any, **attrs: Any) -> tuple[S
 def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """The eight inputs of the op, in its order -> y (B, L, H, V), last_state (B, H, K, V).
 
-    q, k, v and y are float32 or bfloat16, the rest is computed with in float32. Raises TypeError for other
+    q, k, v and y are float32 or half precision, the rest is computed with in float32. Raises TypeError for other
     dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), scale, None)

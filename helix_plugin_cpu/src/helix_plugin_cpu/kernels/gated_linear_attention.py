@@ -34,7 +34,7 @@ def residuals(q: Shape, k: Shape, v: Shape, log_decay: Shape, *rest: Any, **attr
 def forward(*arrays: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """The 7 inputs of the op, in its order -> y (B, L, H, V), last_state (B, H, K, V).
 
-    q, k, v and y are float32 or bfloat16, log_decay on its own too, the rest float32. Raises TypeError for other
+    q, k, v and y are float32 or half precision, log_decay on its own too, the rest float32. Raises TypeError for other
     dtypes, ValueError for shapes that do not fit.
     """
     plan, given = _checked(arrays, scale)

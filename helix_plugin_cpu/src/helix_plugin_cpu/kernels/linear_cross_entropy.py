@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn import functional as nn
 
 from helix_core.kinds.kernel import Kernel
 from helix_core.ops import OPS
 from helix_plugin_cpu.kernels import cross_entropy as rows
+from helix_plugin_cpu.kernels import linear
+from helix_plugin_cpu.kernels._half import WIDENED, add_over_rows, mm
 from helix_plugin_torch.library import as_torch_function
 from helix_plugin_torch.linear_cross_entropy import chunked, fits
 
@@ -29,17 +31,27 @@ _whole = as_torch_function(
     ("cpu",),
 )
 _in_chunks = as_torch_function(
-    OPS["linear_cross_entropy"], chunked(_losses, _slopes), "cpu_linear_cross_entropy", ("cpu",)
+    OPS["linear_cross_entropy"],
+    chunked(_losses, _slopes, mm=mm, add_over_rows=add_over_rows),
+    "cpu_linear_cross_entropy",
+    ("cpu",),
+)
+_widened = as_torch_function(
+    OPS["linear"],
+    Kernel(linear.forward, linear.forward_train, linear.backward, linear.residuals),
+    "cpu_linear",
+    ("cpu",),
 )
 
 
 def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int | None = None) -> Tensor:
-    """x (..., D) float32 or bfloat16, weight (V, D), integer targets (...) -> nats (...) float32.
+    """x (..., D) float32 or half precision, weight (V, D), integer targets (...) -> nats (...) float32.
 
     Raises IndexOutOfRange for a target outside 0..V-1 that is not ignored.
     """
     if fits(x, weight):
-        nats: Tensor = _whole(linear(x, weight.to(x.dtype)), targets, ignore_index=ignore_index)
+        logits = _widened(x, weight) if x.dtype in WIDENED else nn.linear(x, weight.to(x.dtype))
+        nats: Tensor = _whole(logits, targets, ignore_index=ignore_index)
     else:
         nats = _in_chunks(x, weight, targets, ignore_index=ignore_index)
     return nats

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
@@ -35,7 +34,7 @@ from helix_plugin_cpu.kernels._blocks import (
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get_int, prefetch, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, fma, load, load_first, store, store_first
-from helix_plugin_cpu.kernels._storage import BFLOAT16, FLOAT32, clear_stored, kind, read, size_of, write
+from helix_plugin_cpu.kernels._storage import KINDS, clear_stored, kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
 
 TILE = 32
@@ -179,7 +178,7 @@ def residuals(a: Shape, x: Shape, *rest: Any, **attrs: Any) -> tuple[Shape, ...]
 def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
     """a, x (B, L, D), initial_state (B, D), reset (B, L), lengths (B,) -> y (B, L, D), last_state (B, D).
 
-    The last three are optional. a and x are float32 or bfloat16, each on its own, and y bfloat16 if one of them is;
+    The last three are optional. a and x are float32 or half precision, each on its own, and y short if one of them is;
     the rest is float32. Raises TypeError for other dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), None)
@@ -214,7 +213,7 @@ def backward(
     group = blocks_per_job(batch, blocks)
     launch(
         backward_jobs, batch * -(-blocks // group), 5 * batch * length * channels,
-        VECTOR * group * (TILE + 2), kind(a), kind(x), BFLOAT16 if y_dtype == torch.bfloat16 else FLOAT32,
+        VECTOR * group * (TILE + 2), kind(a), kind(x), KINDS[y_dtype],
         *strided(a), *strided(x), *strided(dy),
         *(address(z) for z in (dlast, reset, ends, kept, da, dx, dinitial)), length, channels, group,
     )  # fmt: skip

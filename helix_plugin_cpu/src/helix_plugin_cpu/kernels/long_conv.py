@@ -39,7 +39,7 @@ from helix_plugin_cpu.kernels._fft_plan import Plan, plan
 from helix_plugin_cpu.kernels._memory import FLOAT
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 from helix_plugin_cpu.kernels._spectra import kept_spectrum
-from helix_plugin_cpu.kernels._storage import BFLOAT16, kind
+from helix_plugin_cpu.kernels._storage import FLOAT32, kind
 from helix_plugin_cpu.kernels._threads import launch
 
 NAMES = ("u", "filter", "pre", "post", "initial_state", "reset", "lengths")
@@ -64,8 +64,8 @@ def residuals(u: Shape, filter: Shape, pre: Any = None, post: Any = None, *rest:
 def forward(*arrays: Tensor | None) -> tuple[Tensor]:
     """(u, filter, pre, post, initial_state, reset, lengths) -> y (B, L, D); from pre on they are optional.
 
-    u, the gates and y are float32 or bfloat16, the rest float32. Raises TypeError for other dtypes, ValueError for
-    shapes that do not fit.
+    u, the gates and y are float32 or half precision, the rest float32. Raises TypeError for other dtypes,
+    ValueError for shapes that do not fit.
     """
     return (_forward(arrays, keep=False)[0],)
 
@@ -206,7 +206,7 @@ def _launch(
     """Run `conv_jobs`; `arrays` are u, v, y and z, each with its gate, and `stored` how activations are."""
     blocks = -(-channels // LANES)
     count = {SPECTRUM: 1, CONVOLVE: len(segments), ADJOINT: parts}[mode]
-    staged = any(gate is not None for _, gate in arrays) or arrays[3][0] is not None or stored == BFLOAT16
+    staged = any(gate is not None for _, gate in arrays) or arrays[3][0] is not None or stored != FLOAT32
     width = blocks_per_job(count, blocks) if staged and shape.points <= WIDE else 1
     longest = int(segments[:, 2].max()) if len(segments) else 0
     stage = VECTOR * width * (longest + 3) if staged else 0

@@ -125,7 +125,7 @@ def residuals(x: Shape, weight: Shape, **attrs: Any) -> tuple[Shape, ...]:
 
 
 def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor]:
-    """x (..., D) float32 or bfloat16, weight (D,) -> (..., D). Raises TypeError for other dtypes."""
+    """x (..., D) float32 or half precision, weight (D,) -> (..., D). Raises TypeError for other dtypes."""
     return forward_train(*arrays, eps=eps)[0]
 
 

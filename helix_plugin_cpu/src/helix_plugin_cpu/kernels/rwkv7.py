@@ -35,7 +35,7 @@ def residuals(r: Shape, log_decay: Shape, k: Shape, v: Shape, *rest: Any, **attr
 def forward(*arrays: Tensor | None) -> tuple[Tensor, Tensor]:
     """The nine inputs of the op, in its order -> y (B, L, H, V), last_state (B, H, K, V).
 
-    r, k, v, a, b and y are float32 or bfloat16, the rest float32. Raises TypeError for other
+    r, k, v, a, b and y are float32 or half precision, the rest float32. Raises TypeError for other
     dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), None)

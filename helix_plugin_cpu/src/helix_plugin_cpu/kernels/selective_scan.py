@@ -56,7 +56,7 @@ def forward(*arrays: Tensor | None, delta_softplus: bool = False) -> tuple[Tenso
     """The 11 inputs of the op, in its order -> y (B, L, D), last_state (B, D, N).
 
     u, delta, z (B, L, D); A (D, N); B, C (B, L, N); D, delta_bias (D,); initial_state (B, D, N); reset (B, L)
-    bool; lengths (B,). From D on they are optional. Activations are float32 or bfloat16,
+    bool; lengths (B,). From D on they are optional. Activations are float32 or half precision,
     the rest float32. Raises TypeError for other dtypes, ValueError for shapes that do not fit.
     """
     return _forward(_checked(arrays), delta_softplus, None)

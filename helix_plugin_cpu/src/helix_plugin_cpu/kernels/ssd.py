@@ -36,7 +36,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The 10 inputs of the op, in its order -> y (B, L, H, P), last_state (B, H, N, P).
 
-    x, B, C and y are float32 or bfloat16, dt on its own too, the rest float32. Raises TypeError for other dtypes,
+    x, B, C and y are float32 or half precision, dt on its own too, the rest float32. Raises TypeError for other dtypes,
     ValueError for shapes that do not fit.
     """
     plan, given = _checked(arrays, dt_softplus, dt_min, dt_max)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
@@ -15,6 +14,7 @@ from helix_plugin_cpu.kernels._arguments import (
     check,
     dense,
     empty,
+    stored_as,
     stored_like,
     zeros,
 )
@@ -63,7 +63,7 @@ def residuals(gate: Shape, x: Shape, **attrs: Any) -> tuple[Shape, ...]:
 
 
 def forward(*arrays: Tensor | None) -> tuple[Tensor]:
-    """gate, x (...), float32 or bfloat16 -> (...), in bfloat16 if one of them is. Raises TypeError for other dtypes."""
+    """gate, x (...), float32 or half precision -> (...), in half if one is. Raises TypeError for other dtypes."""
     gate, x = _checked(arrays)
     y = empty(x.shape, dtype=x.dtype)
     size = x.numel()
@@ -104,4 +104,5 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
     check("swiglu", {"gate": (gate, tuple(x.shape)), "x": (x, tuple(x.shape))}, dtypes=STORED)
     if gate.dtype == x.dtype:
         return gate, x
-    return gate.detach().to(torch.bfloat16), x.detach().to(torch.bfloat16)
+    half = stored_as(gate, x)
+    return gate.detach().to(half), x.detach().to(half)

@@ -14,6 +14,7 @@ from helix_plugin_cpu.kernels import diagonal_ssm as _modes
 from helix_plugin_cpu.kernels import embedding as _embedding
 from helix_plugin_cpu.kernels import gated_delta_rule as _gated_delta
 from helix_plugin_cpu.kernels import gated_linear_attention as _gla
+from helix_plugin_cpu.kernels import linear as _linear
 from helix_plugin_cpu.kernels import linear_cross_entropy as _linear_cross_entropy
 from helix_plugin_cpu.kernels import linear_scan as _linear_scan
 from helix_plugin_cpu.kernels import long_conv as _long
@@ -40,6 +41,7 @@ gated_linear_attention = _bundle(_gla)
 ssd = _bundle(_ssd)
 add_rms_norm = _bundle(_add_norm)
 cross_entropy = _bundle(_cross_entropy)
+linear = _bundle(_linear)
 linear_cross_entropy = _linear_cross_entropy.linear_cross_entropy
 embedding = _bundle(_embedding)
 swiglu = _bundle(_swiglu)

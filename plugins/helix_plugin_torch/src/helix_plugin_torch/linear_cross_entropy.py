@@ -39,6 +39,8 @@ Losses = Callable[[Tensor, Tensor], Tensor]
 """logits (R, V), targets (R,) -> nats (R,)."""
 LossesAndGradients = Callable[[Tensor, Tensor, Tensor], Tensor]
 """As `Losses`, with the gradient of nats (R,): turns the logits into their gradient, in place."""
+Product = Callable[[Tensor, Tensor, Tensor], None]
+"""`mm` or `add_over_rows`, or what a backend has in their place."""
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
@@ -47,8 +49,27 @@ def fits(x: Tensor, weight: Tensor) -> bool:
     return rows_at_once(rows, x.shape[-1], weight.shape[0]) >= rows
 
 
-def chunked(losses: Losses, losses_and_gradients: LossesAndGradients) -> Kernel:
-    """The kernel of `linear_cross_entropy` that goes over the rows in chunks.
+def mm(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """out (M, N) = left (M, K) right (K, N)."""
+    torch.mm(left, right, out=out)
+
+
+def add_over_rows(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total (M, K), as wide as the factors or wider, += the transpose of left (R, M) times right (R, K)."""
+    if total.dtype == left.dtype:
+        total.addmm_(left.mT, right)
+    else:
+        total += left.mT @ right
+
+
+def chunked(
+    losses: Losses,
+    losses_and_gradients: LossesAndGradients,
+    *,
+    mm: Product = mm,
+    add_over_rows: Product = add_over_rows,
+) -> Kernel:
+    """The kernel of `linear_cross_entropy` that goes over the rows in chunks, with the products given.
 
     Its residuals are the gradients of x and weight for rows that all weigh 1.
     """
@@ -57,7 +78,8 @@ def chunked(losses: Losses, losses_and_gradients: LossesAndGradients) -> Kernel:
         flat, weight, rows = _checked(x, weight, targets, ignore_index)
         nats = flat.new_empty(len(flat), dtype=wide(flat))
         for chunk, logits in _chunks(flat, weight):
-            nats[chunk] = losses(torch.mm(flat[chunk], weight.mT, out=logits), rows.targets[chunk])
+            mm(flat[chunk], weight.mT, logits)
+            nats[chunk] = losses(logits, rows.targets[chunk])
         return (rows.nats(nats).view(targets.shape),)
 
     def with_gradients(
@@ -66,10 +88,10 @@ def chunked(losses: Losses, losses_and_gradients: LossesAndGradients) -> Kernel:
         nats = x.new_empty(len(x), dtype=wide(x))
 
         def fill(chunk: slice, logits: Tensor) -> None:
-            torch.mm(x[chunk], weight.mT, out=logits)
+            mm(x[chunk], weight.mT, logits)
             nats[chunk] = losses_and_gradients(logits, targets[chunk], dnats[chunk])
 
-        return nats, gradients(x, weight, fill)
+        return nats, gradients(x, weight, fill, mm=mm, add_over_rows=add_over_rows)
 
     def forward_train(
         x: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int | None = None
@@ -102,7 +124,13 @@ def chunked(losses: Losses, losses_and_gradients: LossesAndGradients) -> Kernel:
 
 
 def gradients(
-    x: Tensor, weight: Tensor, fill: Callable[[slice, Tensor], Any], chunk: int | None = None
+    x: Tensor,
+    weight: Tensor,
+    fill: Callable[[slice, Tensor], Any],
+    chunk: int | None = None,
+    *,
+    mm: Product = mm,
+    add_over_rows: Product = add_over_rows,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x (N, D), in its dtype, and weight (V, D), float32 or wider.
 
@@ -113,11 +141,8 @@ def gradients(
     dweight = torch.zeros_like(weight, dtype=wide(x))
     for rows, dlogits in _chunks(x, weight, chunk):
         fill(rows, dlogits)
-        torch.mm(dlogits, weight, out=dx[rows])
-        if dweight.dtype == x.dtype:
-            dweight.addmm_(dlogits.mT, x[rows])
-        else:
-            dweight += dlogits.mT @ x[rows]
+        mm(dlogits, weight, dx[rows])
+        add_over_rows(dweight, dlogits, x[rows])
     return dx, dweight
 
 

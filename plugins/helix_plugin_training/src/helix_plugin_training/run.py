@@ -37,6 +37,8 @@ from helix_plugin_training.recipes.absolute import absolute
 from helix_plugin_training.rewind import rewind
 from helix_plugin_training.trainer import StepResult, Trainer
 
+BETWEEN_SAMPLES = b"\n\n" + b"-" * 40 + b"\n\n"
+
 
 @dataclass
 class _Clock:
@@ -310,7 +312,7 @@ def _finish(
 
 
 def _write_sample(run: RunFolder, trainer: Trainer) -> str:
-    """Write a generated text, or answers to held-out samples, and return the file's path inside the run folder."""
+    """Write generated texts, or answers to held-out samples, and return the file's path inside the run folder."""
     file = run.samples / f"step-{trainer.step:08d}.txt"
     try:
         run.samples.mkdir(exist_ok=True)
@@ -330,18 +332,22 @@ def _sample(trainer: Trainer) -> bytes:
     context = trainer.model.context
     if context is not None and len(trainer.tokenizer.prompt(prompt)) > context:
         return prompt
-    text = generate(
-        trainer.model,
-        trainer.backend,
-        trainer.F_infer,
-        trainer.params,
-        prompt,
-        sampling=Sampling(spec.temperature, spec.top_k, spec.top_p, spec.min_p, spec.repetition_penalty),
-        stopping=Stopping(max_bytes=spec.max_bytes, tokens=trainer.tokenizer.ends),
-        tokenizer=trainer.tokenizer,
-        seed=trainer.recipe.seed,
-    )
-    return prompt + b"".join(text)
+    stopping = Stopping(max_bytes=spec.max_bytes, tokens=trainer.tokenizer.ends)
+    texts = []
+    for number in range(spec.count):
+        text = generate(
+            trainer.model,
+            trainer.backend,
+            trainer.F_infer,
+            trainer.params,
+            prompt,
+            sampling=Sampling(spec.temperature, spec.top_k, spec.top_p, spec.min_p, spec.repetition_penalty),
+            stopping=stopping,
+            tokenizer=trainer.tokenizer,
+            seed=trainer.recipe.seed + number,
+        )
+        texts.append(prompt + b"".join(text))
+    return BETWEEN_SAMPLES.join(texts)
 
 
 def _event_log(lines: JsonLines) -> Any:

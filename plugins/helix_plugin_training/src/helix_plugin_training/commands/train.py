@@ -57,7 +57,7 @@ def _report(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"run": str(path), **summary}, indent=2))
         return
-    click.echo(f"\n--- sample ({run.path / summary['sample']}) ---")
+    click.echo(f"\n--- samples ({run.path / summary['sample']}) ---")
     click.echo((run.path / summary["sample"]).read_bytes().decode("utf-8", "replace"))
     click.echo("---")
     units = "tokens" if "train_tokens" in summary else "bytes"

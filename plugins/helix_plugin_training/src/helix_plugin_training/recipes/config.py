@@ -100,11 +100,12 @@ class TrainingConfig(_Section):
 
 
 class SampleConfig(_Section):
-    """The sample written at the end of a run."""
+    """The texts written at the end of a run."""
 
     prompt: str = "def "
-    max_bytes: int = Field(400, ge=0)
-    temperature: float = Field(0.7, ge=0)
+    count: int = Field(3, gt=0, le=100, description="texts, each with a seed of its own")
+    max_bytes: int = Field(400, ge=0, description="bytes of each text at most")
+    temperature: float = Field(0.9, ge=0, description="lower ones lead small models into runs of blanks")
     top_k: int | None = Field(None, gt=0)
     top_p: float | None = Field(0.95, gt=0, le=1)
     min_p: float | None = Field(None, ge=0, le=1)

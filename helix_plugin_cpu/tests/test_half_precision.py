@@ -1,4 +1,4 @@
-"""Activations in bfloat16: rounding, kernels and their gradients beside float32, and a model that trains."""
+"""Activations in half precision: rounding, kernels and their gradients beside float32, and a model that trains."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from helix_core import create
 from helix_core.ops import OPS
 from helix_plugin_cpu.kernels._jit import kernel
-from helix_plugin_cpu.kernels._storage import BFLOAT16, FLOAT32, read, size_of, write
+from helix_plugin_cpu.kernels._storage import BFLOAT16, FLOAT16, FLOAT32, read, size_of, write
 from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
 
 SAME = (
@@ -31,17 +31,36 @@ def copy(source_kind, source, target_kind, target, count):
         write(target_kind, target + size_of(target_kind) * i, vector, count - i)
 
 
+HALF = pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+
+
+@pytest.mark.parametrize(("kind", "half"), [(BFLOAT16, torch.bfloat16), (FLOAT16, torch.float16)])
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 4099])
-def test_rounding_is_torchs(count, rng):
+def test_rounding_is_torchs(count, kind, half, rng):
     x = torch.from_numpy(np.concatenate([rng.normal(size=count), rng.normal(size=count) * 1e30])).float()[:count]
-    for i, special in enumerate((float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 3.4e38, 1e-40, 1.00390625)):
+    for i, special in enumerate(
+        (
+            float("nan"),
+            float("inf"),
+            -float("inf"),
+            0.0,
+            -0.0,
+            3.4e38,
+            1e-40,
+            1.00390625,
+            65519.9,
+            65520.0,
+            6e-8,
+            2.9e-8,
+        )
+    ):
         x[i % count] = special
-        y = torch.full((count + 8,), 7.0, dtype=torch.bfloat16)
-        copy(FLOAT32, x.data_ptr(), BFLOAT16, y.data_ptr(), count)
-        assert torch.equal(y[:count].nan_to_num(9), x.bfloat16().nan_to_num(9))
+        y = torch.full((count + 8,), 7.0, dtype=half)
+        copy(FLOAT32, x.data_ptr(), kind, y.data_ptr(), count)
+        assert torch.equal(y[:count].nan_to_num(9), x.to(half).nan_to_num(9))
         assert (y[count:] == 7).all()
         back = torch.full((count + 8,), 7.0)
-        copy(BFLOAT16, y.data_ptr(), FLOAT32, back.data_ptr(), count)
+        copy(kind, y.data_ptr(), FLOAT32, back.data_ptr(), count)
         assert torch.equal(back[:count].nan_to_num(9), y[:count].float().nan_to_num(9))
         assert (back[count:] == 7).all()
 
@@ -49,23 +68,23 @@ def test_rounding_is_torchs(count, rng):
 @pytest.fixture(scope="module")
 def tables():
     backend = create("backend", "cpu")
-    return {dtype: backend.bind(dtype=dtype, mode="train") for dtype in ("float32", "bfloat16")}
+    return {dtype: backend.bind(dtype=dtype, mode="train") for dtype in ("float32", "bfloat16", "float16")}
 
 
-def gradients(F, op, sample, dtype):
-    """Outputs and gradients, from activations and gradients of outputs rounded to bfloat16 and stored in `dtype`."""
-    half = {n: torch.from_numpy(np.asarray(a)) for n, a in sample.arrays.items()}
+def gradients(F, op, sample, dtype, half):
+    """Outputs and gradients, from activations and gradients of outputs rounded to `half` and stored in `dtype`."""
+    given = {n: torch.from_numpy(np.asarray(a)) for n, a in sample.arrays.items()}
     small = {"weight", "bias", "A", "D", "delta_bias", "dt_bias", "log_a", "c", "filter", "initial_state", "residual"}
     arrays = {}
-    for name, a in half.items():
+    for name, a in given.items():
         if a.is_floating_point():
-            a = a.float() if name in small else a.bfloat16().to(dtype)
+            a = a.float() if name in small else a.to(half).to(dtype)
             a.requires_grad_(True)
         arrays[name] = a
     out = getattr(F, op.name)(*(arrays.get(n) for n in op.arrays), **sample.attrs)
     out = out if isinstance(out, tuple) else (out,)
     generator = torch.Generator().manual_seed(0)
-    total = sum((torch.randn(y.shape, generator=generator).bfloat16() * y.float()).sum() for y in out)
+    total = sum((torch.randn(y.shape, generator=generator).to(half) * y.float()).sum() for y in out)
     leaves = {n: a for n, a in arrays.items() if a.is_floating_point()}
     return out, dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
 
@@ -78,27 +97,33 @@ def close(whole, short, tolerance):
     return float(difference) <= tolerance * float(whole.detach().abs().max() + 1e-3)
 
 
+def table_of(tables, half):
+    return tables[str(half).removeprefix("torch.")]
+
+
+@HALF
 @pytest.mark.parametrize("name", NATIVE)
-def test_a_kernel_equals_itself_in_float32(tables, name, rng):
-    op = OPS[name]
-    assert tables["bfloat16"].trail[name].chosen == f"cpu/{name}"
-    assert "casts" not in tables["bfloat16"].trail[name].reason
+def test_a_kernel_equals_itself_in_float32(tables, name, half, rng):
+    op, F = OPS[name], table_of(tables, half)
+    assert F.trail[name].chosen == f"cpu/{name}"
+    assert "casts" not in F.trail[name].reason
     for sample in op.samples(rng):
-        whole, whole_grads = gradients(tables["float32"], op, sample, torch.float32)
-        short, short_grads = gradients(tables["bfloat16"], op, sample, torch.bfloat16)
+        whole, whole_grads = gradients(tables["float32"], op, sample, torch.float32, half)
+        short, short_grads = gradients(F, op, sample, half, half)
         for output, a, b in zip(op.outputs, whole, short, strict=True):
-            assert b.dtype == (torch.float32 if output in op.wide else torch.bfloat16)
+            assert b.dtype == (torch.float32 if output in op.wide else half)
             assert close(a, b, 1e-2), output
         for leaf, grad in whole_grads.items():
             assert close(grad, short_grads[leaf], 2e-2), leaf
 
 
+@HALF
 @pytest.mark.parametrize("name", SAME)
-def test_only_the_result_is_rounded(tables, name, rng):
-    op = OPS[name]
+def test_only_the_result_is_rounded(tables, name, half, rng):
+    op, F = OPS[name], table_of(tables, half)
     for sample in op.samples(rng):
-        whole, whole_grads = gradients(tables["float32"], op, sample, torch.float32)
-        short, short_grads = gradients(tables["bfloat16"], op, sample, torch.bfloat16)
+        whole, whole_grads = gradients(tables["float32"], op, sample, torch.float32, half)
+        short, short_grads = gradients(F, op, sample, half, half)
         for output, a, b in zip(op.outputs, whole, short, strict=True):
             assert torch.equal(a.to(b.dtype), b), output
         for leaf, grad in whole_grads.items():
@@ -118,15 +143,16 @@ def test_a_decay_in_float32_keeps_its_digits(tables):
     assert torch.allclose(y[0, -1].float(), torch.full((3,), (1 - 0.999**4000) / 0.001), rtol=4e-3)
 
 
+@HALF
 @pytest.mark.parametrize(
     "name", sorted(name for name in set(OPS) - set(NATIVE) if set(OPS[name].arrays) - OPS[name].no_grad)
 )
-def test_any_other_op_works_between_casts_or_in_torch(tables, name, rng):
-    op = OPS[name]
+def test_any_other_op_works_between_casts_or_in_torch(tables, name, half, rng):
+    op, F = OPS[name], table_of(tables, half)
     for sample in op.samples(rng):
-        out, grads = gradients(tables["bfloat16"], op, sample, torch.bfloat16)
+        out, grads = gradients(F, op, sample, half, half)
         for output, y in zip(op.outputs, out, strict=True):
-            assert y.dtype == (torch.float32 if output in op.wide else torch.bfloat16)
+            assert y.dtype == (torch.float32 if output in op.wide else half)
         assert all(g.isfinite().all() for g in grads.values())
 
 
@@ -149,8 +175,9 @@ def test_a_model_trains_with_float32_parameters(tables):
             with backend.inference():
                 params, state = optimizer.update(F, params, grads, state, lr=1e-2, step=number)
         assert all(p.dtype == torch.float32 for p in params.values())
-    assert curves["bfloat16"][-1] < 0.5 * curves["bfloat16"][0]
-    assert np.allclose(curves["bfloat16"], curves["float32"], rtol=0.03)
+    for dtype in ("bfloat16", "float16"):
+        assert curves[dtype][-1] < 0.5 * curves[dtype][0]
+        assert np.allclose(curves[dtype], curves["float32"], rtol=0.03)
 
 
 def test_a_state_stays_float32(tables):
