@@ -21,6 +21,11 @@ class CudaBackend(TorchBackend):
 
     With TRITON_INTERPRET=1 the tensors are in main memory and Triton interprets its kernels: the same code, for tests.
     Raises ComponentUnavailable, with torch's own words, where torch cannot use the card.
+
+    >>> import helix_core
+    >>> backend = helix_core.create("backend", "cuda")
+    >>> backend.bind(dtype="bfloat16").trail["rms_norm"].chosen
+    'cuda/rms_norm'
     """
 
     name = "cuda"

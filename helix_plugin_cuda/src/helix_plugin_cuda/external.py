@@ -1,7 +1,8 @@
 """Kernels of other packages as candidates of the op table: mamba-ssm, causal-conv1d and flash-linear-attention.
 
 Each is an op with its own axes and without resets or padding; those inputs go to the Triton kernel of this plugin. They
-rank below ours, and a pin (HELIX_KERNEL_SELECTIVE_SCAN=cuda/mamba_ssm_selective_scan) takes them.
+rank below ours, and a pin (HELIX_KERNEL_SELECTIVE_SCAN=cuda/mamba_ssm_selective_scan) takes them. Arrays have the
+axes and names of the op (`helix explain op selective_scan`).
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ def mamba_ssm_selective_scan(
     served = initial_state is None and reset is None and lengths is None
     if not served or not u.shape[1] or A.shape[1] > 256:
         return _own_kernel("selective_scan")(
-            u, delta, A, B, C, D, z, delta_bias, initial_state, reset, lengths, delta_softplus=delta_softplus
-        )
+            u, delta, A, B, C, D=D, z=z, delta_bias=delta_bias, initial_state=initial_state, reset=reset,
+            lengths=lengths, delta_softplus=delta_softplus,
+        )  # fmt: skip
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     def flipped(a: Tensor | None) -> Tensor | None:
@@ -95,7 +97,7 @@ def mamba_ssm_ssd(
     """`mamba_chunk_scan_combined`: its states have the width before the states."""
     if reset is not None or lengths is not None or not x.shape[1]:
         return _own_kernel("ssd")(
-            x, dt, A, B, C, D, dt_bias, initial_state, reset, lengths,
+            x, dt, A, B, C, D=D, dt_bias=dt_bias, initial_state=initial_state, reset=reset, lengths=lengths,
             dt_softplus=dt_softplus, dt_min=dt_min, dt_max=dt_max,
         )  # fmt: skip
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
@@ -121,7 +123,9 @@ def dao_causal_conv1d(
     """`causal_conv1d_fn`: channels before time, eights of channels that lie side by side, two to four taps."""
     (_, L, D), earlier = x.shape, weight.shape[1] - 1
     if reset is not None or lengths is not None or not 1 <= earlier <= min(3, L) or D % 8:
-        return _own_kernel("causal_conv1d")(x, weight, bias, initial_state, reset, lengths, activation=activation)
+        return _own_kernel("causal_conv1d")(
+            x, weight, bias=bias, initial_state=initial_state, reset=reset, lengths=lengths, activation=activation
+        )
     from causal_conv1d import causal_conv1d_fn
 
     if x.stride(2) != 1 or x.stride(0) % 8 or x.stride(1) % 8:
@@ -147,7 +151,9 @@ def fla_gated_linear_attention(
 ) -> tuple[Tensor, Tensor]:
     """`chunk_gla` with a gate for each key, `chunk_simple_gla` with one for each head."""
     if reset is not None or lengths is not None or not v.shape[1]:
-        return _own_kernel("gated_linear_attention")(q, k, v, log_decay, initial_state, reset, lengths, scale=scale)
+        return _own_kernel("gated_linear_attention")(
+            q, k, v, log_decay, initial_state=initial_state, reset=reset, lengths=lengths, scale=scale
+        )
     gates = log_decay.expand(*v.shape[:3], log_decay.shape[3])
     state = {"scale": scale, **_state(initial_state)}
     if gates.shape[3] == 1:
@@ -173,7 +179,9 @@ def fla_gated_delta_rule(
 ) -> tuple[Tensor, Tensor]:
     """`chunk_gated_delta_rule`, with a copy of queries and keys for every head."""
     if reset is not None or lengths is not None or not v.shape[1]:
-        return _own_kernel("gated_delta_rule")(q, k, v, log_decay, beta, initial_state, reset, lengths, scale=scale)
+        return _own_kernel("gated_delta_rule")(
+            q, k, v, log_decay, beta, initial_state=initial_state, reset=reset, lengths=lengths, scale=scale
+        )
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
     shared = v.shape[2] // q.shape[2]
@@ -195,7 +203,7 @@ def fla_rwkv7(
 ) -> tuple[Tensor, Tensor]:
     """`chunk_rwkv7`, whose chunks hold quotients of decays: for those that RWKV-7 has, not for any."""
     if reset is not None or lengths is not None or not v.shape[1]:
-        return _own_kernel("rwkv7")(r, log_decay, k, v, a, b, initial_state, reset, lengths)
+        return _own_kernel("rwkv7")(r, log_decay, k, v, a, b, initial_state=initial_state, reset=reset, lengths=lengths)
     from fla.ops.rwkv7 import chunk_rwkv7
 
     return _floated(chunk_rwkv7(r, log_decay, k, v, a, b, scale=1.0, **_state(initial_state)))

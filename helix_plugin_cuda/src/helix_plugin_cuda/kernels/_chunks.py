@@ -2,6 +2,8 @@
 
 Every chunk is first run from nothing (its end state and the product of its decays), then one pass carries states from
 chunk to chunk, and every chunk is run from the state that enters it. The adjoint goes the same way, backwards.
+
+B sequences, L positions, D channels, M states of a row.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ by [k, b], each sum weighted by the decay between the steps: a product of single
 is exact. They do not depend on the state, so all tiles make theirs side by side; one pass over tiles then carries the
 state, columns of v side by side. g is effective already, as in `_linear_attention`.
 
+L positions, H heads, K and V widths of a head's keys and values, T steps of a tile.
+
 Source: Yang, Wang, Zhang, Shen and Kim, Parallelizing Linear Transformers with the Delta Rule over Sequence Length,
 2024; Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025.
 """

@@ -3,6 +3,8 @@
 The state stays in registers, all keys and some values of a head in each program; its reading and writing is nearly all
 the traffic, and nothing is padded to a tile. Gates, rates, resets and padding are the op's own inputs, so no pass goes
 before. Under `gated_linear_attention`, `ssd`, `gated_delta_rule` and `rwkv7`.
+
+B sequences, L positions, H heads, G heads of queries and keys, K and V widths of a key and a value.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
 The u of a tile solve (I + A) u = r with A strictly lower triangular. Its inverse does not depend on the state, so all
 tiles are inverted side by side; one pass over tiles then carries the state, columns of v side by side.
 
+L positions, H heads, K and V widths of a head's keys and values, T steps of a tile.
+
 Source: Yang, Wang, Zhang, Shen and Kim, Parallelizing Linear Transformers with the Delta Rule over Sequence Length,
 2024.
 """
@@ -49,6 +51,7 @@ def forward_kernel(
     qb, qt, qh, kb, kt, kh, vb, vt, vh,
     SHARED: tl.constexpr, PRECISION: tl.constexpr, T: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
+    """y and the last state, forward over tiles: for all keys and some values of a head."""
     pieces = tl.cdiv(V, VALUES)
     program = wide(tl.program_id(0))
     head = program // pieces

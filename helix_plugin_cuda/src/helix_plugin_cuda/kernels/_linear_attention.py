@@ -6,6 +6,8 @@ Decays between two steps of a tile are exp of the sum of g between them, or prod
 difference of two large sums, so any decay is exact. g is effective already (`effective`): FORGOTTEN where a document
 starts, 0 in padding, and one number a head (PER_KEY false) or one a key.
 
+B sequences, L positions, H heads, K and V widths of a head's keys and values, T steps of a tile.
+
 Sources: Yang, Wang, Shen, Panda and Kim, Gated Linear Attention Transformers with Hardware-Efficient Training, 2023;
 Dao and Gu, Transformers are SSMs, 2024.
 """

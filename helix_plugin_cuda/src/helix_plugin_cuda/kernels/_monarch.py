@@ -5,6 +5,8 @@ Two rows of a channel are the real and the imaginary part of one sequence: a rea
 are stored as the products leave them, (N1, N2) with k = k1 + N1 k2. As with any transform, errors are in proportion to
 the largest values of a row, those of TF32 where inputs have half precision.
 
+B sequences, D channels.
+
 Source: Fu, Kumbong, Nguyen and Ré, FlashFFTConv: Efficient Convolutions for Long Sequences with Tensor Cores, 2023.
 """
 

@@ -1,6 +1,9 @@
 """BitNet's linear map: activations of eight bits in one pass, then products with codes that are unpacked in registers.
 
 A few rows are summed; more of them are products of int8 tiles. Sums are of integers, so they are exact.
+
+M rows, K inputs, N outputs.
+
 Source: Ma et al., The Era of 1-bit LLMs, 2024 (BitNet b1.58).
 """
 

@@ -1,4 +1,7 @@
-"""Depthwise causal convolution and SiLU in one pass; the backward computes again what goes into the SiLU."""
+"""Depthwise causal convolution and SiLU in one pass; the backward computes again what goes into the SiLU.
+
+B sequences, L positions, D channels, K taps.
+"""
 
 from __future__ import annotations
 

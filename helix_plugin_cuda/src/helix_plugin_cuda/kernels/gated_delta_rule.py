@@ -1,5 +1,7 @@
 """The gated delta rule in tiles of time: see `_gated_delta`.
 
+B sequences, L positions, H heads, G heads of queries and keys, K and V widths of a key and a value.
+
 Source: Yang, Kautz and Hatamizadeh, Gated Delta Networks: Improving Mamba2 with Delta Rule, 2024.
 """
 

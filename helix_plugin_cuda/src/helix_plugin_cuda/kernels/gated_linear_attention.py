@@ -1,4 +1,7 @@
-"""Gated linear attention, RetNet and their relatives in tiles of time: see `_linear_attention`."""
+"""Gated linear attention, RetNet and their relatives in tiles of time: see `_linear_attention`.
+
+B sequences, L positions, H heads, K and V widths of a head's keys and values.
+"""
 
 from __future__ import annotations
 

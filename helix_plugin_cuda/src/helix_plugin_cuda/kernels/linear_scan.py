@@ -1,4 +1,7 @@
-"""h_t = a_t h_{t-1} + x_t for every channel, in chunks; the backward recomputes from states kept every eight steps."""
+"""h_t = a_t h_{t-1} + x_t for every channel, in chunks; the backward recomputes from states kept every eight steps.
+
+B sequences, L positions, D channels, T steps of a tile.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ A transform spreads what is no number over a whole row: a zero stands for it the
 outputs from its step on. Rounding by the size of later inputs stays: see the op.
 
 Rows of several documents go through the op's reference, whose adjoint is that of the rows read backwards.
+
+B sequences, L positions, D channels, K taps of the filter, S inputs before the row, n points of a transform.
 """
 
 from __future__ import annotations
@@ -223,11 +225,11 @@ def _backward_documents(given: dict[str, Any], dy: Tensor) -> tuple[Tensor | Non
         starts = torch.cat([starts.new_zeros(B, before), starts], dim=1)
     after = torch.cat([starts[:, 1:], starts.new_zeros(B, 1)], dim=1)
     reference = OPS["long_conv"].reference
-    dv = reference(namespace(), slope.flip(1), filter, None, None, None, after.flip(1)).flip(1)
+    dv = reference(namespace(), slope.flip(1), filter, reset=after.flip(1)).flip(1)
     du = dv[:, before:]
     dpost = None
     if post is not None:
-        plain = reference(namespace(), v, filter, None, None, None, starts)[:, before:]
+        plain = reference(namespace(), v, filter, reset=starts)[:, before:]
         dpost = (dy * plain).to(given["post"].dtype)
     if lengths is not None:
         du = torch.where(real, du, 0.0)

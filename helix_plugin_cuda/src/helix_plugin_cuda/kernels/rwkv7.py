@@ -1,5 +1,7 @@
 """RWKV-7's recurrence in tiles of time: see `_dplr_delta`.
 
+B sequences, L positions, H heads, K and V widths of a head's keys and values, T steps of a tile.
+
 Source: Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025.
 """
 

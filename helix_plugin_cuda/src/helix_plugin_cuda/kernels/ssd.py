@@ -1,5 +1,7 @@
 """Mamba-2's state-space duality on the kernels of linear attention: C asks, B is the key, Δ x the value, Δ A the gate.
 
+B sequences (and the op's B), L positions, H heads, P channels of a head, N states per channel, G groups of B and C.
+
 Source: Dao and Gu, Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space
 Duality, 2024.
 """

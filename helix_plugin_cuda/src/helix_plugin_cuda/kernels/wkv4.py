@@ -4,6 +4,8 @@ Averages merge like steps, so chunks run side by side, each from nothing, and ar
 state is linear in that of a later one: with P the older state's share in the newer, dm = P dm' and, since P depends on
 the weight, dz = P dz' + P (m - m') dm'. The backward recomputes from states kept every eight steps.
 
+B sequences, L positions, D channels, T steps of a tile.
+
 Source: Peng et al., RWKV: Reinventing RNNs for the Transformer Era, 2023.
 """
 
@@ -219,7 +221,8 @@ def _backward(
             t = start + i
             real = (t < stop) & (t < end)
             m, z = _emptied(m, z, fresh(reset, b, t, L, real))
-            averages, weights = averages + (m,), weights + (z,)  # type: ignore[assignment]  # a tuple may grow in Triton
+            averages = averages + (m,)  # type: ignore[assignment]  # a tuple may grow in Triton
+            weights = weights + (z,)  # type: ignore[assignment]  # a tuple may grow in Triton
             key, value = _step(k, v, b, t, d, skb, skt, svb, svt, lanes(d, D, real))
             next_m, next_z = _merge(m, z + w, value, key)
             m, z = tl.where(real, next_m, m), tl.where(real, next_z, z)

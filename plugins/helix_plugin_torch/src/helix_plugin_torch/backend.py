@@ -41,7 +41,15 @@ def _known(known: Callable[[Tensor], int | None], scalar: Tensor) -> int | None:
 
 
 class TorchBackend(Backend):
-    """Torch tensors on one device. Subclasses set `name` and `device`."""
+    """Torch tensors on one device. Subclasses set `name` and `device`.
+
+    >>> import helix_core, torch
+    >>> backend = helix_core.create("backend", "cpu")
+    >>> F = backend.bind()
+    >>> F.softmax(torch.zeros(2, 4))
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500],
+            [0.2500, 0.2500, 0.2500, 0.2500]])
+    """
 
     namespace = "torch"
     capabilities: ClassVar[frozenset[str]] = frozenset({"float64", "grad", "compile"})
@@ -110,6 +118,13 @@ class TorchBackend(Backend):
         """A real `torch.nn.Module` of a model or a layer, with fresh parameters.
 
         They are drawn from `seed`, the same on every backend, or else from torch's generator (`torch.manual_seed`).
+        Raises ComponentUnavailable for a dtype that the backend does not compute in.
+
+        >>> import helix_core
+        >>> layer = helix_core.create("layer", "mamba", d_model=16)
+        >>> module = helix_core.create("backend", "cpu").module(layer, seed=0)
+        >>> type(module).__name__, [*module.state_dict()][:2]
+        ('HelixModule', ['A_log', 'D'])
         """
         from helix_plugin_torch.module import HelixModule
 

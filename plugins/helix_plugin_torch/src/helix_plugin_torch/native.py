@@ -85,7 +85,14 @@ def causal_conv1d(
     """
     if reset is not None or lengths is not None:
         y, last = OPS["causal_conv1d"].reference(
-            xp, x, weight, bias, initial_state, reset, lengths, activation=activation
+            xp,
+            x,
+            weight,
+            bias=bias,
+            initial_state=initial_state,
+            reset=reset,
+            lengths=lengths,
+            activation=activation,
         )
         return y, last
     B, L, D = x.shape
@@ -114,7 +121,9 @@ def long_conv(
     Compiled and on accelerators, rows that grow are not told apart; a NaN or an infinity still reaches no step before.
     """
     if reset is not None:
-        y: Tensor = OPS["long_conv"].reference(xp, u, filter, pre, post, initial_state, reset, lengths)
+        y: Tensor = OPS["long_conv"].reference(
+            xp, u, filter, pre=pre, post=post, initial_state=initial_state, reset=reset, lengths=lengths
+        )
         return y
     valid = None if lengths is None else valid_steps(xp, u.shape[1], lengths)
     u, *gates = blank_padding(xp, valid, u, *(gate for gate in (pre, post) if gate is not None))

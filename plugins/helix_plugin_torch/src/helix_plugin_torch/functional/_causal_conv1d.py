@@ -139,9 +139,9 @@ def _convolved(
     y, last = _causal_conv1d(
         x.transpose(1, 2),
         weight,
-        bias,
-        None if initial_states is None else initial_states.transpose(1, 2),
-        None if seq_idx is None else starts(seq_idx),
+        bias=bias,
+        initial_state=None if initial_states is None else initial_states.transpose(1, 2),
+        reset=None if seq_idx is None else starts(seq_idx),
         activation="none" if activation is None else "silu",
     )
     y = y.transpose(1, 2)

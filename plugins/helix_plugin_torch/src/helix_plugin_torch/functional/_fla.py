@@ -15,6 +15,7 @@ copy of it in main memory. What only tunes the authors' kernels (`chunk_size`, `
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -332,9 +333,8 @@ def _l2_normalized(x: Tensor) -> Tensor:
 
 
 def _scaled(op: str, scale: float | None, k: Tensor) -> Recurrence:
-    """An op of (*arrays, state, reset) with its scale, by default one over the root of the keys' width."""
-    factor = float(k.shape[-1] ** -0.5 if scale is None else scale)
-    return lambda *arrays: FUNCTIONS[op](*arrays, scale=factor)
+    """An op with its scale, by default one over the root of the keys' width."""
+    return partial(FUNCTIONS[op], scale=float(k.shape[-1] ** -0.5 if scale is None else scale))
 
 
 def _boundaries(
@@ -368,7 +368,7 @@ def _run(
     boundaries: list[int] | None,
     state_v_first: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """`recurrence(*arrays, state, reset)` over whole rows, or over the sequences of a single one."""
+    """`recurrence(*arrays, initial_state=..., reset=...)` over whole rows, or over the sequences of a single one."""
     batch, length, heads, values = v.shape
     sequences = batch if boundaries is None else len(boundaries) - 1
     keys = arrays[0].shape[3]
@@ -383,17 +383,16 @@ def _run(
     arrays = tuple(promoted(v.dtype, *arrays))
     (state,) = promoted(wide(v), initial_state)
     if boundaries is None:
-        o, last = recurrence(*arrays, state, None)
+        o, last = recurrence(*arrays, initial_state=state)
     elif state is None and not output_final_state:
         reset = torch.zeros(1, length, dtype=torch.bool, device=v.device)
         reset[0, [start for start in boundaries[1:] if start < length]] = True
-        o, last = recurrence(*arrays, None, reset)
+        o, last = recurrence(*arrays, reset=reset)
     else:  # each sequence has states of its own, which one call for the row cannot take or return
         parts = [
             recurrence(
                 *(a[:, start:end] if a.shape[1] == length else a for a in arrays),
-                None if state is None else state[n : n + 1],
-                None,
+                initial_state=None if state is None else state[n : n + 1],
             )
             for n, (start, end) in enumerate(pairwise(boundaries))
         ]

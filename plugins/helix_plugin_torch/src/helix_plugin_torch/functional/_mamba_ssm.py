@@ -115,7 +115,16 @@ def _scan(
         B_g, C_g = (a[:, g if a.shape[1] > 1 else 0] for a in (B, C))
         state_g = None if state is None else state[:, group]
         y, last = _selective_scan(
-            u_g, delta_g, A_g, B_g, C_g, D_g, z_g, bias_g, state_g, delta_softplus=bool(delta_softplus)
+            u_g,
+            delta_g,
+            A_g,
+            B_g,
+            C_g,
+            D=D_g,
+            z=z_g,
+            delta_bias=bias_g,
+            initial_state=state_g,
+            delta_softplus=bool(delta_softplus),
         )
         ys.append(y)
         lasts.append(last)
@@ -268,10 +277,10 @@ def mamba_chunk_scan_combined(
         A,
         B,
         C,
-        D if per_head else None,
-        dt_bias,
-        None if initial_states is None else initial_states.transpose(2, 3),
-        None if seq_idx is None else starts(seq_idx),
+        D=D if per_head else None,
+        dt_bias=dt_bias,
+        initial_state=None if initial_states is None else initial_states.transpose(2, 3),
+        reset=None if seq_idx is None else starts(seq_idx),
         dt_softplus=bool(dt_softplus),
         dt_min=float(least),
         dt_max=float(most),
