@@ -15,11 +15,10 @@ from helix_core.kinds.params import init_params
 from helix_core.ops import half
 from helix_core.tree import tree_map
 from helix_plugin_torch.dtypes import HALF, dtype_name
-from helix_plugin_torch.tables import backend_of
+from helix_plugin_torch.tables import TensorBackend, backend_of
 
 if TYPE_CHECKING:
     from helix_core.ops import OpTable
-    from helix_plugin_torch.backend import TorchBackend
 
 
 class _Widened(Mapping[str, Tensor]):
@@ -93,7 +92,7 @@ class HelixModule(_ParameterGroup):
     def __init__(
         self,
         model: Any,
-        backend: TorchBackend,
+        backend: TensorBackend,
         params: Mapping[str, Any] | None = None,
         *,
         seed: int | None = None,

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from helix_core.errors import ComponentNotFound, ComponentUnavailable
 from helix_core.ops import OpTable
 from helix_core.plugin_system import create
 from helix_plugin_torch.dtypes import dtype_name
 
-if TYPE_CHECKING:
-    from helix_plugin_torch.backend import TorchBackend
 
-_backends: dict[str, TorchBackend] = {}
+class TensorBackend(Protocol):
+    """What tables and modules ask of a `TorchBackend`, which makes them."""
+
+    @property
+    def home(self) -> torch.device:
+        """Where torch keeps the tensors."""
+
+    def asarray(self, array: np.ndarray, dtype: str | None = None) -> Tensor:
+        """A tensor from a NumPy array; `dtype` converts floating arrays only."""
+
+    def bind(self, *, dtype: str = "float32", mode: str = "train", pins: Mapping[str, str] | None = None) -> OpTable:
+        """The op table for a dtype and a mode, "train" or "infer"."""
+
+
+_backends: dict[str, TensorBackend] = {}
 _tables: dict[tuple[str, torch.dtype, str], OpTable] = {}
 
 
-def backend_of(device: str) -> TorchBackend:
+def backend_of(device: str) -> TensorBackend:
     """The `TorchBackend` named as torch names a type of device: "cpu", "cuda". Raises ComponentUnavailable."""
     if device not in _backends:
         try:

@@ -13,12 +13,12 @@ torch.Size([2, 7, 16])
 
 from __future__ import annotations
 
-from helix_plugin_torch.nn._attention import Attention, MemoryRead
 from helix_plugin_torch.nn._convolution import Hyena, HyenaRecurrent
 from helix_plugin_torch.nn._layer import HelixLayer
 from helix_plugin_torch.nn._linear_attention import GLA, RWKV4, RWKV7, GatedDeltaNet, RetNet
 from helix_plugin_torch.nn._mlp import GeGLU, GeluMLP, MoE, RWKV4ChannelMix, RWKV7ChannelMix, SwiGLU
 from helix_plugin_torch.nn._recurrent import MinGRU, MinLSTM
+from helix_plugin_torch.nn._softmax_attention import Attention, MemoryRead
 from helix_plugin_torch.nn._state_space import S4, S4D, Mamba, Mamba2, Mamba3
 
 __all__ = [
