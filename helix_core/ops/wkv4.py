@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,12 @@ def _samples(rng: Any) -> Iterator[Sample]:
         yield Sample(plain | ragged, label="state, reset and padding")
 
 
-@define_op(shapes=_shapes, samples=_samples, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
+def _flops(k: Shape, *rest: Any) -> float:
+    """Additions, multiplications and exponentials of a step of a channel; a sigmoid's is within its tanh."""
+    return 19.0 * math.prod(k)
+
+
+@define_op(shapes=_shapes, samples=_samples, flops=_flops, outputs=("y", "last_state"), no_grad=("reset", "lengths"))
 def wkv4(
     xp: Any,
     k: Array,

@@ -101,9 +101,22 @@ def test_an_op_counts_what_its_reference_computes(name):
     assert said > 0
 
 
+def test_an_elementwise_recurrence_counts_what_its_reference_computes():
+    """The difference of two widths, and of two lengths."""
+    op = OPS["wkv4"]
+
+    def both(L, D):
+        arrays = {"k": one(1, L, D), "v": one(1, L, D), "log_decay": -one(D), "bonus": one(D)}
+        state = {"initial_state": one(1, 2, D)}
+        return np.array([count_reference(op, arrays | state), op.flops((1, L, D), (1, L, D), (D,), (D,), (1, 2, D))])
+
+    counted, said = both(3, 9) - both(3, 4) - both(1, 9) + both(1, 4)
+    assert said == counted > 0
+
+
 def test_every_op_that_gives_flops_is_counted_here():
     given = {name for name, op in OPS.items() if op.flops and op.reference.__module__.startswith("helix_core.")}
-    assert given == {*STEPS, "long_conv", "bit_linear"}, "add one step of the new op to STEPS"
+    assert given == {*STEPS, "long_conv", "bit_linear", "wkv4"}, "add one step of the new op to STEPS"
 
 
 def test_ternary_weights_take_the_operations_of_whole_ones():

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from helix_core import create
 from helix_testing import BaseLayerTests
+from helix_testing.counting import count_step
 
 
 class ChannelMixTests(BaseLayerTests):
@@ -43,8 +45,19 @@ class TestS4D(BaseLayerTests):
 
 class TestS4(BaseLayerTests):
     layer = "s4"
-    mixing_is_counted = False
     configs = ({"d_model": 8, "d_state": 16}, {"d_model": 5, "d_state": 2}, {"d_model": 3, "d_state": 64})
+
+    def test_its_cost_is_what_it_computes(self, config):
+        """A step's arithmetic, counted: how it grows with the state, for one more sequence of the same system."""
+        counted, said = [], []
+        for d_state in (config["d_state"], config["d_state"] + 10):
+            layer = create("layer", "s4", **(config | {"d_state": d_state}))
+            counted.append(count_step(layer, 2) - count_step(layer, 1))
+            said.append(layer.cost(24).step_flops)
+            assert layer.cost(24).forward_flops == said[-1]
+            weights = 2 * 2 * config["d_model"] ** 2
+            assert said[-1] > weights == 2 * layer.token_weights()
+        assert said[1] - said[0] == counted[1] - counted[0] > 0
 
 
 class TestMamba2(BaseLayerTests):
@@ -115,7 +128,6 @@ class TestRWKV7ChannelMix(ChannelMixTests):
 
 class TestRWKV4(BaseLayerTests):
     layer = "rwkv4"
-    mixing_is_counted = False
     configs = ({"d_model": 8}, {"d_model": 5, "d_attention": 7})
 
 

@@ -67,7 +67,7 @@ class RWKV4(Layer[RWKV4Config]):
 
     def mixing_flops(self, length: int) -> float:
         """Of the recurrence and of three token shifts, convolutions of two taps."""
-        return 17.0 * self.config.channels + 12.0 * self.config.d_model
+        return 19.0 * self.config.channels + 12.0 * self.config.d_model
 
     def apply(
         self,

@@ -76,7 +76,7 @@ class S4(Layer[S4Config]):
 
     def mixing_flops(self, length: int) -> float:
         """Of the recurrence, per token: the definition's, whatever computes it."""
-        return 14.0 * self.config.d_model * self.config.d_state
+        return 13.0 * self.config.d_model * self.config.d_state
 
     def system(self, F: OpTable, p: Params) -> tuple[DPLR, Array, Array]:
         """Ā, B̄ (D, N) and C (D, N), for which y = C · h."""

@@ -12,6 +12,7 @@ from helix_core.kinds.layer import Layer
 from helix_core.kinds.params import init_params
 from helix_core.ops import OPS, DispatchKey, OpTable, as_op
 from helix_core.ops.op import Op
+from helix_core.tree import tree_map
 
 
 class CountingTable(OpTable):
@@ -90,6 +91,18 @@ class CountedArray(np.ndarray):
         result = super().__array_function__(function, types, args, kwargs)
         # Of what references call, only this returns plain arrays, which would count no more.
         return result.view(CountedArray) if function is np.where else result
+
+
+def count_step(layer: Layer[Any], batch: int) -> int:
+    """Additions, multiplications and exponentials of one step of `batch` sequences on the reference."""
+    F = CountingTable()
+    params = {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
+    counting = {k: v.view(CountedArray) for k, v in params.items()}
+    x = np.random.default_rng(0).normal(size=(batch, 1, layer.config.d_model))
+    state = tree_map(lambda leaf: leaf.view(CountedArray), layer.init_state(F, batch))
+    CountedArray.flops = 0
+    layer.apply(F, counting, x.view(CountedArray), state=state)
+    return CountedArray.flops
 
 
 def count_reference(op: Op, arrays: Mapping[str, np.ndarray], **attrs: Any) -> int:
