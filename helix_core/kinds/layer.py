@@ -97,10 +97,14 @@ class Layer(ABC, Generic[ConfigT]):
         state: State | None = None,
         reset: Array | None = None,
         lengths: Array | None = None,
-        **shared: Any,
+        shared: dict[str, Array] | None = None,
     ) -> tuple[Array, State | None, Array | None]:
-        """`apply`, and a scalar that the layer adds to the training loss (a mixture of experts' balance), or None."""
-        y, after = self.apply(F, p, x, state=state, reset=reset, lengths=lengths, **shared)
+        """`apply`, and a scalar that the layer adds to the training loss (a mixture of experts' balance), or None.
+
+        `shared` is given to layers that declare `shares`, and to no others.
+        """
+        sharing: dict[str, Any] = {} if shared is None else {"shared": shared}
+        y, after = self.apply(F, p, x, state=state, reset=reset, lengths=lengths, **sharing)
         return y, after, None
 
     def init_state(self, F: OpTable, batch: int) -> State:

@@ -30,6 +30,8 @@ class MetalDecoder(Decoder):
             logits, after = model.apply(F, params, tokens, state=state)
             return logits[:, -1].astype(mx.float32), after
 
+        self._state: Any = None
+        self._room: int | None = None
         self._run = run if on_cpu() else mx.compile(run)
         self.load(model.init_state(F, batch))
 

@@ -18,7 +18,8 @@ def forward(
 ) -> tuple[Array, Array, Array]:
     """y (B, L, D), the last state (B, D, N), and the states that chunks start from, for `backward`."""
     rates, h = A.T, mx.swapaxes(start, 1, 2)
-    starts, ys = [], []
+    starts: list[Array] = []
+    ys: list[Array] = []
     for piece in pieces(u.shape, A.shape[1]):
         starts.append(h)
         dt, x, b, c, new = _cut(piece, ys[-1:], u, delta, B, C, reset)

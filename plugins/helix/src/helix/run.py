@@ -126,7 +126,8 @@ class Run:
         model, backend, F, params = self._parts
         with backend.inference():
             found, _ = model.apply(F, params, backend.asarray(tokens.astype(np.int64)[None]))
-            return backend.to_numpy(found)[0].astype(np.float32)
+            logits: np.ndarray = backend.to_numpy(found)[0].astype(np.float32)
+        return logits
 
     def evaluate(self, data: str | Path | Iterable[str | bytes]) -> Evaluation:
         """Bits that the model needs for texts, each coded on its own: a file, folder or glob, or the texts themselves.

@@ -108,7 +108,8 @@ def _along_depth(x: Array) -> Leaf:
     missing = -x.shape[-1] % x.device.lanes
     if missing:
         zeros = Array(x.device, Const(0.0, (*x.shape[:-1], missing), float32))
-        return x.device.namespace.concat([x, zeros], axis=-1).packed()
+        filled: Array = x.device.namespace.concat([x, zeros], axis=-1)
+        return filled.packed()
     leaf = x.leaf()
     *others, last = leaf.view.strides
     ready = last == 1 and all(n % x.device.lanes == 0 for n in (leaf.view.offset, *others))

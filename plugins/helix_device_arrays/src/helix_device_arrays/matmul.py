@@ -62,7 +62,7 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
 
 
 # Here and not in its class: the product is made of arrays, so it stands above them.
-Array.__matmul__ = matmul  # type: ignore[attr-defined]
+setattr(Array, "__matmul__", matmul)  # noqa: B010  (which a type checker would take for a mistake)
 
 
 @functools.cache

@@ -48,6 +48,8 @@ BINARY = {
 class Namespace:
     """Functions of the Python array API; `int64` is `int32`, the widest whole number of a device."""
 
+    abs: Callable[[Any], Array]
+    isnan: Callable[[Any], Array]
     bool, int32, int64, float32 = boolean, int32, int32, float32
     inf, nan, pi, e, newaxis = math.inf, math.nan, math.pi, math.e, None
 
@@ -104,7 +106,8 @@ class Namespace:
         if all(isinstance(n, int) for n in numbers):
             node = Iota(View((len(range(*numbers)),), (step,), start), dtype or int32)
             return Array(self.device, node)
-        return self.arange(max(math.ceil((stop - start) / step), 0), dtype=dtype or float32) * step + start
+        found: Array = self.arange(max(math.ceil((stop - start) / step), 0), dtype=dtype or float32) * step + start
+        return found
 
     # Elementwise.
 

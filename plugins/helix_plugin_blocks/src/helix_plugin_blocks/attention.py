@@ -174,8 +174,8 @@ class Attention(Layer[AttentionConfig]):
             at = xp.arange(length, dtype=xp.int64, device=device_of(x)) if position is None else position
             cos, sin = angles(F, at, c.turned, c.rope_theta)
             q, k = (rotate(xp, part, xp.astype(cos, part.dtype), xp.astype(sin, part.dtype)) for part in (q, k))
-        before = (None, None) if state is None else (state["keys"], state["values"])
-        y, keys, values = F.attention(q, k, v, position, *before, lengths, window=c.window or 0)
+        before = {} if state is None else {"keys": state["keys"], "values": state["values"]}
+        y, keys, values = F.attention(q, k, v, position, **before, lengths=lengths, window=c.window or 0)
         if gate is not None:
             y = y * F.sigmoid(gate)
         y = F.linear(xp.reshape(y, (batch, length, c.heads * c.width)), p["o_proj.weight"], p.get("o_proj.bias"))

@@ -107,13 +107,12 @@ class MoE(Layer[MoEConfig]):
     Routing, 2022; Roller et al., Hash Layers For Large Sparse Models, 2021 (routing by tokens).
     """
 
-    reach = 0
-
     def __init__(self, config: MoEConfig) -> None:
         super().__init__(config)
         self.expert = self._made(config.expert)
         self.shared = None if config.shared_expert is None else self._made(config.shared_expert)
         self._motifs: Motifs | None = None
+        self.reach: int | None = 0
         if config.router == "expert_choice":
             self.causal, self.reach = False, None
         elif config.router == "motif":

@@ -25,8 +25,10 @@ from helix_plugin_training.recipes import Recipe, dump_recipe
 KEPT = "huggingface"
 DTYPES = "dtypes.json"
 TOKENIZER = "tokenizer.json"
-BESIDE = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-BESIDE += ("chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
+BESIDE = (
+    *("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "chat_template.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model"),
+)
 TEMPLATES = "additional_chat_templates"
 
 _HYBRIDS = ("qwen3_5", "qwen3_5_moe", "olmo_hybrid", "kimi_linear")

@@ -69,5 +69,5 @@ def _residues(h: np.ndarray, poles: np.ndarray, modes: int, size: float) -> Mode
     error = float(np.linalg.norm(columns @ solved - h)) / size
     c = (solved[: poles.size] + 1j * solved[poles.size :]) / scale
     padding = ((0, modes - poles.size), (0, 0))
-    parts = (np.pad(np.stack([a.real, a.imag], axis=-1), padding) for a in (log_a, c))
-    return Modes(*parts, error)
+    log_a, c = (np.pad(np.stack([a.real, a.imag], axis=-1), padding) for a in (log_a, c))
+    return Modes(log_a, c, error)

@@ -108,9 +108,9 @@ class JaxBackend(Backend):
         return JaxDecoder(model, F, params, batch)
 
     def functions(
-        self, model: DecodableModel | Any, *, dtype: str = "float32"
+        self, model: Any, *, dtype: str = "float32"
     ) -> tuple[Callable[[int | Array], dict[str, Array]], Callable[..., Any]]:
-        """A model or layer as `(init, apply)`: `init(seed) -> params`, `apply(params, x, **options) -> y`.
+        """A `LanguageModel` or `Layer` as `(init, apply)`: `init(seed) -> params`, `apply(params, x, **options) -> y`.
 
         `seed` is a whole number, which means the same parameters on every backend, or a key of JAX's. Both functions
         are pure: `apply` may go through `jax.jit`, `jax.grad`, `jax.vmap` and the rest. With a `state`

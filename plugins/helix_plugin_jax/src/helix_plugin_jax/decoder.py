@@ -27,6 +27,8 @@ class JaxDecoder(Decoder):
             logits, after = model.apply(F, params, tokens, state=state)
             return logits[:, -1], after
 
+        self._state: Any = None
+        self._room: int | None = None
         self._step = jax.jit(step, donate_argnums=2)
         self.load(model.init_state(F, batch))
 

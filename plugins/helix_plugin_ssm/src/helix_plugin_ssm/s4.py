@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -51,17 +52,17 @@ class S4(Layer[S4Config]):
     def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, n = c.d_model, c.d_state // 2
-        slow = {"weight_decay": False, "lr_scale": c.lr_scale}
+        slow = functools.partial(ParamSpec, weight_decay=False, lr_scale=c.lr_scale)
 
         def low_rank() -> np.ndarray:
             return np.stack([hippo_dplr(c.d_state)[1], np.zeros(n)], axis=-1)
 
         return {
-            "log_dt": ParamSpec((D,), self._initial_log_dt, **slow),
-            "A_log": ParamSpec((D, n), values(lambda: np.log(-hippo_dplr(c.d_state)[0].real)), **slow),
-            "A_imag": ParamSpec((D, n), values(lambda: hippo_dplr(c.d_state)[0].imag), **slow),
-            "P": ParamSpec((D, n, 2), values(low_rank), **slow),
-            "B": ParamSpec((D, n, 2), values(lambda: math.sqrt(2) * low_rank()), **slow),
+            "log_dt": slow((D,), self._initial_log_dt),
+            "A_log": slow((D, n), values(lambda: np.log(-hippo_dplr(c.d_state)[0].real))),
+            "A_imag": slow((D, n), values(lambda: hippo_dplr(c.d_state)[0].imag)),
+            "P": slow((D, n, 2), values(low_rank)),
+            "B": slow((D, n, 2), values(lambda: math.sqrt(2) * low_rank())),
             "C": ParamSpec((D, n, 2), normal(math.sqrt(0.5)), weight_decay=False),
             "D": ParamSpec((D,), normal(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((2 * D, D), fan_in(), residual=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal
 
@@ -54,11 +55,11 @@ class S4D(Layer[S4DConfig]):
     def param_specs(self) -> dict[str, ParamSpec]:
         c = self.config
         D, N = c.d_model, c.modes
-        slow = {"weight_decay": False, "lr_scale": c.lr_scale}
+        slow = functools.partial(ParamSpec, weight_decay=False, lr_scale=c.lr_scale)
         specs = {
-            "log_dt": ParamSpec((D,), self._initial_log_dt, **slow),
-            "A_log": ParamSpec((D, N), values(lambda: np.log(-self._initial_A()[0])), **slow),
-            "A_imag": ParamSpec((D, N), values(lambda: self._initial_A()[1]), **slow),
+            "log_dt": slow((D,), self._initial_log_dt),
+            "A_log": slow((D, N), values(lambda: np.log(-self._initial_A()[0]))),
+            "A_imag": slow((D, N), values(lambda: self._initial_A()[1])),
             "C": ParamSpec((D, N, 2), normal(math.sqrt(0.5)), weight_decay=False),
             "D": ParamSpec((D,), normal(1.0), weight_decay=False),
             "out_proj.weight": ParamSpec((2 * D, D), fan_in(), residual=True),

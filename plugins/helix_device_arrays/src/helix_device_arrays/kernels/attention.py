@@ -124,7 +124,7 @@ def attention(
     slots = 0 if keys is None else keys.shape[1]
     if 0 in (batch, length):
         nothing = Array(device, fresh(device, (batch, length, heads, d_value)))
-        return nothing, *(a[:, :0] if old is None else old for a, old in ((k, keys), (v, values)))
+        return nothing, k[:, :0] if keys is None else keys, v[:, :0] if values is None else values
     cached = slots > 0
     if cached and position is None:
         position = xp.broadcast_to(xp.arange(length)[None], (batch, length))

@@ -153,7 +153,7 @@ def _widths(panel: Any, rows: Sequence[Result]) -> None:
     models = list(dict.fromkeys(row["model"] for row in sorted(rows, key=lambda row: -row["accuracy"])))
     pairs = sorted({_numbers(row["setting"])[0] for row in rows})
     colours = {model: f"C{i}" for i, model in enumerate(models)}
-    styles = dict(zip(pairs, itertools.cycle(("-", "--", ":", "-.")), strict=False))
+    styles: dict[int, Any] = dict(zip(pairs, itertools.cycle(("-", "--", ":", "-.")), strict=False))
     for model, count in itertools.product(models, pairs):
         own = [row for row in rows if (row["model"], _numbers(row["setting"])[0]) == (model, count)]
         points = sorted((row["d_model"], row["accuracy"]) for row in own)

@@ -82,7 +82,8 @@ def _documents(recipe: Recipe, source: str | None, max_bytes: int | None) -> lis
     found = list(
         read_documents(source) if source else load_corpus(recipe.data.source, recipe.data.validation).validation
     )
-    taken, total = [], 0
+    taken: list[Document] = []
+    total = 0
     for document in found:
         if max_bytes is None or not taken or total + len(document) <= max_bytes:
             taken.append(document)
