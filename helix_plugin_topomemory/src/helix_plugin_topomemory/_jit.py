@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from numba import config
+from numba.core import config as numba_config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
@@ -16,6 +16,7 @@ from numba.core.serialize import dumps
 
 from helix_core.events import emit
 
+config: Any = numba_config
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -59,6 +60,8 @@ class _Cache(FunctionCache):
 
 class _Dispatcher(CPUDispatcher):
     """Numba's, which compiles also under NUMBA_DISABLE_JIT: in Python, the arithmetic of 64 bits is another one."""
+
+    _cache: Any
 
     def compile(self, sig: Any) -> Any:
         with global_compiler_lock:

@@ -73,7 +73,7 @@ class GraphIndex:
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Ids (Q, k), -1 where fewer were found."""
-        found = self._index.search(queries, k)
+        found: Any = self._index.search(queries, k)
         if len(queries) == 1:
             ids = np.asarray(found.keys).reshape(1, -1)
             counts = np.array([ids.shape[1]])
@@ -86,7 +86,8 @@ class GraphIndex:
         return out
 
     def dump(self) -> bytes:
-        return bytes(self._index.save())
+        saved: Any = self._index.save()
+        return bytes(saved)
 
     def restore(self, data: bytes, ids: np.ndarray, keys: np.ndarray) -> None:
         """Take what `dump` gave; if it is not of these ids (N,), rising, and keys (N, D), build the graph from them."""

@@ -42,7 +42,7 @@ class Items:
 
     def __init__(self, dim: int) -> None:
         self._keys = np.empty((0, dim), np.float32)
-        self._columns = {name: np.empty(0, kind) for name, kind in COLUMNS.items()}
+        self._columns: dict[str, np.ndarray] = {name: np.empty(0, kind) for name, kind in COLUMNS.items()}
         self._count = 0
 
     def __len__(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -38,7 +38,7 @@ class RandomGraph(Generator[ConfigT]):
     def graph(self, rng: np.random.Generator) -> nx.Graph:
         """The graph on nodes 0 .. n-1."""
 
-    def draw(self, rng: np.random.Generator, world: None) -> Sample:
+    def draw(self, rng: np.random.Generator, world: Any) -> Sample:
         c = self.config
         edges = np.array(sorted((min(e), max(e)) for e in self.graph(rng).edges), np.int64).reshape(-1, 2)
         return {

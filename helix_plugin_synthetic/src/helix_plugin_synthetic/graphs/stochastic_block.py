@@ -38,7 +38,8 @@ class StochasticBlock(RandomGraph[StochasticBlockConfig]):
 
     def make_world(self, rng: np.random.Generator) -> np.ndarray:
         means = rng.standard_normal((self.config.blocks, self.config.features))
-        return self.config.signal * means / np.linalg.norm(means, axis=1, keepdims=True)
+        centres: np.ndarray = self.config.signal * means / np.linalg.norm(means, axis=1, keepdims=True)
+        return centres
 
     @property
     def labels(self) -> np.ndarray:

@@ -81,7 +81,8 @@ def coverage(size: int, label: int, center: np.ndarray, radius: float, angle: fl
         distance = sides.max(-1) - apothem
     else:
         distance = np.hypot(rows, columns) - radius
-    return np.clip(0.5 - distance, 0, 1)
+    cover: np.ndarray = np.clip(0.5 - distance, 0, 1)
+    return cover
 
 
 def paint(
@@ -89,4 +90,5 @@ def paint(
 ) -> np.ndarray:
     """A shape in `color` on `ground`: (S, S, 3) float64."""
     cover = coverage(size, label, center, radius, angle)[..., None]
-    return cover * color + (1 - cover) * ground
+    image: np.ndarray = cover * color + (1 - cover) * ground
+    return image

@@ -64,4 +64,5 @@ def _noise(rng: np.random.Generator, size: int, exponent: float) -> np.ndarray:
     f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     f[0, 0] = np.inf
     wave = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * f ** (-exponent / 2), (size, size))
-    return wave / (3 * wave.std())
+    noise: np.ndarray = wave / (3 * wave.std())
+    return noise

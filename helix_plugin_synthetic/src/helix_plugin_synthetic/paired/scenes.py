@@ -78,7 +78,8 @@ class Scenes(Generator[ScenesConfig]):
         tint = np.array(list(COLORS.values())[color])
         image = paint(S, shape, np.array([row, column]), radius, angle, tint, np.full(3, 20))
         image = image + 255 * self.config.noise * rng.standard_normal(image.shape)
-        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        pixels: np.ndarray = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        return pixels
 
     def _sound(self, rng: np.random.Generator, shape: int, color: int, size: int, side: int) -> np.ndarray:
         T = self.config.sound
@@ -86,7 +87,8 @@ class Scenes(Generator[ScenesConfig]):
         beats = np.sin(np.pi * PULSES[shape] * t / T) ** 2
         wave = beats * np.sin(2 * np.pi * PITCHES[size] * t + rng.uniform(0, 2 * np.pi))
         pan = np.array([(1.0, 0.3), (0.7, 0.7), (0.3, 1.0)][side])
-        return (wave[:, None] * pan + self.config.noise * rng.standard_normal((T, 2))).astype(np.float32)
+        sound: np.ndarray = (wave[:, None] * pan + self.config.noise * rng.standard_normal((T, 2))).astype(np.float32)
+        return sound
 
 
 def describe(latent: np.ndarray) -> str:

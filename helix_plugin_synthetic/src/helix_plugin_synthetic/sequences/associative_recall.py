@@ -44,7 +44,8 @@ class AssociativeRecall(TokenGenerator[AssociativeRecallConfig]):
     def make_world(self, rng: np.random.Generator) -> np.ndarray:
         space = (self.config.seq_len - 2 * self.config.pairs) // 2
         weights = np.arange(1, space + 1) ** (self.config.power - 1)
-        return weights / weights.sum()
+        shares: np.ndarray = weights / weights.sum()
+        return shares
 
     def draw(self, rng: np.random.Generator, world: np.ndarray) -> Sample:
         c = self.config

@@ -84,4 +84,5 @@ def _stationary(P: np.ndarray) -> np.ndarray:
         if np.abs(following - contexts).max() < 1e-15:
             break
         contexts = following
-    return contexts / contexts.sum()
+    shares: np.ndarray = contexts / contexts.sum()
+    return shares

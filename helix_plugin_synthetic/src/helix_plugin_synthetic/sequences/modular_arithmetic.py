@@ -9,13 +9,14 @@ from pydantic import Field, field_validator
 
 from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
-SIGNS = ("+", "-", "*")
+Sign = Literal["+", "-", "*"]
+SIGNS: tuple[Sign, ...] = ("+", "-", "*")
 
 
 class ModularArithmeticConfig(GeneratorConfig):
     modulus: int = Field(5, gt=1, le=2**20, description="numbers are 0 .. modulus - 1")
     terms: int = Field(8, gt=1, le=2**24, description="numbers in an expression")
-    operators: tuple[Literal["+", "-", "*"], ...] = Field(SIGNS, min_length=1, description="which signs may stand")
+    operators: tuple[Sign, ...] = Field(SIGNS, min_length=1, description="which signs may stand")
 
     @field_validator("operators")
     @classmethod

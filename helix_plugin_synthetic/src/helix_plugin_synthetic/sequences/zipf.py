@@ -33,7 +33,8 @@ class Zipf(TokenGenerator[ZipfConfig]):
     def frequencies(self) -> np.ndarray:
         """The probability of every token (V,)."""
         weights = (np.arange(1, self.config.vocab_size + 1) + self.config.shift) ** -self.config.exponent
-        return weights / weights.sum()
+        shares: np.ndarray = weights / weights.sum()
+        return shares
 
     def draw(self, rng: np.random.Generator, world: np.ndarray) -> Sample:
         found = np.searchsorted(world, rng.random(self.config.seq_len + 1), side="right")

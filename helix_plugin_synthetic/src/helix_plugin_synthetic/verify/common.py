@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ ROWS = 400
 
 
 def common_checks(
-    generator: Generator, samples: list[Sample], seed: int, start: int, rng: np.random.Generator
+    generator: Generator[Any], samples: list[Sample], seed: int, start: int, rng: np.random.Generator
 ) -> list[Check]:
     """Checks of samples `start` .. of a seed."""
     schema = generator.schema()

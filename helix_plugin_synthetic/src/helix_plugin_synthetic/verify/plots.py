@@ -11,7 +11,7 @@ from helix_core.kinds.generator import Generator, Sample
 from helix_plugin_synthetic.verify.check import Check
 
 
-def plot_samples(generator: Generator, samples: list[Sample], folder: Path) -> str | None:
+def plot_samples(generator: Generator[Any], samples: list[Sample], folder: Path) -> str | None:
     """Draw the first samples; returns the file's name, or None if there is nothing to draw."""
     first = samples[0]
     if "image" in first:
@@ -30,8 +30,9 @@ def plot_samples(generator: Generator, samples: list[Sample], folder: Path) -> s
 
 def plot_checks(checks: list[Check], passed: list[bool | None], folder: Path) -> str | None:
     """Draw estimates beside what they estimate, and all p-values; returns the file's name."""
-    estimates = [(c, ok) for c, ok in zip(checks, passed, strict=True) if c.low is not None]
-    tests = [(c, ok) for c, ok in zip(checks, passed, strict=True) if c.p_value is not None]
+    both: list[tuple[Any, bool | None]] = list(zip(checks, passed, strict=True))
+    estimates = [(c, ok) for c, ok in both if c.low is not None]
+    tests = [(c, ok) for c, ok in both if c.p_value is not None]
     if not tests:
         return None
     figure = _figure(9, 1.2 + 0.32 * max(len(estimates), len(tests)))

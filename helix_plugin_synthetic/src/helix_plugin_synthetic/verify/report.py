@@ -54,7 +54,7 @@ class Report:
         }
 
 
-def verify(name: str, generator: Generator, samples: list[Sample], *, seed: int, start: int = 0) -> Report:
+def verify(name: str, generator: Generator[Any], samples: list[Sample], *, seed: int, start: int = 0) -> Report:
     """Check samples `start` .. of a generator and a seed, whether just made or read from files."""
     if not samples:
         raise UsageError("there are no samples to verify")
@@ -79,7 +79,7 @@ def judge(checks: list[Check]) -> list[bool | None]:
     return passed
 
 
-def write_report(report: Report, generator: Generator, samples: list[Sample], folder: str | Path) -> None:
+def write_report(report: Report, generator: Generator[Any], samples: list[Sample], folder: str | Path) -> None:
     """Write report.json, index.html and plots. Raises UsageError if the folder holds something else."""
     from helix_plugin_synthetic.verify.plots import plot_checks, plot_samples
 

@@ -9,6 +9,7 @@ import itertools
 import json
 from collections import Counter
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -45,7 +46,7 @@ FITS = 12
 
 
 @singledispatch
-def round_trips(generator: Generator, samples: list[Sample], seed: int) -> list[Check]:
+def round_trips(generator: Generator[Any], samples: list[Sample], seed: int) -> list[Check]:
     """Checks of a generator's samples against its own options; none is known for generators of other distributions."""
     return []
 
@@ -182,7 +183,7 @@ def _(generator: RegimeShifts, samples: list[Sample], seed: int) -> list[Check]:
     return checks + _missing(generator, samples)
 
 
-def _missing(generator: Generator, samples: list[Sample]) -> list[Check]:
+def _missing(generator: Generator[Any], samples: list[Sample]) -> list[Check]:
     c = generator.config
     if not c.missing:
         return []

@@ -59,5 +59,5 @@ class LinkConfig(BaseModel):
     @property
     def decay(self) -> tuple[float, float, float, float]:
         """Factors per tick on the repetitions of a candidate, a U-, an I- and an S-link."""
-        lives = (self.half_life_u, self.half_life_u, self.half_life_i, self.half_life_s)
-        return tuple(0.5 ** (1 / life) for life in lives)  # type: ignore[return-value]
+        u, i, s = (0.5 ** (1 / life) for life in (self.half_life_u, self.half_life_i, self.half_life_s))
+        return u, u, i, s

@@ -106,13 +106,27 @@ class LinkGraph:
     def advance(self) -> dict[str, int]:
         """One tick: stability, transitions, caps, decay. The number of transitions by name ("U>I", "S>I", ...)."""
         c = self.config
-        weights = np.array([c.weight_r, c.weight_e, c.weight_c, c.weight_phi, c.inertia, c.n0])
-        limits = np.array(
-            [c.link_npmi, c.g2, c.min_count, c.prior, c.theta_low, c.theta_high, c.hysteresis, c.dwell, c.prune]
+        weights = t.Weights(
+            repetition=float(c.weight_r),
+            evidence=float(c.weight_e),
+            confidence=float(c.weight_c),
+            phase=float(c.weight_phi),
+            inertia=float(c.inertia),
+            n0=float(c.n0),
+        )
+        limits = t.Limits(
+            npmi=float(c.link_npmi),
+            g2=float(c.g2),
+            min_count=float(c.min_count),
+            prior=float(c.prior),
+            theta_low=float(c.theta_low),
+            theta_high=float(c.theta_high),
+            hysteresis=float(c.hysteresis),
+            dwell=float(c.dwell),
+            prune=float(c.prune),
         )
         fading = 0.5 ** (1 / c.half_life_evidence)
-        decays = np.array([*c.decay, fading])
-        shared = self._row, self._col, self._total, weights, limits, decays
+        shared = self._row, self._col, self._total, weights, limits, np.array(c.decay), fading
         moves = _in_parts(len(self._table), lambda begin, end, out: t.tick(self._table, begin, end, *shared, out))
         self._live -= int(moves[:, 4].sum())
         self._row *= fading
@@ -171,7 +185,8 @@ class LinkGraph:
         links = self.links()
         np.maximum.at(best, links.a, links.stability)
         np.maximum.at(best, links.b, links.stability)
-        return best[np.minimum(nodes, len(self._row))]
+        found: np.ndarray = best[np.minimum(nodes, len(self._row))]
+        return found
 
     def sources(self, nodes: np.ndarray) -> np.ndarray:
         """How often each of nodes (N,) was the source of a pair, held or not, decayed (N,)."""
@@ -203,7 +218,7 @@ class LinkGraph:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, as arrays to save."""
         live = np.sort(self._table[self._table["a"] >= 0], order=("a", "b"))
-        fields = {name: np.ascontiguousarray(live[name]) for name in t.RECORD.names if name != "pad"}
+        fields = {name: np.ascontiguousarray(live[name]) for name in t.RECORD.names or () if name != "pad"}
         totals = np.array([self._total, self.ticks, self.observed], dtype=np.float64)
         return {**fields, "row": self._row, "col": self._col, "totals": totals}
 
@@ -335,4 +350,5 @@ def _in_parts(size: int, run: Any) -> np.ndarray:
     with ThreadPoolExecutor(parts) as pool:
         for job in [pool.submit(run, bounds[i], bounds[i + 1], counts[i]) for i in range(parts)]:
             job.result()
-    return counts.sum(0)
+    total: np.ndarray = counts.sum(0)
+    return total

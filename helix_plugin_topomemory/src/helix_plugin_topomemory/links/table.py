@@ -6,6 +6,8 @@ cache lines.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from helix_plugin_topomemory._jit import compiled
@@ -26,7 +28,37 @@ RECORD = np.dtype(
 )
 EMPTY, GONE = -1, -2
 NO_PHI = 255
-CANDIDATE, U, I, S = 0, 1, 2, 3  # noqa: E741
+CANDIDATE, U, I, S, REMOVED = 0, 1, 2, 3, 4  # noqa: E741
+
+
+class Weights(NamedTuple):
+    """How much each part counts in a link's stability.
+
+    repetition, evidence, confidence, phase   of the new signal: R, E, C and Φ
+    inertia                                   of the old stability
+    n0                                        repetitions after which R is 1 - 1/e
+    """
+
+    repetition: float
+    evidence: float
+    confidence: float
+    phase: float
+    inertia: float
+    n0: float
+
+
+class Limits(NamedTuple):
+    """What a link must reach to rise, and what it falls below to sink; see `LinkConfig`."""
+
+    npmi: float
+    g2: float
+    min_count: float
+    prior: float
+    theta_low: float
+    theta_high: float
+    hysteresis: float
+    dwell: float
+    prune: float
 
 
 def new_table(slots: int) -> np.ndarray:
@@ -37,7 +69,7 @@ def new_table(slots: int) -> np.ndarray:
 
 
 @compiled
-def _slot(a, b, mask):
+def _slot(a: int, b: int, mask: int) -> Any:
     """Where the search for a pair begins: a 64-bit mix of both ids (the finaliser of splitmix64)."""
     x = (np.uint64(np.uint32(a)) << np.uint64(32)) | np.uint64(np.uint32(b))
     x ^= x >> np.uint64(30)
@@ -49,7 +81,7 @@ def _slot(a, b, mask):
 
 
 @compiled
-def _find(table, a, b, mask):
+def _find(table: np.ndarray, a: int, b: int, mask: int) -> Any:
     """The slot of a pair, or -1 - (the slot to put it in)."""
     i = _slot(a, b, mask)
     free = np.int64(-1)
@@ -65,7 +97,10 @@ def _find(table, a, b, mask):
 
 
 @compiled
-def observe(table, a, b, grow, evidence, row, col, used, limit, most):
+def observe(
+    table: np.ndarray, a: np.ndarray, b: np.ndarray, grow: bool, evidence: bool,
+    row: np.ndarray, col: np.ndarray, used: int, limit: int, most: float,
+) -> tuple[int, int, int]:  # fmt: skip
     """Count pairs until the table is as full as allowed: (pairs done, slots in use, pairs added).
 
     Repetitions stop counting at `most`, so that even the most frequent pair can be forgotten.
@@ -102,7 +137,7 @@ def observe(table, a, b, grow, evidence, row, col, used, limit, most):
 
 
 @compiled
-def find_all(table, a, b, out):
+def find_all(table: np.ndarray, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """The slot of each pair, or -1."""
     mask = len(table) - 1
     for k in range(len(a)):
@@ -111,7 +146,7 @@ def find_all(table, a, b, out):
 
 
 @compiled
-def rehash(old, new):
+def rehash(old: np.ndarray, new: np.ndarray) -> int:
     """Move every live record into an empty table; the number moved."""
     mask = len(new) - 1
     moved = 0
@@ -123,7 +158,7 @@ def rehash(old, new):
 
 
 @compiled
-def drop_nodes(table, gone):
+def drop_nodes(table: np.ndarray, gone: np.ndarray) -> int:
     """Remove every link of nodes marked in `gone`; the number removed."""
     dropped = 0
     for k in range(len(table)):
@@ -134,12 +169,12 @@ def drop_nodes(table, gone):
 
 
 @compiled
-def _x_log(observed, expected):
+def _x_log(observed: float, expected: float) -> Any:
     return observed * np.log(observed / expected) if observed > 0 and expected > 0 else 0.0
 
 
 @compiled
-def evidence(n, na, nb, total, prior):
+def evidence(n: float, na: float, nb: float, total: float, prior: float) -> tuple[float, float, float]:
     """NPMI, G² and P(b|a) of a pair from its count, its nodes' counts and the total."""
     if n <= 0 or total <= 0:
         return 0.0, 0.0, 0.0
@@ -157,63 +192,76 @@ def evidence(n, na, nb, total, prior):
 
 
 @compiled
-def tick(table, begin, end, row, col, total, weights, limits, decays, moves):
+def _new_stability(stability: float, r: float, e: float, c: float, phi: int, weights: Weights) -> float:
+    """The old stability and what is seen now: repetition, evidence, confidence, and phase locking where it is known."""
+    signal = weights.repetition * r + weights.evidence * e + weights.confidence * c
+    total = weights.repetition + weights.evidence + weights.confidence
+    if phi != NO_PHI:
+        signal += weights.phase * phi / 254
+        total += weights.phase
+    return weights.inertia * stability + (1 - weights.inertia) * signal / total
+
+
+@compiled
+def _next_state(
+    state: int, significant: bool, npmi: float, count: float, repetitions: float, s: float, rested: bool, limits: Limits
+) -> int:
+    """The state after a tick, or REMOVED."""
+    if state == CANDIDATE:
+        if significant and npmi > limits.npmi and count >= limits.min_count:
+            return U
+        return REMOVED if repetitions < 0.5 else CANDIDATE
+    if not rested:
+        return state
+    if state == U:
+        if significant and s >= limits.theta_low:
+            return I
+        return REMOVED if s < limits.prune else U
+    if state == I:
+        if significant and s >= limits.theta_high:
+            return S
+        return U if s < limits.theta_low - limits.hysteresis else I
+    return I if s < limits.theta_high - limits.hysteresis else S
+
+
+@compiled
+def tick(
+    table: np.ndarray, begin: int, end: int, row: np.ndarray, col: np.ndarray, total: float,
+    weights: Weights, limits: Limits, decays: np.ndarray, fading: float, moves: np.ndarray,
+) -> None:  # fmt: skip
     """One tick for the slots begin..end: stability, transitions, decay, pruning.
 
-    weights  R, E, C, Φ, inertia, n0
-    limits   link_npmi, g2, min_count, prior, theta_low, theta_high, hysteresis, dwell, prune
-    decays   per tick: repetitions by state (4), evidence
-    moves    (4, 5) counts of transitions from each state to each, the last column: removed
+    decays (4,)   what is left of repetitions, by state
+    fading        what is left of evidence
+    moves (4, 5)  counts of transitions from each state to each, and to REMOVED
     """
     for k in range(begin, end):
         a = table[k]["a"]
         if a < 0:
             continue
-        state = table[k]["state"]
-        if state == CANDIDATE and table[k]["n"] < limits[2]:
-            npmi, g2, c = 0.0, 0.0, 0.0  # not enough to become a link, whatever they are
+        state: Any = np.int64(table[k]["state"])
+        count = np.float64(table[k]["n"])
+        if state == CANDIDATE and count < limits.min_count:
+            npmi, g2, confidence = 0.0, 0.0, 0.0  # not enough to become a link, whatever they are
         else:
-            npmi, g2, c = evidence(np.float64(table[k]["n"]), row[a], col[table[k]["b"]], total, limits[3])
-        significant = g2 >= limits[1] and npmi > 0
-        e = npmi if significant else 0.0
-        r = 1 - np.exp(-np.float64(table[k]["r"]) / weights[5])
-        signal = weights[0] * r + weights[1] * e + weights[2] * c
-        weight = weights[0] + weights[1] + weights[2]
-        if table[k]["phi"] != NO_PHI:
-            signal += weights[3] * table[k]["phi"] / 254
-            weight += weights[3]
-        s = np.float64(table[k]["s"])
+            npmi, g2, confidence = evidence(count, row[a], col[table[k]["b"]], total, limits.prior)
+        significant = g2 >= limits.g2 and npmi > 0
+        s: Any = np.float64(table[k]["s"])
         if state != CANDIDATE:
-            s = weights[4] * s + (1 - weights[4]) * signal / weight
+            r = 1 - np.exp(-np.float64(table[k]["r"]) / weights.n0)
+            s = _new_stability(s, r, npmi if significant else 0.0, confidence, table[k]["phi"], weights)
             table[k]["s"] = s
-        dwell = min(np.int64(table[k]["dwell"]) + 1, 255)
-        rested = dwell > limits[7]
-        after = np.int64(state)
-        if state == CANDIDATE:
-            if significant and npmi > limits[0] and table[k]["n"] >= limits[2]:
-                after = U
-            elif table[k]["r"] < 0.5:
-                after = 4
-        elif state == U:
-            if significant and s >= limits[4] and rested:
-                after = I
-            elif s < limits[8] and rested:
-                after = 4
-        elif state == I:
-            if significant and s >= limits[5] and rested:
-                after = S
-            elif s < limits[4] - limits[6] and rested:
-                after = U
-        elif s < limits[5] - limits[6] and rested:
-            after = I
-        table[k]["r"] *= decays[min(after, 3)]
-        table[k]["n"] *= decays[4]
+        dwell: Any = min(np.int64(table[k]["dwell"]) + 1, 255)
+        repetitions, rested = np.float64(table[k]["r"]), dwell > limits.dwell
+        after = _next_state(state, significant, npmi, count, repetitions, s, rested, limits)
+        table[k]["r"] *= decays[min(after, S)]
+        table[k]["n"] *= fading
         if after == state:
             table[k]["dwell"] = dwell
+            continue
+        moves[state, after] += 1
+        table[k]["dwell"] = 0
+        if after == REMOVED:
+            table[k]["a"] = GONE
         else:
-            moves[state, after] += 1
-            table[k]["dwell"] = 0
-            if after == 4:
-                table[k]["a"] = GONE
-            else:
-                table[k]["state"] = after
+            table[k]["state"] = after

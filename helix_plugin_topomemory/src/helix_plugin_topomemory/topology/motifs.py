@@ -163,7 +163,9 @@ def _normalised(x: np.ndarray, length: int) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(x, length)
     centred = windows - windows.mean(1, keepdims=True)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 1e-12 * max(1.0, float(np.abs(x).max())))
+    varies = norms > 1e-12 * max(1.0, float(np.abs(x).max()))
+    scaled: np.ndarray = np.divide(centred, norms, out=np.zeros_like(centred), where=varies)
+    return scaled
 
 
 def _same_spectrum(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

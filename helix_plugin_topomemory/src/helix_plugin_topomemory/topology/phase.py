@@ -24,7 +24,8 @@ def plv(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """
     x, y = _analytic(a, b)
     difference = np.exp(1j * (np.angle(x) - np.angle(y)))
-    return np.abs(difference.mean(-1))
+    locking: np.ndarray = np.abs(difference.mean(-1))
+    return locking
 
 
 def wpli(a: ArrayLike, b: ArrayLike) -> np.ndarray:
@@ -38,21 +39,24 @@ def wpli(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     # Rounding gives equal signals an imaginary part of its own.
     lag = np.where(np.abs(cross.imag) > 1e-9 * np.abs(cross).max(), cross.imag, 0.0)
     size = np.abs(lag).mean(-1)
-    return np.divide(np.abs(lag.mean(-1)), size, out=np.zeros_like(size), where=size > 0)
+    index: np.ndarray = np.divide(np.abs(lag.mean(-1)), size, out=np.zeros_like(size), where=size > 0)
+    return index
 
 
 def plv_matrix(signals: ArrayLike) -> np.ndarray:
     """Phase-locking values between all rows of signals (N, L) -> (N, N)."""
     x = _signals(signals)
     phases = np.exp(1j * np.angle(hilbert(x - x.mean(-1, keepdims=True))))
-    return np.abs(phases @ phases.conj().T) / x.shape[-1]
+    locking: np.ndarray = np.abs(phases @ phases.conj().T) / x.shape[-1]
+    return locking
 
 
 def _analytic(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     x, y = _signals(a), _signals(b)
     if x.shape[-1] != y.shape[-1]:
         raise UsageError(f"signals of equal length are needed, not {x.shape[-1]} and {y.shape[-1]}")
-    return tuple(hilbert(s - s.mean(-1, keepdims=True)) for s in (x, y))  # type: ignore[return-value]
+    x, y = (hilbert(s - s.mean(-1, keepdims=True)) for s in (x, y))
+    return x, y
 
 
 def _signals(signals: ArrayLike) -> np.ndarray:
