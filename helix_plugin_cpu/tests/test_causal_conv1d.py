@@ -242,9 +242,9 @@ def test_two_python_threads(threads):
     ("replaced", "kind", "message"),
     [
         (
-            {"x": torch.zeros(1, 4, 2, dtype=torch.float16)},
+            {"x": torch.zeros(1, 4, 2, dtype=torch.float64)},
             TypeError,
-            r"x is torch.float16.*float32.*\.float\(\)",
+            r"x is torch.float64.*float32.*\.float\(\)",
         ),
         ({"weight": torch.zeros(3, 4)}, ValueError, r"weight has shape \(3, 4\), expected \(2, 4\)"),
         ({"weight": torch.zeros(2, 0)}, ValueError, "K >= 1"),

@@ -289,7 +289,7 @@ def test_two_python_threads(threads):
 @pytest.mark.parametrize(
     ("replaced", "kind", "message"),
     [
-        ({"u": torch.zeros(1, 4, 2, dtype=torch.float16)}, TypeError, r"u is torch.float16.*float32.*\.float\(\)"),
+        ({"u": torch.zeros(1, 4, 2, dtype=torch.float64)}, TypeError, r"u is torch.float64.*float32.*\.float\(\)"),
         ({"filter": torch.zeros(4, 3)}, ValueError, r"filter has shape \(4, 3\), expected \(4, 2\)"),
         ({"filter": torch.zeros(0, 2)}, ValueError, "K >= 1"),
         ({"initial_state": torch.zeros(2, 4, 2)}, ValueError, "initial_state has shape"),

@@ -333,7 +333,7 @@ def test_two_python_threads(threads):
             TypeError,
             r"u is torch.float64.*float32.*\.float\(\)",
         ),
-        ({"z": torch.zeros(1, 4, 2, dtype=torch.float16)}, TypeError, "z is torch.float16"),
+        ({"z": torch.zeros(1, 4, 2, dtype=torch.float64)}, TypeError, "z is torch.float64"),
         ({"A": torch.zeros(3, 3)}, ValueError, r"A has shape \(3, 3\), expected \(2, 3\)"),
         ({"delta": torch.zeros(1, 5, 2)}, ValueError, "delta has shape"),
         ({"reset": torch.zeros(1, 5, dtype=torch.bool)}, ValueError, "reset has shape"),

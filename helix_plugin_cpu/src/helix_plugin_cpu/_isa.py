@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 from helix_core.errors import ConfigError
 from helix_core.suggest import did_you_mean
@@ -26,8 +27,10 @@ def features() -> frozenset[str]:
 
     Raises ConfigError for a set that there is not, or that this processor lacks.
     """
+    import numba
     from llvmlite import binding
-    from numba.core import config
+
+    config: Any = numba.config
 
     there = frozenset(name for name, found in binding.get_host_cpu_features().items() if found)
     asked = os.environ.get(VARIABLE, "native")

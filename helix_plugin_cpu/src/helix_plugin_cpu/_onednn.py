@@ -7,6 +7,8 @@ stay float32, and that is checked before the switch is left on.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -14,7 +16,8 @@ def prefer_onednn() -> bool:
     """Do so where it is quicker and as exact; False where it is not, or where the user has chosen a precision."""
     from llvmlite import binding
 
-    settings = torch.backends.mkldnn.matmul
+    settings: Any = torch.backends.mkldnn
+    settings = settings.matmul
     if not binding.get_host_cpu_name().startswith("znver") or settings.fp32_precision != "none":
         return False
     try:

@@ -52,12 +52,13 @@ class CpuBackend(TorchBackend):
         import numba
         from llvmlite import binding
 
+        config: Any = numba.config
         from helix_plugin_cpu.kernels._half import products
 
         return {
             **super().describe(),
             "numba": numba.__version__,
-            "compiles_for": numba.config.CPU_NAME or binding.get_host_cpu_name(),
+            "compiles_for": config.CPU_NAME or binding.get_host_cpu_name(),
             "vectors": vectors(),
             **products(),
         }

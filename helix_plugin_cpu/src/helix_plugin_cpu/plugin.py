@@ -8,6 +8,8 @@ from helix_core.plugin_system.descriptors import BackendDescriptor, KernelDescri
 from helix_core.plugin_system.hookspecs import hookimpl
 
 PLUGIN_API = "1.0"
+NUMBA = "numba>=0.62,<0.69"
+"""Kernels use the inside of its compiler: `kernels/_numba.py`."""
 
 
 @hookimpl
@@ -17,7 +19,7 @@ def helix_backends() -> Sequence[BackendDescriptor]:
             name="cpu",
             target="helix_plugin_cpu.backend:CpuBackend",
             summary="torch on the CPU with Numba kernels",
-            requires=("torch>=2.6", "numba>=0.61"),
+            requires=("torch>=2.6", NUMBA),
             provides=("float64", "grad", "compile"),
             priority=0,
         )
@@ -56,7 +58,7 @@ def helix_kernels() -> Sequence[KernelDescriptor]:
             op=op,
             target=f"helix_plugin_cpu.kernels.table:{op}",
             summary=summary,
-            requires=("numba>=0.61",),
+            requires=(NUMBA,),
             namespace="torch",
             devices=("cpu",),
             dtypes=DTYPES.get(op, ("float32",)),

@@ -6,7 +6,7 @@ A kernel cannot tell what is at an address: what it is given is checked here, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -61,6 +61,12 @@ def check(
             raise ValueError(f"{op}: {name} is on {array.device}, and the Numba kernel runs on the CPU")
 
 
+@overload
+def rows(array: Tensor) -> Tensor: ...
+@overload
+def rows(array: None) -> None: ...
+@overload
+def rows(array: Tensor | None) -> Tensor | None: ...
 def rows(array: Tensor | None) -> Tensor | None:
     """The same values with unit stride in the last axis: without a copy where that is so already."""
     if array is None:
@@ -70,6 +76,12 @@ def rows(array: Tensor | None) -> Tensor | None:
     return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.detach().contiguous()
 
 
+@overload
+def single(array: Tensor) -> Tensor: ...
+@overload
+def single(array: None) -> None: ...
+@overload
+def single(array: Tensor | None) -> Tensor | None: ...
 def single(array: Tensor | None) -> Tensor | None:
     """The same values in float32: for parameters and states, which are small."""
     return array if array is None or array.dtype == torch.float32 else array.detach().float()
@@ -81,6 +93,12 @@ def stored_as(*arrays: Tensor | None) -> torch.dtype:
     return next((half for half in (torch.bfloat16, torch.float16) if half in dtypes), torch.float32)
 
 
+@overload
+def stored_like(array: Tensor, like: Tensor) -> Tensor: ...
+@overload
+def stored_like(array: None, like: Tensor) -> None: ...
+@overload
+def stored_like(array: Tensor | None, like: Tensor) -> Tensor | None: ...
 def stored_like(array: Tensor | None, like: Tensor) -> Tensor | None:
     """The same values in the dtype of `like`: a copy only where a caller mixes dtypes."""
     return array if array is None or array.dtype == like.dtype else array.detach().to(like.dtype)
@@ -91,6 +109,12 @@ def cast_back(grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...
     return tuple(g if g is None or a is None else g.to(a.dtype) for g, a in zip(grads, arrays, strict=False))
 
 
+@overload
+def dense(array: Tensor) -> Tensor: ...
+@overload
+def dense(array: None) -> None: ...
+@overload
+def dense(array: Tensor | None) -> Tensor | None: ...
 def dense(array: Tensor | None) -> Tensor | None:
     """The same values, contiguous."""
     if array is None or (array.is_contiguous() and not array.is_neg()):

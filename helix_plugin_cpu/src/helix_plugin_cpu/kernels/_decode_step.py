@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from helix_plugin_cpu.kernels._integers import GROUP, bfloat16_at, high_bfloat16, integers_at, low_bfloat16
@@ -143,7 +145,7 @@ def scan_step(
 
 
 @inline
-def byte_at(block: int, column: int, lane: int) -> float:
+def byte_at(block: int, column: int, lane: int) -> Any:
     """One weight of a block of sixteen rows and 64 columns."""
     scale = bfloat16_at(block + VECTOR * (BLOCK // 4) + FLOAT * lane + 2 * (column // GROUP))
     return (get_flag(block + VECTOR * (column // 4) + FLOAT * lane + column % 4) - 128) * scale

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
@@ -86,7 +87,7 @@ def wait_for(counter: int, count: int, ahead: int, stop: int) -> None:
 
 
 @inline
-def word(code: int, index: int) -> int:
+def word(code: int, index: int) -> Any:
     return get_int(code + 8 * index)
 
 

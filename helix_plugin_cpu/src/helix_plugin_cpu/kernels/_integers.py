@@ -49,7 +49,7 @@ i32x16 = _I32x16()
 @register_model(_I32x16)
 class _I32x16Model(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, INTS)
+        super().__init__(manager, numba_type, INTS)  # type: ignore[no-untyped-call]  # Numba's
 
 
 def _halves(b: ir.IRBuilder, vector: Value, odd: bool) -> Value:

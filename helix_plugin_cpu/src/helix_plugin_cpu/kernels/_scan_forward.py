@@ -81,7 +81,7 @@ def prepare(
 
 
 @inline
-def within_bounds(a: int, largest: Vec) -> bool:
+def within_bounds(a: int, largest: Vec) -> Any:
     """Whether no |Δ A| of four states leaves the bounds of `exp2_within`."""
     a_v = larger_magnitude(larger_magnitude(splat(0.0), load(a)), load(a + VECTOR))
     a_v = larger_magnitude(larger_magnitude(a_v, load(a + 2 * VECTOR)), load(a + 3 * VECTOR))

@@ -43,7 +43,7 @@ f32x16 = _F32x16()
 @register_model(_F32x16)
 class _F32x16Model(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, FLOATS)
+        super().__init__(manager, numba_type, FLOATS)  # type: ignore[no-untyped-call]  # Numba's
 
 
 def constant(x: float) -> Value:

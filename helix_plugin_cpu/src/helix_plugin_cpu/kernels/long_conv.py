@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -88,7 +88,8 @@ def backward(
     dpost = None if post is None else dy.detach() * saved[0]
     before = 0 if state is None else state.shape[1]
     if channels < LANES:
-        u, filter, pre, post, state, dy = (_widened(a) for a in (u, filter, pre, post, state, dy))
+        u, filter, dy = _widened(u), _widened(filter), _widened(dy)
+        pre, post, state = _widened(pre), _widened(post), _widened(state)
     v, v_gate, dc, gate = rows(u), rows(pre), rows(dy), rows(post)
     if state is not None:
         v = torch.cat([state.detach(), v if v_gate is None else v * v_gate], 1)
@@ -121,7 +122,8 @@ def backward(
         real = (
             torch.arange(length, dtype=torch.int64, device=CPU) < row_ends(given["lengths"], batch, length)[:, None]
         )[..., None]
-        du, dpre, dpost = (None if a is None else torch.where(real, a, 0.0) for a in (du, dpre, dpost))
+        du = torch.where(real, du, 0.0)
+        dpre, dpost = (None if a is None else torch.where(real, a, 0.0) for a in (dpre, dpost))
     dstate = None if len(arrays) < 5 or arrays[4] is None else dv[:, :before]
     found = (du, dfilter, dpre, dpost, dstate)
     return cast_back((*(None if a is None else a[..., :channels].contiguous() for a in found), None, None), arrays)
@@ -255,6 +257,10 @@ def _plans(given: dict[str, Any], length: int) -> list[Group]:
     return [(shape, integers(segments)) for shape, segments in groups.values()]
 
 
+@overload
+def _widened(array: Tensor) -> Tensor: ...
+@overload
+def _widened(array: None) -> None: ...
 def _widened(array: Tensor | None) -> Tensor | None:
     """A few channels, with channels of zeros to make a vector."""
     return None if array is None else pad(array.detach(), (0, LANES - array.shape[-1]))
