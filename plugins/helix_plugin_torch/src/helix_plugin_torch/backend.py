@@ -99,7 +99,7 @@ class TorchBackend(Backend):
         if isinstance(kernel, Kernel):
             from helix_plugin_torch.library import as_torch_function
 
-            plugin = descriptor.target.split(".")[0].removeprefix("helix_plugin_")
+            plugin = descriptor.target.partition(":")[0].partition(".")[0].removeprefix("helix_plugin_")
             return as_torch_function(op, kernel, f"{plugin}_{descriptor.name}", (self.home.type,))
         if descriptor.gradient == "none":
             from helix_plugin_torch.transforms import with_reference_gradient
