@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, check
+from helix_plugin_cpu.kernels._arguments import check
 from helix_plugin_cpu.kernels._half import PANEL, WIDENED, mm
+from helix_plugin_torch.arguments import Shape
 
 TAKEN = (torch.bfloat16, torch.float16, torch.float32)
 
