@@ -8,7 +8,7 @@ steps that must not see it.
 from __future__ import annotations
 
 from helix_plugin_cpu.kernels._blocks import clear_vectors, copy_vectors, next_start, starts_at
-from helix_plugin_cpu.kernels._jit import inline, kernel, part
+from helix_plugin_cpu.kernels._jit import kernel, part
 from helix_plugin_cpu.kernels._linear_attention_chunk import (
     by_key,
     by_value,
@@ -27,7 +27,8 @@ from helix_plugin_cpu.kernels._linear_attention_parts import (
     padded,
     unpack,
 )
-from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, take_job
+from helix_plugin_cpu.kernels._linear_attention_records import number
+from helix_plugin_cpu.kernels._memory import FLOAT, get_int, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, broadcast, fma, load, load_first, store
 from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, read, size_of, write
 
@@ -35,12 +36,6 @@ from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, read, size_
 def forward_scratch(keys: int, values: int, chunk: int, share: int) -> int:
     """Bytes that `forward_jobs` needs per thread."""
     return FLOAT * share * round_up(keys) * round_up(values) + chunk_scratch(keys, values, chunk)
-
-
-@inline
-def number(address: int, index: int, default: float) -> float:
-    """A float of an array, or the default if there is no array."""
-    return float(get(address + FLOAT * index)) if address != 0 else default
 
 
 @part
