@@ -132,7 +132,7 @@ def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Ten
         forward_scratch(plan.keys, plan.values, plan.chunk, plan.share), kind(q, k, v), kind(g),
         *headed(q), *headed(k), *headed(v), *headed(g),
         *map(address, (A, bias, D, initial, reset, stops, y, last, kept)),
-        plan.length, plan.heads, plan.groups, plan.share, plan.keys, plan.values,
+        plan.batch, plan.length, plan.heads, plan.groups, plan.share, plan.keys, plan.values,
         plan.kind, plan.chunk, plan.span, int(given.soft), float(given.low), float(given.high), float(given.scale),
     )  # fmt: skip
     return y, last
