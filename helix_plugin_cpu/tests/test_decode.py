@@ -17,6 +17,7 @@ from helix_core.tree import tree_items, tree_map
 from helix_plugin_cpu.decode.decoder import RecordedDecoder
 from helix_plugin_cpu.decode.lower import LOWER
 from helix_plugin_cpu.decode.weights import as_float32, store_weight
+from helix_plugin_cpu.kernels._instructions import REDUCE, pack
 from helix_plugin_lm.generation import Sampling, Stopping, generate_batch
 from helix_plugin_lm.models import LanguageModel, ModelConfig
 
@@ -304,3 +305,11 @@ def test_other_backends_decode_plainly():
     assert np.array_equal(decoder.step(np.array([3, 5])), expected[:, 0])
     with pytest.raises(ComponentUnavailable, match="int8"):
         backend.decoder(model, table, params, weights="int8")
+
+
+def test_an_instruction_has_all_its_fields_and_no_others():
+    words = pack(REDUCE, function=3, out_rows=1 << 40, rows=8, step=1, columns=5)
+    assert words[0] == REDUCE.code
+    assert (words[REDUCE.out_rows], words[REDUCE.columns]) == (1 << 40, 5)
+    with pytest.raises(TypeError, match=r"REDUCE has the fields function, .*: see columns, width"):
+        pack(REDUCE, function=3, out_rows=0, rows=8, step=1, width=5)

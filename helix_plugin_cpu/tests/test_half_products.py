@@ -23,7 +23,8 @@ def draw(rng, *shape, dtype):
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("weights", ["short", "whole"])
 @pytest.mark.parametrize(
-    ("rows", "K", "N"), [(0, 3, 2), (1, 1, 1), (3, 17, 33), (1025, 5, 7), (2049, 48, 3), (4, 0, 2)]
+    ("rows", "K", "N"),
+    [(0, 3, 2), (1, 1, 1), (3, 17, 33), (16, 50, 131), (65, 33, 4), (1025, 5, 7), (2049, 48, 3), (4, 0, 2)],
 )
 def test_linear_and_its_gradients_are_the_oracles(rows, K, N, weights, dtype, rng):
     weight_dtype = dtype if weights == "short" else torch.float32

@@ -17,6 +17,7 @@ from helix_plugin_cpu.decode.program import Instruction
 from helix_plugin_cpu.decode.record import Recorded, Recorder
 from helix_plugin_cpu.kernels import _executor
 from helix_plugin_cpu.kernels._arguments import CPU, address, zeros
+from helix_plugin_cpu.kernels._instructions import CONV, GATHER, LINEAR, NORM, POINTWISE, REDUCE, SCAN, pack
 from helix_plugin_cpu.kernels._math import LOG2_E
 from helix_plugin_cpu.kernels._pointwise import BINARY, FUNCTIONS, REDUCTIONS, UNARY
 from helix_plugin_cpu.kernels._products import BLOCK, INT8
@@ -81,10 +82,20 @@ def linear(r: Recorder, x: Any, weight: Any, bias: Any = None) -> Recorded | Non
     y = r.empty((*x_v.shape[:-1], N))
     bias = None if bias is None else r.constant(bias.contiguous())
     r.scratch = max(r.scratch, _executor.SUMS + B * -(-K // BLOCK) * (2 * BLOCK + 16))
-    words = [
-        _executor.LINEAR, stored.kind, address(x_v), _row(x_v), B, K, address(stored.data), stored.row,
-        address(bias), address(y.value), 4 * N, _contents(r, x),
-    ]  # fmt: skip
+    words = pack(
+        LINEAR,
+        kind=stored.kind,
+        x=address(x_v),
+        x_row=_row(x_v),
+        batch=B,
+        K=K,
+        w=address(stored.data),
+        w_row=stored.row,
+        bias=address(bias),
+        y=address(y.value),
+        y_row=4 * N,
+        contents=_contents(r, x),
+    )
     used = _used((x_v, False)), _used((y.value, True))
     r.steps.append(Instruction(words, ("columns", N), stored.column_bytes, *used, fine=stored.kind != INT8))
     return y
@@ -105,9 +116,16 @@ def embedding(r: Recorder, tokens: Any, weight: Any) -> Recorded | None:
         return None  # numbers that nobody has checked
     stored, D, B = r.weight(weight), weight.shape[1], t.numel()
     y = r.empty((*t.shape, D))
-    words = [
-        _executor.GATHER, stored.kind, address(t), address(stored.data), stored.row, D, address(y.value), 4 * D
-    ]  # fmt: skip
+    words = pack(
+        GATHER,
+        kind=stored.kind,
+        tokens=address(t),
+        w=address(stored.data),
+        w_row=stored.row,
+        D=D,
+        y=address(y.value),
+        y_row=4 * D,
+    )
     r.steps.append(Instruction(words, ("rows", B), 4 * D, _used((t, False)), _used((y.value, True))))
     return y
 
@@ -134,11 +152,22 @@ def _norm(
     bias_v = None if bias_v is None else r.constant(bias_v.contiguous())
     limit = r.constant(torch.tensor([eps], dtype=torch.float32, device=CPU))
     r.scratch = max(r.scratch, VECTOR)
-    words = [
-        _executor.NORM, int(centred), address(x_v), _norm_row(x_v), address(residual_v),
-        _norm_row(residual_v), address(weight_v), address(bias_v), address(limit), address(y.value), 4 * D,
-        0 if sums is None else address(sums.value), 4 * D, D,
-    ]  # fmt: skip
+    words = pack(
+        NORM,
+        centred=int(centred),
+        x=address(x_v),
+        x_row=_norm_row(x_v),
+        residual=address(residual_v),
+        residual_row=_norm_row(residual_v),
+        weight=address(weight_v),
+        bias=address(bias_v),
+        eps=address(limit),
+        y=address(y.value),
+        y_row=4 * D,
+        sums=0 if sums is None else address(sums.value),
+        sums_row=4 * D,
+        D=D,
+    )
     r.steps.append(
         Instruction(
             words, ("rows", rows), 8 * D, _used((x_v, True), (residual_v, True)),
@@ -204,10 +233,21 @@ def causal_conv1d(
     y = r.empty((B, 1, D))
     taps = r.constant(weight.T.contiguous())
     bias = None if bias is None else r.constant(bias.contiguous())
-    words = [
-        _executor.CONV, B, K, D, address(x_v), _row(x_v), address(taps), address(bias), address(before),
-        address(after.value), address(y.value), 4 * D, int(activation == "silu"),
-    ]  # fmt: skip
+    words = pack(
+        CONV,
+        batch=B,
+        K=K,
+        D=D,
+        x=address(x_v),
+        x_row=_row(x_v),
+        weight=address(taps),
+        bias=address(bias),
+        before=address(before),
+        after=address(after.value),
+        y=address(y.value),
+        y_row=4 * D,
+        silu=int(activation == "silu"),
+    )
     r.steps.append(
         Instruction(
             words, ("columns", D), 16 * K * B, _used((x_v, True), (before, True)),
@@ -246,12 +286,30 @@ def selective_scan(
     skip = None if D is None else r.constant(D.contiguous())
     bias = None if delta_bias is None else r.constant(delta_bias.contiguous())
     r.scratch = max(r.scratch, (LANES + 2) * VECTOR)
-    words = [
-        _executor.SCAN, batch, N, channels, address(u_v), _row(u_v), address(delta_v), _row(delta_v),
-        address(rates), address(B_v), _row(B_v), address(C_v), _row(C_v), address(skip), address(z_v),
-        _row(z_v), address(bias), address(before), address(after.value), address(y.value), 4 * channels,
-        int(delta_softplus),
-    ]  # fmt: skip
+    words = pack(
+        SCAN,
+        batch=batch,
+        N=N,
+        D=channels,
+        u=address(u_v),
+        u_row=_row(u_v),
+        delta=address(delta_v),
+        delta_row=_row(delta_v),
+        A=address(rates),
+        B=address(B_v),
+        B_row=_row(B_v),
+        C=address(C_v),
+        C_row=_row(C_v),
+        skip=address(skip),
+        z=address(z_v),
+        z_row=_row(z_v),
+        bias=address(bias),
+        before=address(before),
+        after=address(after.value),
+        y=address(y.value),
+        y_row=4 * channels,
+        softplus=int(delta_softplus),
+    )
     reads = _used((u_v, True), (delta_v, True), (z_v, True), (before, True), (B_v, False), (C_v, False))
     # An update takes about as long as reading sixteen bytes.
     cost = 16 * N * batch
@@ -281,11 +339,20 @@ def pointwise(r: Recorder, name: str, *operands: Any, out: Tensor | None = None)
     tables = [_row_table(r, a, lead) for a in (out, *sources)]
     rows = math.prod(out.shape[:lead])
     by_rows = rows > 2 * r.batch
-    second = (tables[2], steps[2]) if len(sources) > 1 else (0, 0)
-    words = [
-        _executor.POINTWISE, FUNCTIONS[name], tables[0], tables[1], steps[1], *second, columns, int(by_rows), rows,
-        steps[0],
-    ]  # fmt: skip
+    second_rows, second_step = (tables[2], steps[2]) if len(sources) > 1 else (0, 0)
+    words = pack(
+        POINTWISE,
+        function=FUNCTIONS[name],
+        out_rows=tables[0],
+        first_rows=tables[1],
+        first_step=steps[1],
+        second_rows=second_rows,
+        second_step=second_step,
+        columns=columns,
+        by_rows=int(by_rows),
+        rows=rows,
+        out_step=steps[0],
+    )
     r.scratch = max(r.scratch, VECTOR)
     split = ("rows", rows) if by_rows else ("columns", columns)
     cost = 12.0 * (columns if by_rows else rows)
@@ -358,10 +425,14 @@ def _reduction(name: str) -> Callable[..., Any]:
         rows = math.prod(value.shape[:-1])
         lead = value.ndim - 1
         target = y.value if keepdims else y.value[..., None]
-        words = [
-            _executor.REDUCE, REDUCTIONS[name], _row_table(r, target, lead), _row_table(r, value, lead),
-            value.stride(-1), columns,
-        ]  # fmt: skip
+        words = pack(
+            REDUCE,
+            function=REDUCTIONS[name],
+            out_rows=_row_table(r, target, lead),
+            rows=_row_table(r, value, lead),
+            step=value.stride(-1),
+            columns=columns,
+        )
         r.scratch = max(r.scratch, VECTOR)
         r.steps.append(Instruction(words, ("rows", rows), 4.0 * columns, [(value, False)], [(y.value, False)]))
         return y

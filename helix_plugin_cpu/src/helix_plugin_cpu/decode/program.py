@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helix_plugin_cpu.kernels import _executor, _threads
 from helix_plugin_cpu.kernels._arguments import address, integers, zeros
+from helix_plugin_cpu.kernels._instructions import WORDS
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 
 SMALLEST_JOB = 32 << 10
@@ -141,13 +142,13 @@ class Program:
 
     def _encode(self, stages: list[_Stage]) -> None:
         bounds = [stage.bounds(self.threads) for stage in stages]
-        words = [i.words + [0] * (_executor.WORDS - len(i.words)) for stage in stages for i in stage.instructions]
-        self.words = integers(words).reshape(-1, _executor.WORDS)
+        words = [i.words + [0] * (WORDS - len(i.words)) for stage in stages for i in stage.instructions]
+        self.words = integers(words).reshape(-1, WORDS)
         self.bounds = integers([b for some in bounds for b in some])
         table, word, bound = [], address(self.words), address(self.bounds)
         for stage, some in zip(stages, bounds, strict=True):
             table.append([len(some) - 1, bound, word, len(stage.instructions)])
-            word += 8 * _executor.WORDS * len(stage.instructions)
+            word += 8 * WORDS * len(stage.instructions)
             bound += 8 * len(some)
         self.stages = integers(table).reshape(-1, _executor.STAGE_WORDS)
         space = zeros(len(stages) * 8 + 8, dtype=torch.int64)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from helix_plugin_cpu.kernels._instructions import CONV, GATHER, NORM, SCAN, word
 from helix_plugin_cpu.kernels._integers import GROUP, bfloat16_at, high_bfloat16, integers_at, low_bfloat16
 from helix_plugin_cpu.kernels._jit import inline
 from helix_plugin_cpu.kernels._math import canonical, exp2, sigmoid, softplus
@@ -35,11 +36,14 @@ def total_of(vector: Vec, scratch: int) -> float:
 
 
 @inline
-def norm_step(
-    centred: int, x: int, x_row: int, residual: int, residual_row: int, weight: int, bias: int, eps: float,
-    y: int, y_row: int, sums: int, sums_row: int, D: int, first: int, last: int, scratch: int,
-) -> None:  # fmt: skip
-    """rms_norm, or layer_norm if `centred`, of rows of x (plus residual, into sums). Strides are in bytes."""
+def norm_step(i: int, first: int, last: int, scratch: int) -> None:
+    """NORM on rows first..last-1."""
+    centred, D, eps = word(i, NORM.centred), word(i, NORM.D), get(word(i, NORM.eps))
+    x, x_row = word(i, NORM.x), word(i, NORM.x_row)
+    residual, residual_row = word(i, NORM.residual), word(i, NORM.residual_row)
+    weight, bias = word(i, NORM.weight), word(i, NORM.bias)
+    y, y_row = word(i, NORM.y), word(i, NORM.y_row)
+    sums, sums_row = word(i, NORM.sums), word(i, NORM.sums_row)
     for row in range(first, last):
         source = x + x_row * row
         target = y + y_row * row
@@ -75,11 +79,13 @@ def norm_step(
 
 
 @inline
-def conv_step(
-    batch: int, K: int, D: int, x: int, x_row: int, weight: int, bias: int, before: int, after: int, y: int, y_row: int,
-    silu: int, lo: int, hi: int,
-) -> None:  # fmt: skip
-    """Channels lo..hi-1 of a causal convolution; weight (K, D), before and after (B, K-1, D), perhaps the same."""
+def conv_step(i: int, lo: int, hi: int) -> None:
+    """CONV on channels lo..hi-1."""
+    batch, K, D, silu = word(i, CONV.batch), word(i, CONV.K), word(i, CONV.D), word(i, CONV.silu)
+    x, x_row = word(i, CONV.x), word(i, CONV.x_row)
+    weight, bias = word(i, CONV.weight), word(i, CONV.bias)
+    before, after = word(i, CONV.before), word(i, CONV.after)
+    y, y_row = word(i, CONV.y), word(i, CONV.y_row)
     for b in range(batch):
         state = FLOAT * b * (K - 1) * D
         for d in range(lo, hi, LANES):
@@ -102,12 +108,18 @@ def conv_step(
 
 
 @inline
-def scan_step(
-    batch: int, N: int, D: int, u: int, u_row: int, delta: int, delta_row: int, A: int, B: int, B_row: int, C: int,
-    C_row: int, skip: int, z: int, z_row: int, bias: int, before: int, after: int, y: int, y_row: int,
-    soft: int, lo: int, hi: int, scratch: int,
-) -> None:  # fmt: skip
-    """Channels lo..hi-1 of a selective scan's step. A (D, N) carries a factor log2 e; states are (B, D, N)."""
+def scan_step(i: int, lo: int, hi: int, scratch: int) -> None:
+    """SCAN on channels lo..hi-1."""
+    batch, N, D = word(i, SCAN.batch), word(i, SCAN.N), word(i, SCAN.D)
+    u, u_row = word(i, SCAN.u), word(i, SCAN.u_row)
+    delta, delta_row = word(i, SCAN.delta), word(i, SCAN.delta_row)
+    A, B, B_row, C, C_row = (
+        word(i, SCAN.A), word(i, SCAN.B), word(i, SCAN.B_row), word(i, SCAN.C), word(i, SCAN.C_row)
+    )  # fmt: skip
+    skip, bias, soft = word(i, SCAN.skip), word(i, SCAN.bias), word(i, SCAN.softplus)
+    z, z_row = word(i, SCAN.z), word(i, SCAN.z_row)
+    before, after = word(i, SCAN.before), word(i, SCAN.after)
+    y, y_row = word(i, SCAN.y), word(i, SCAN.y_row)
     products = scratch + LANES * VECTOR
     for b in range(batch):
         for d in range(lo, hi, LANES):
@@ -152,8 +164,11 @@ def byte_at(block: int, column: int, lane: int) -> Any:
 
 
 @inline
-def gather_step(kind: int, tokens: int, w: int, w_row: int, D: int, y: int, y_row: int, first: int, last: int) -> None:
-    """Rows of a stored table."""
+def gather_step(i: int, first: int, last: int) -> None:
+    """GATHER of rows first..last-1."""
+    kind, tokens, D = word(i, GATHER.kind), word(i, GATHER.tokens), word(i, GATHER.D)
+    w, w_row = word(i, GATHER.w), word(i, GATHER.w_row)
+    y, y_row = word(i, GATHER.y), word(i, GATHER.y_row)
     blocks = -(-D // BLOCK)
     for b in range(first, last):
         token = get_int(tokens + 8 * b)

@@ -16,17 +16,25 @@ from llvmlite import binding, ir
 from numba import types
 
 from helix_plugin_cpu.kernels._decode_step import conv_step, gather_step, norm_step, scan_step
+from helix_plugin_cpu.kernels._instructions import (
+    CONV,
+    GATHER,
+    LINEAR,
+    NORM,
+    POINTWISE,
+    REDUCE,
+    SCAN,
+    WORDS,
+    word,
+)
 from helix_plugin_cpu.kernels._jit import inline, instruction, kernel
-from helix_plugin_cpu.kernels._memory import get, get_int, prefetch, take_job
+from helix_plugin_cpu.kernels._memory import get_int, prefetch, take_job
 from helix_plugin_cpu.kernels._pointwise import pointwise, reduce
 from helix_plugin_cpu.kernels._products import INT8, multiply, quantize_row, quantized_bytes
 from helix_plugin_cpu.kernels._simd import I32, I64, VECTOR, Value, call
 
-WORDS = 32
-"""int64 words of an instruction; the first is its code."""
 STAGE_WORDS = 4
 COUNTER_BYTES = 64
-LINEAR, POINTWISE, REDUCE, NORM, CONV, SCAN, GATHER = range(7)
 SUMS = 4 * 16 * 64
 """Bytes of scratch that products need, before the quantised rows."""
 SPINS = 3000
@@ -87,8 +95,41 @@ def wait_for(counter: int, count: int, ahead: int, stop: int) -> None:
 
 
 @inline
-def word(code: int, index: int) -> Any:
-    return get_int(code + 8 * index)
+def linear_step(i: int, held: int, lo: int, hi: int, scratch: int) -> Any:
+    """LINEAR on columns lo..hi-1; returns which contents are quantised in scratch: `held`, or this instruction's."""
+    kind, batch, K = word(i, LINEAR.kind), word(i, LINEAR.batch), word(i, LINEAR.K)
+    x, x_row = word(i, LINEAR.x), word(i, LINEAR.x_row)
+    if kind == INT8 and held != word(i, LINEAR.contents):
+        held = word(i, LINEAR.contents)
+        for b in range(batch):
+            quantize_row(x + x_row * b, K, scratch + SUMS + b * quantized_bytes(K))
+    multiply(
+        kind, x, x_row, batch, K, word(i, LINEAR.w), word(i, LINEAR.w_row), word(i, LINEAR.bias), word(i, LINEAR.y),
+        word(i, LINEAR.y_row), lo, hi, scratch + SUMS, scratch,
+    )  # fmt: skip
+    return held
+
+
+@inline
+def pointwise_step(i: int, lo: int, hi: int, scratch: int) -> None:
+    """POINTWISE on rows lo..hi-1 of all columns, or on those columns of all rows."""
+    top, bottom, left, right = lo, hi, 0, word(i, POINTWISE.columns)
+    if word(i, POINTWISE.by_rows) == 0:
+        top, bottom, left, right = 0, word(i, POINTWISE.rows), lo, hi
+    pointwise(
+        word(i, POINTWISE.function), word(i, POINTWISE.out_rows), word(i, POINTWISE.out_step),
+        word(i, POINTWISE.first_rows), word(i, POINTWISE.first_step), word(i, POINTWISE.second_rows),
+        word(i, POINTWISE.second_step), top, bottom, left, right, scratch,
+    )  # fmt: skip
+
+
+@inline
+def reduce_step(i: int, first: int, last: int, scratch: int) -> None:
+    """REDUCE on rows first..last-1."""
+    reduce(
+        word(i, REDUCE.function), word(i, REDUCE.out_rows), word(i, REDUCE.rows), word(i, REDUCE.step),
+        word(i, REDUCE.columns), first, last, scratch,
+    )  # fmt: skip
 
 
 @kernel
@@ -106,58 +147,30 @@ def run_stages(stages: int, counters: int, first: int, last: int, scratch: int) 
                 break
             if not ready:
                 first_weight, stop = 0, 0
-                if word(instructions, 0) == LINEAR:
-                    row = word(instructions, 7)
-                    first_weight = word(instructions, 6) + row * word(bounds, job)
-                    stop = min(word(instructions, 6) + row * word(bounds, job + 1), first_weight + FETCHED)
+                if word(instructions, 0) == LINEAR.code:
+                    w, w_row = word(instructions, LINEAR.w), word(instructions, LINEAR.w_row)
+                    first_weight = w + w_row * word(bounds, job)
+                    stop = min(w + w_row * word(bounds, job + 1), first_weight + FETCHED)
                 wait_for(counter - COUNTER_BYTES + 8, get_int(stage - 8 * STAGE_WORDS), first_weight, stop)
                 ready = True
             lo, hi = word(bounds, job), word(bounds, job + 1)
             for number in range(count):
                 i = instructions + 8 * WORDS * number
                 code = word(i, 0)
-                if code == LINEAR:
-                    kind, x, x_row, batch, K = word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5)
-                    if kind == INT8 and held != word(i, 11):
-                        held = word(i, 11)
-                        for b in range(batch):
-                            quantize_row(x + x_row * b, K, scratch + SUMS + b * quantized_bytes(K))
-                    multiply(
-                        kind, x, x_row, batch, K, word(i, 6), word(i, 7), word(i, 8), word(i, 9), word(i, 10), lo,
-                        hi, scratch + SUMS, scratch,
-                    )  # fmt: skip
-                elif code == POINTWISE:
-                    top, bottom, left, right = lo, hi, 0, word(i, 7)
-                    if word(i, 8) == 0:
-                        top, bottom, left, right = 0, word(i, 9), lo, hi
-                    pointwise(
-                        word(i, 1), word(i, 2), word(i, 10), word(i, 3), word(i, 4), word(i, 5), word(i, 6), top,
-                        bottom, left, right, scratch,
-                    )  # fmt: skip
-                elif code == REDUCE:
-                    reduce(word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), lo, hi, scratch)
-                elif code == NORM:
-                    norm_step(
-                        word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7),
-                        get(word(i, 8)), word(i, 9), word(i, 10), word(i, 11), word(i, 12), word(i, 13), lo, hi,
-                        scratch,
-                    )  # fmt: skip
-                elif code == CONV:
-                    conv_step(
-                        word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7),
-                        word(i, 8), word(i, 9), word(i, 10), word(i, 11), word(i, 12), lo, hi,
-                    )  # fmt: skip
-                elif code == SCAN:
-                    scan_step(
-                        word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7),
-                        word(i, 8), word(i, 9), word(i, 10), word(i, 11), word(i, 12), word(i, 13), word(i, 14),
-                        word(i, 15), word(i, 16), word(i, 17), word(i, 18), word(i, 19), word(i, 20), word(i, 21),
-                        lo, hi, scratch,
-                    )  # fmt: skip
-                elif code == GATHER:
-                    gather_step(
-                        word(i, 1), word(i, 2), word(i, 3), word(i, 4), word(i, 5), word(i, 6), word(i, 7), lo, hi
-                    )
+                if code == LINEAR.code:
+                    held = linear_step(i, held, lo, hi, scratch)
+                elif code == POINTWISE.code:
+                    pointwise_step(i, lo, hi, scratch)
+                elif code == REDUCE.code:
+                    reduce_step(i, lo, hi, scratch)
+                elif code == NORM.code:
+                    norm_step(i, lo, hi, scratch)
+                elif code == CONV.code:
+                    conv_step(i, lo, hi)
+                elif code == SCAN.code:
+                    scan_step(i, lo, hi, scratch)
+                elif code == GATHER.code:
+                    gather_step(i, lo, hi)
             finish_job(counter + 8)
     if last > first:
         wait_for(counters + COUNTER_BYTES * (last - 1) + 8, get_int(stages + 8 * STAGE_WORDS * (last - 1)), 0, 0)
