@@ -50,11 +50,11 @@ def read_bytes(path: Path, error: Error, *, limit: int | None = None) -> bytes:
 def regular(path: Path, error: Error) -> int:
     """The size of a regular file. Raises `error` if it is missing or something else, such as a folder or a FIFO."""
     with refusing(path, error):
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a device or a pipe"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
             raise error(f"cannot read {path}: it is {kind}, not a file")
-        return facts.st_size
+        return status.st_size
 
 
 def read_json(path: Path, error: Error, *, finite: bool = True) -> Any:

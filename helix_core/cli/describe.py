@@ -40,7 +40,7 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
         raise selection.error or AssertionError("a selection without a component has an error")
     descriptor = known.descriptor
     model = config_model(known)
-    facts: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "name": known.name,
         "kind": kind,
         "plugin": known.plugin,
@@ -54,13 +54,13 @@ def command(kind: str, name: str | None, as_json: bool) -> None:
         "config_schema": model.model_json_schema() if model else None,
     }
     if as_json:
-        print_json(facts)
+        print_json(shown)
         return
     click.echo(f"{kind} {known.full_name}: {descriptor.summary}\n")
-    if facts["doc"]:
-        click.echo(f"{facts['doc']}\n")
+    if shown["doc"]:
+        click.echo(f"{shown['doc']}\n")
     for key in ("target", "requires", "provides", "stability"):
-        value = facts[key]
+        value = shown[key]
         click.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
     if kind == "layer":
         click.echo(f"FLOPs, bytes and size of the state: `helix explain layer {known.name} --cost`")

@@ -37,12 +37,12 @@ class Progress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[facts]}"),
+                TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(),
                 console=Console(file=terminal_of(self.stream)),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, facts="")
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
         return self
 
     def __exit__(
@@ -51,17 +51,17 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, facts: str, *, seconds_left: float | None = None) -> None:
-        """Show that `done` of the total is finished, and some facts beside it."""
+    def update(self, done: int, note: str, *, seconds_left: float | None = None) -> None:
+        """Show that `done` of the total is finished, with a note beside it."""
         self.done = done
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, facts=facts)
+            self._bar.update(self._task, completed=done, note=note)
             return
         now = time.monotonic()
         if done >= self.total or now - self._last_line >= LINE_SECONDS:
             self._last_line = now
             left = "" if seconds_left is None else f"  {seconds_left:.0f} s left"
-            print(f"{self.label} {done}/{self.total}  {facts}{left}", file=self.stream, flush=True)
+            print(f"{self.label} {done}/{self.total}  {note}{left}", file=self.stream, flush=True)
 
     def say(self, text: str) -> None:
         """A line above the bar."""

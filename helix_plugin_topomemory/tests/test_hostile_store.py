@@ -146,8 +146,8 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_arrays_are_checked_before_they_are_computed_with(name, parts, tmp_path):
     part, change = HOSTILE[name]
-    whole, facts = parts
-    save_store(tmp_path, {**whole, part: change(whole[part])}, facts)
+    whole, metadata = parts
+    save_store(tmp_path, {**whole, part: change(whole[part])}, metadata)
     memory = TopologicalMemory(CONFIG)
     memory.add(KEYS[:5])
     with pytest.raises(MemoryStoreError, match="is damaged"):
@@ -167,17 +167,17 @@ def test_arrays_are_checked_before_they_are_computed_with(name, parts, tmp_path)
     ],
 )
 def test_facts_are_checked(wrong, parts, tmp_path):
-    whole, facts = parts
-    save_store(tmp_path, whole, {**facts, **wrong})
+    whole, metadata = parts
+    save_store(tmp_path, whole, {**metadata, **wrong})
     with pytest.raises(MemoryStoreError):
         TopologicalMemory(CONFIG).load(tmp_path)
 
 
 def test_a_long_life_costs_no_memory(parts, tmp_path):
     """Ids only rise; nothing is as long as the greatest of them."""
-    whole, facts = parts
+    whole, metadata = parts
     items = changed(whole["items"], "id", -1, 2**50)
-    save_store(tmp_path, {"items": items, "links": whole["links"]}, {**facts, "next_id": 2**50 + 1})
+    save_store(tmp_path, {"items": items, "links": whole["links"]}, {**metadata, "next_id": 2**50 + 1})
     memory = TopologicalMemory(CONFIG)
     memory.load(tmp_path)
     memory.consolidate()

@@ -43,7 +43,7 @@ class TopologicalConfig(MemoryConfig):
     links: LinkConfig = LinkConfig()
 
 
-class _Facts(BaseModel):
+class _Metadata(BaseModel):
     """What a store has besides arrays."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -203,7 +203,7 @@ class TopologicalMemory(Memory[TopologicalConfig]):
         parts: dict[str, Any] = {"items": self._items.arrays(), "links": self.links.arrays()}
         if self._index is not None:
             parts["index"] = self._index.dump()
-        facts = {
+        metadata = {
             "memory": "topological",
             "config": self.config.model_dump(),
             "next_id": self._next_id,
@@ -211,30 +211,30 @@ class TopologicalMemory(Memory[TopologicalConfig]):
             "sleeps": self._sleeps,
         }
         store = Path(path).resolve()
-        self._stored[store] = save_store(path, parts, facts, after=self._stored.get(store))
+        self._stored[store] = save_store(path, parts, metadata, after=self._stored.get(store))
 
     def load(self, path: str | Path) -> None:
         parts, given, generation = load_store(path)
         if given.get("memory") != "topological":
             raise MemoryStoreError(f"{path} is the store of another memory, {given.get('memory')!r}")
-        facts = fits(_Facts, given, path, MemoryStoreError)
+        metadata = fits(_Metadata, given, path, MemoryStoreError)
         for name in ("dim", "dtype"):
-            theirs, ours = facts.config.get(name), getattr(self.config, name)
+            theirs, ours = metadata.config.get(name), getattr(self.config, name)
             if theirs != ours:
                 raise MemoryStoreError(f"the store {path} has {name}={theirs!r}, this memory has {name}={ours!r}")
         for name in ("items", "links"):
             if not isinstance(parts.get(name), dict):
                 raise MemoryStoreError(f"the store {path} is damaged: it has no {name}.safetensors")
         with refusing(f"the store {path}", MemoryStoreError):
-            items = Items.from_arrays(parts["items"], self.config.dim, facts.next_id)
+            items = Items.from_arrays(parts["items"], self.config.dim, metadata.next_id)
             links = LinkGraph.from_arrays(self.config.links, parts["links"])
         index = None
         if isinstance(parts.get("index"), bytes):
             index = self._new_index()
             index.restore(parts["index"], items["id"], items.keys)
         self._items, self.links, self._index = items, links, index
-        self._next_id, self._next_episode = facts.next_id, facts.next_episode
-        self._sleeps = facts.sleeps
+        self._next_id, self._next_episode = metadata.next_id, metadata.next_episode
+        self._sleeps = metadata.sleeps
         self._steady = None
         self._stored = {Path(path).resolve(): generation}
 

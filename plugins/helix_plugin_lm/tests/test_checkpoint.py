@@ -29,7 +29,7 @@ def save(folder, step=1):
 def test_what_is_saved_is_loaded_bit_by_bit(tmp_path):
     loaded = load_checkpoint(save(tmp_path, 7))
     assert loaded.step == 7
-    assert loaded.facts == {"train_seconds": 1.5}
+    assert loaded.metadata == {"train_seconds": 1.5}
     for expected, found in ((PARAMS, loaded.params), (MOMENTS, loaded.moments)):
         assert expected.keys() == found.keys()
         assert all(np.array_equal(expected[k], found[k]) for k in expected)
@@ -138,7 +138,7 @@ def test_a_manifest_is_taken_to_the_letter(tmp_path):
     with pytest.raises(CheckpointError, match="does not match its hash"):
         load_checkpoint(path)
     file.write_text(text)
-    assert load_checkpoint(path).facts == {"train_seconds": 2.0**53}
+    assert load_checkpoint(path).metadata == {"train_seconds": 2.0**53}
 
 
 def test_slots_may_be_whole_numbers(tmp_path):

@@ -39,7 +39,7 @@ def frugal():
 
 
 def model(**changes):
-    config = {"vocab_size": 16, "d_model": 8, "n_layers": 2, "mixer": {"name": "mamba", "d_state": 2}}
+    config = {"vocab_size": 256, "d_model": 8, "n_layers": 2, "mixer": {"name": "mamba", "d_state": 2}}
     return LanguageModel(ModelConfig.model_validate({**config, **changes}))
 
 

@@ -53,15 +53,15 @@ class Right(Memory):
 
     def save(self, path):
         arrays = {"keys": self.keys, "ids": self.ids, "values": self.values}
-        facts, store = {"dim": self.config.dim, "next_id": self.next_id}, Path(path).resolve()
-        self.stored[store] = save_store(store, {"items": arrays}, facts, after=self.stored.get(store))
+        metadata, store = {"dim": self.config.dim, "next_id": self.next_id}, Path(path).resolve()
+        self.stored[store] = save_store(store, {"items": arrays}, metadata, after=self.stored.get(store))
 
     def load(self, path):
-        parts, facts, generation = load_store(path)
-        if facts["dim"] != self.config.dim:
-            raise MemoryStoreError(f"the store has dim = {facts['dim']}")
+        parts, metadata, generation = load_store(path)
+        if metadata["dim"] != self.config.dim:
+            raise MemoryStoreError(f"the store has dim = {metadata['dim']}")
         self.keys, self.ids, self.values = (parts["items"][name] for name in ("keys", "ids", "values"))
-        self.next_id = facts["next_id"]
+        self.next_id = metadata["next_id"]
         self.stored = {Path(path).resolve(): generation}
 
     def stats(self):

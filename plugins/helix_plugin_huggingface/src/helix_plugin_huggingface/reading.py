@@ -62,7 +62,7 @@ def model_of(family: Family, config: dict[str, Any]) -> ModelConfig:
 
 
 def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
-    """Make a run folder `out` of the checkpoint at `path`, by default `runs/` and its name; returns facts about it.
+    """Make a run folder `out` of the checkpoint at `path`, by default `runs/` and its name; returns a summary.
 
     Tensors are read one at a time. Raises UsageError, ConfigError or CheckpointError for what cannot be imported, and
     Interrupted on Ctrl-C; then nothing is written.
@@ -89,8 +89,8 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
     with new_folder(out) as temporary, interruptible(params, "importing") as (stopping, progress):
         run = RunFolder(temporary)
         run.write_recipe(dump_recipe(recipe))
-        facts = {"imported": {"family": family.model_type, "dtypes": dict(Counter(codes.values()))}}
-        save_checkpoint(run.checkpoints, 0, stopping, {}, facts)
+        metadata = {"imported": {"family": family.model_type, "dtypes": dict(Counter(codes.values()))}}
+        save_checkpoint(run.checkpoints, 0, stopping, {}, metadata)
         kept = temporary / KEPT
         kept.mkdir()
         shutil.copyfile(source.folder / CONFIG, kept / CONFIG)
@@ -104,7 +104,7 @@ def import_checkpoint(path: Path, out: Path | None = None) -> dict[str, Any]:
         "architecture": family.architecture,
         "parameters": sum(tensor.bytes // 4 for tensor in params.values()),
         "tensors": len(params),
-        "dtypes": facts["imported"]["dtypes"],
+        "dtypes": metadata["imported"]["dtypes"],
         "tokenizer": (out / TOKENIZER).is_file(),
         "vocab_size": recipe.model.vocab_size,
     }

@@ -37,7 +37,7 @@ def family_for(model: ModelConfig) -> tuple[Family, dict[str, Any]]:
 
 
 def export_run(path: str | Path, out: Path, dtype: str | None = None) -> dict[str, Any]:
-    """Write the newest checkpoint of a run, or one checkpoint of it, to a new folder `out`; returns facts about it.
+    """Write the newest checkpoint of a run, or one checkpoint of it, to a new folder `out`; returns a summary.
 
     Tensors keep the dtype that they were imported in, or get `dtype`; those of a run that was trained from scratch are
     float32. Raises UsageError if transformers has no such model, CheckpointError if the checkpoint is damaged.

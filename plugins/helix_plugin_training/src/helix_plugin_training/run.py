@@ -141,7 +141,7 @@ def _resume(run: RunFolder, recipe: Recipe | None, checkpoint: Path | None, lock
     seconds = 0.0
     if path and loaded:
         trainer.restore(loaded, path)
-        seconds = _train_seconds(loaded.facts, path)
+        seconds = _train_seconds(loaded.metadata, path)
     else:
         print(f"run {run.path} has no checkpoint yet: it starts anew", file=sys.stderr, flush=True)
         if recipe.training.init is not None:
@@ -157,8 +157,8 @@ def _resume(run: RunFolder, recipe: Recipe | None, checkpoint: Path | None, lock
     return _run(run, trainer, _Clock(seconds), lock)
 
 
-def _train_seconds(facts: Mapping[str, Any], path: Path) -> float:
-    seconds = facts.get("train_seconds", 0.0)
+def _train_seconds(metadata: Mapping[str, Any], path: Path) -> float:
+    seconds = metadata.get("train_seconds", 0.0)
     if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
         raise CheckpointError(f"{path} is not a checkpoint of a training: its train_seconds are {seconds!r}")
     return float(seconds)

@@ -216,7 +216,7 @@ class Trainer:
     def _loss(self, params: Any, tokens: Any, targets: Any, reset: Any, weights: Any = None, key: Any = None) -> Any:
         return loss(self.model, self.F, params, tokens, targets, reset=reset, weights=weights, key=key)
 
-    def save(self, folder: Path, **facts: Any) -> Path:
+    def save(self, folder: Path, **metadata: Any) -> Path:
         """Write a checkpoint of this state.
 
         Raises CheckpointError if that fails, TrainingError if a number of it is not finite: no run recovers from that.
@@ -230,8 +230,8 @@ class Trainer:
                     f"{name} holds NaN or infinity after step {self.step}, which is not saved",
                     hint="the last checkpoint is kept; lower optimizer.lr or training.clip, or warm up for longer",
                 )
-        facts = {"data": self.data.fingerprint, "backend": self.backend.name, **facts}
-        return save_checkpoint(folder, self.step, params, moments, facts)
+        metadata = {"data": self.data.fingerprint, "backend": self.backend.name, **metadata}
+        return save_checkpoint(folder, self.step, params, moments, metadata)
 
     def start_from(self, checkpoint: StoredCheckpoint, origin: Path) -> None:
         """Take a checkpoint's parameters, and nothing else of it. Raises CheckpointError if they do not fit."""
@@ -245,7 +245,7 @@ class Trainer:
         check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
         slots = {f"{slot}/{name}": m.shape for slot, held in self.moments.items() for name, m in held.items()}
         check_params(checkpoint.moments, slots, origin)
-        if checkpoint.facts.get("data") != self.data.fingerprint:
+        if checkpoint.metadata.get("data") != self.data.fingerprint:
             raise CheckpointError(
                 "the data source has changed since this run began, so it cannot continue the same curve",
                 hint="restore the files or the generator's version, or start a new run",

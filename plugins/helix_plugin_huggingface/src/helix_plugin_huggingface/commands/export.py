@@ -16,16 +16,18 @@ import click
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="Of all tensors; default: the one each was imported in, float32 for a run trained from scratch.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print facts about it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(run: Path, form: str, out: Path, dtype: str | None, as_json: bool) -> None:
     """Write RUN's newest checkpoint (or a checkpoint folder) so that transformers' from_pretrained loads it."""
     import json
 
     from helix_plugin_huggingface.writing import export_run
 
-    facts = export_run(run, out, dtype)
+    summary = export_run(run, out, dtype)
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(summary, indent=2))
         return
-    click.echo(f"{facts['architecture']}: {facts['tensors']} tensors, {facts['bytes']:,} bytes, step {facts['step']}")
-    click.echo(f"folder: {facts['folder']}")
+    click.echo(
+        f"{summary['architecture']}: {summary['tensors']} tensors, {summary['bytes']:,} bytes, step {summary['step']}"
+    )
+    click.echo(f"folder: {summary['folder']}")

@@ -10,7 +10,7 @@ import click
 @click.command("import")
 @click.argument("source", metavar="DIR_OR_FILE", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder to make; default: runs/ and its name.")
-@click.option("--json", "as_json", is_flag=True, help="Print facts about it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(source: Path, out: Path | None, as_json: bool) -> None:
     """Make a run folder of a Hugging Face checkpoint, for `helix generate`, `helix eval` and fine-tuning.
 
@@ -21,10 +21,12 @@ def command(source: Path, out: Path | None, as_json: bool) -> None:
 
     from helix_plugin_huggingface.reading import import_checkpoint
 
-    facts = import_checkpoint(source, out)
+    summary = import_checkpoint(source, out)
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(summary, indent=2))
         return
-    dtypes = ", ".join(f"{count} in {code}" for code, count in facts["dtypes"].items())
-    click.echo(f"{facts['architecture']}: {facts['parameters']:,} parameters in {facts['tensors']} tensors ({dtypes})")
-    click.echo(f"run folder: {facts['run']}")
+    dtypes = ", ".join(f"{count} in {code}" for code, count in summary["dtypes"].items())
+    click.echo(
+        f"{summary['architecture']}: {summary['parameters']:,} parameters in {summary['tensors']} tensors ({dtypes})"
+    )
+    click.echo(f"run folder: {summary['run']}")

@@ -48,7 +48,7 @@ def command(
             recipe.model, checkpoint.params, modes, lambda: bar.update(bar.done + 1, "filters")
         )
     made = RunFolder.create(runs, f"{recipe.name}-distilled")
-    save_checkpoint(made.checkpoints, checkpoint.step, params, {}, checkpoint.facts)
+    save_checkpoint(made.checkpoints, checkpoint.step, params, {}, checkpoint.metadata)
     # Last, since a folder that has a recipe is taken for a run, and one without a checkpoint for one to begin anew.
     made.write_recipe(dump_recipe(recipe.model_copy(update={"model": model, "name": f"{recipe.name}-distilled"})))
 

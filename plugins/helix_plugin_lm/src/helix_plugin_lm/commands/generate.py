@@ -267,8 +267,8 @@ def _print_pieces(prompt: bytes, pieces: Iterable[bytes]) -> None:
         out.flush()
 
 
-def _print_json(**facts: Any) -> None:
-    texts = {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in facts.items()}
+def _print_json(**fields: Any) -> None:
+    texts = {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in fields.items()}
     utf8 = sys.stdout.encoding.lower().startswith("utf")
     click.echo(json.dumps(texts, ensure_ascii=not utf8))
 

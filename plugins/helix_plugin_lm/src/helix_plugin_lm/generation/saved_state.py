@@ -29,8 +29,8 @@ FORMAT, VERSION = "helix-state", "1"
 STATE = "state."
 
 
-class _Facts(BaseModel):
-    """What a state has besides arrays."""
+class _Progress(BaseModel):
+    """How far a text has come, besides the arrays of its state."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -64,10 +64,14 @@ class SavedState:
 
         arrays = {f"{STATE}{name}": array for name, array in tree_items(self.state)}
         arrays |= {"logits": self.logits, "counts": self.counts}
-        facts = {"position": self.position, "rng": self.rng, "stream": [list(map(int, self.stream[0])), self.stream[1]]}
+        progress = {
+            "position": self.position,
+            "rng": self.rng,
+            "stream": [list(map(int, self.stream[0])), self.stream[1]],
+        }
         data = save(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            {"format": FORMAT, "version": VERSION, "model": fingerprint, "facts": json.dumps(facts)},
+            {"format": FORMAT, "version": VERSION, "model": fingerprint, "facts": json.dumps(progress)},
         )
         path = Path(path)
         try:
@@ -93,13 +97,13 @@ def read_state(
             f"state {path} is of another model, or of another checkpoint of this one",
             hint="go on with the run and the checkpoint that it was saved from",
         )
-    facts = fits(_Facts, parse_json(metadata.get("facts", ""), path, CheckpointError), path, CheckpointError)
+    progress = fits(_Progress, parse_json(metadata.get("facts", ""), path, CheckpointError), path, CheckpointError)
     with refusing(f"state {path}", CheckpointError):
-        return _checked({name: tensor.numpy() for name, tensor in tensors.items()}, facts, model, F, tokenizer)
+        return _checked({name: tensor.numpy() for name, tensor in tensors.items()}, progress, model, F, tokenizer)
 
 
 def _checked(
-    arrays: dict[str, np.ndarray], facts: _Facts, model: LanguageModel, F: OpTable, tokenizer: Tokenizer
+    arrays: dict[str, np.ndarray], progress: _Progress, model: LanguageModel, F: OpTable, tokenizer: Tokenizer
 ) -> SavedState:
     initial = model.init_state(F, 1)
     shapes = {f"{STATE}{name}": tuple(leaf.shape) for name, leaf in tree_items(initial)}
@@ -112,9 +116,9 @@ def _checked(
             raise ValueError(f"{name} is {array.dtype}")
     if arrays["counts"].min() < 0:
         raise ValueError("counts are below 0")
-    ids, given = facts.stream
+    ids, given = progress.stream
     tokenizer.stream((ids, given))
-    np.random.default_rng().bit_generator.state = facts.rng
+    np.random.default_rng().bit_generator.state = progress.rng
     names = iter([name for name, _ in tree_items(initial)])
     state = tree_map(lambda _: arrays[f"{STATE}{next(names)}"], initial)
-    return SavedState(state, arrays["logits"], arrays["counts"], facts.position, facts.rng, (tuple(ids), given))
+    return SavedState(state, arrays["logits"], arrays["counts"], progress.position, progress.rng, (tuple(ids), given))

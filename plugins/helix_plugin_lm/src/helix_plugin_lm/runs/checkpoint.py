@@ -35,12 +35,12 @@ _WHOLE = {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: parameters, optimizer moments by `slot/parameter`, and facts about the run."""
+    """A loaded checkpoint: parameters, optimizer moments by `slot/parameter`, and what else the run noted."""
 
     step: int
     params: dict[str, np.ndarray]
     moments: dict[str, np.ndarray]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class StoredCheckpoint:
     step: int
     params: dict[str, Tensor]
     moments: dict[str, Tensor]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     digest: str
 
 
@@ -64,7 +64,7 @@ class StoredFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """A checkpoint's manifest; facts about the run stand beside these. Version 1 had no hash of its own."""
+    """A checkpoint's manifest; the run's metadata stands beside these. Version 1 had no hash of its own."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
@@ -87,7 +87,7 @@ def save_checkpoint(
     step: int,
     params: Mapping[str, Tensor | np.ndarray],
     moments: Mapping[str, Tensor | np.ndarray],
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> Path:
     """Write the checkpoint of `step` in `folder`; the ones already there are not touched.
 
@@ -104,7 +104,7 @@ def save_checkpoint(
                 checked = {k: _checked(k, t, f"{final} is not saved") for k, t in tensors.items()}
                 size, digest = write_tensors(temporary / name, checked)
                 files[name] = {"bytes": size, HASH: digest}
-            manifest = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **facts}
+            manifest = {"format": FORMAT, "version": VERSION, "step": step, "files": files, **metadata}
             text = _text({**manifest, HASH: _digest(manifest)})
             (temporary / MANIFEST).write_text(text, encoding="utf-8")
             remove(final)
@@ -132,7 +132,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     params, moments = (
         {name: tensor.numpy() for name, tensor in tensors.items()} for tensors in (stored.params, stored.moments)
     )
-    return Checkpoint(stored.step, params, moments, stored.facts)
+    return Checkpoint(stored.step, params, moments, stored.metadata)
 
 
 def open_checkpoint(path: Path) -> StoredCheckpoint:
@@ -154,8 +154,8 @@ def open_checkpoint(path: Path) -> StoredCheckpoint:
             problem = f"{size} bytes of {expected.bytes}" if short else "its content does not match its hash"
             raise CheckpointError(f"{path / name} is damaged: {problem}", hint=_instead_of(path))
         tensors[name] = {k: _checked(k, t, str(path / name)) for k, t in open_tensors(path / name).items()}
-    facts = manifest.model_dump(exclude={"format", "version", "step", "files", HASH}, exclude_unset=True)
-    return StoredCheckpoint(manifest.step, tensors[MODEL], tensors[OPTIMIZER], facts, manifest.files[MODEL].blake2b)
+    metadata = manifest.model_dump(exclude={"format", "version", "step", "files", HASH}, exclude_unset=True)
+    return StoredCheckpoint(manifest.step, tensors[MODEL], tensors[OPTIMIZER], metadata, manifest.files[MODEL].blake2b)
 
 
 def _read_manifest(path: Path) -> Manifest:

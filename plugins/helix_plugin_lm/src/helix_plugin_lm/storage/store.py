@@ -56,17 +56,17 @@ class _Sealed(BaseModel):
 
 
 class Stored(NamedTuple):
-    """What a store holds: its parts, its facts and the number of the generation."""
+    """What a store holds: its parts, its metadata and the number of the generation."""
 
     parts: dict[str, Any]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     generation: int
 
 
 def save_store(
-    path: str | Path, parts: Mapping[str, Part], facts: Mapping[str, Any], *, after: int | None = None
+    path: str | Path, parts: Mapping[str, Part], metadata: Mapping[str, Any], *, after: int | None = None
 ) -> int:
-    """Write parts (arrays by name, or bytes) and facts (JSON) as the store's next generation; returns its number.
+    """Write parts (arrays by name, or bytes) and metadata (JSON) as the store's next generation; returns its number.
 
     after  the generation that the content grew from: a store that another writer has saved to since is not overwritten
 
@@ -96,7 +96,7 @@ def save_store(
                         file, data = f"{name}.bin", part
                     (temporary / file).write_bytes(data)
                     files[file] = {"bytes": len(data), "blake2b": _digest(data)}
-                manifest = {"format": "helix-memory", "version": 1, "files": files, "facts": dict(facts)}
+                manifest = {"format": "helix-memory", "version": 1, "files": files, "facts": dict(metadata)}
                 text = json.dumps(manifest, sort_keys=True)
                 outer = json.dumps({"manifest": text, "blake2b": _digest(text.encode())})
                 (temporary / MANIFEST).write_text(outer, encoding="utf-8")
@@ -112,7 +112,7 @@ def save_store(
 
 
 def load_store(path: str | Path) -> Stored:
-    """The parts and facts of a store's newest generation.
+    """The parts and metadata of a store's newest generation.
 
     Raises MemoryStoreError if there is none, if a file of it is truncated or altered, or if anything in it is a link.
     """

@@ -36,8 +36,8 @@ def find_files(source: str | Iterable[str]) -> list[Path]:
         if not files:
             raise DataError(f"no files in data source {one!r}", hint=_KINDS)
         for file in files:
-            facts = os.stat(file)
-            found.setdefault((facts.st_dev, facts.st_ino), Path(file))
+            status = os.stat(file)
+            found.setdefault((status.st_dev, status.st_ino), Path(file))
     return list(found.values())
 
 
@@ -106,9 +106,9 @@ def _walk(root: str) -> Iterator[tuple[str, list[tuple[str, int]]]]:
     waiting, seen = [root], set[tuple[int, int]]()
     while waiting:
         folder = waiting.pop()
-        facts = os.stat(folder)
-        if (facts.st_dev, facts.st_ino) not in seen:
-            seen.add((facts.st_dev, facts.st_ino))
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
             entries = _entries(folder, _visible)
             yield folder, entries
             waiting += [path for path, mode in reversed(entries) if stat.S_ISDIR(mode)]
