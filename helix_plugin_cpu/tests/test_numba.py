@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -31,6 +32,24 @@ def plus(x, n):
 def run(_counter, _jobs, _scratch, target, x, kind):
     put(target, plus(twice(x), 3))
     put(target + 4, plus(plus(x, 5), kind))
+
+
+class Scaled(NamedTuple):
+    target: int
+    factor: float
+
+
+@kernel
+def run_record(_counter, _jobs, _scratch, first: Scaled, x, second: Scaled):
+    for record in (first, second):
+        put(record.target, record.factor * x)
+
+
+def test_a_record_takes_a_word_for_each_of_its_fields():
+    target = np.zeros(2, np.float32)
+    at = target.ctypes.data
+    run_record(0, 0, 0, *Scaled(at, 2.0), 1.5, *Scaled(at + 4, -1.0))
+    assert target.tolist() == [3.0, -1.5]
 
 
 def test_a_kernel_of_every_kind_of_part_compiles_and_runs():

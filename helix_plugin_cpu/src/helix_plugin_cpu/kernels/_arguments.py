@@ -5,20 +5,19 @@ A kernel cannot tell what is at an address: what it is given is checked here, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-Shape = tuple[int, ...]
-
+from helix_plugin_torch import arguments
+from helix_plugin_torch.arguments import FLOATS, HALF, Shape
 
 SINGLE = (torch.float32,)
-STORED = (torch.float32, torch.bfloat16, torch.float16)
-"""What kernels whose activations may be stored in half precision take."""
 CPU = torch.device("cpu")
-_READ = frozenset({*STORED, torch.int64, torch.uint8, torch.bool})
+_READ = frozenset({*FLOATS, torch.int64, torch.uint8, torch.bool})
 
 
 def empty(*size: int | Shape, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -36,44 +35,8 @@ def integers(values: Sequence[Any]) -> Tensor:
     return torch.tensor(values, dtype=torch.int64, device=CPU)
 
 
-def check(
-    op: str,
-    arrays: Mapping[str, tuple[Tensor | None, Shape]],
-    exempt: tuple[str, ...] = (),
-    dtypes: tuple[torch.dtype, ...] = SINGLE,
-) -> None:
-    """Every given array has one of the dtypes (unless exempt), is on the CPU and has its shape.
-
-    Raises TypeError for a dtype, ValueError for a shape or a device.
-    """
-    for name, (array, shape) in arrays.items():
-        if array is None:
-            continue
-        if array.shape != shape:
-            raise ValueError(f"{op}: {name} has shape {tuple(array.shape)}, expected {shape}")
-        if array.dtype not in dtypes and name not in exempt:
-            taken = " and ".join(map(str, dtypes))
-            raise TypeError(
-                f"{op}: {name} is {array.dtype}, and the Numba kernel takes {taken} only; "
-                f"cast it with .float() or use the op's reference"
-            )
-        if not array.is_cpu:
-            raise ValueError(f"{op}: {name} is on {array.device}, and the Numba kernel runs on the CPU")
-
-
-@overload
-def rows(array: Tensor) -> Tensor: ...
-@overload
-def rows(array: None) -> None: ...
-@overload
-def rows(array: Tensor | None) -> Tensor | None: ...
-def rows(array: Tensor | None) -> Tensor | None:
-    """The same values with unit stride in the last axis: without a copy where that is so already."""
-    if array is None:
-        return None
-    if array.is_neg():
-        array = array.resolve_neg()
-    return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.detach().contiguous()
+check = partial(arguments.check, dtypes=SINGLE, device=CPU)
+"""Check shapes, dtypes, float32 alone unless others are given, and that arrays are in main memory."""
 
 
 @overload
@@ -90,7 +53,7 @@ def single(array: Tensor | None) -> Tensor | None:
 def stored_as(*arrays: Tensor | None) -> torch.dtype:
     """What activations are stored as: in half precision if any of the given ones is, in bfloat16 of two kinds of it."""
     dtypes = {a.dtype for a in arrays if a is not None}
-    return next((half for half in (torch.bfloat16, torch.float16) if half in dtypes), torch.float32)
+    return next((half for half in HALF if half in dtypes), torch.float32)
 
 
 @overload
@@ -107,19 +70,6 @@ def stored_like(array: Tensor | None, like: Tensor) -> Tensor | None:
 def cast_back(grads: tuple[Tensor | None, ...], arrays: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """Each gradient in the dtype of its array."""
     return tuple(g if g is None or a is None else g.to(a.dtype) for g, a in zip(grads, arrays, strict=False))
-
-
-@overload
-def dense(array: Tensor) -> Tensor: ...
-@overload
-def dense(array: None) -> None: ...
-@overload
-def dense(array: Tensor | None) -> Tensor | None: ...
-def dense(array: Tensor | None) -> Tensor | None:
-    """The same values, contiguous."""
-    if array is None or (array.is_contiguous() and not array.is_neg()):
-        return array
-    return array.detach().resolve_neg().contiguous()
 
 
 def from_forward(op: str, array: Tensor, shape: Shape) -> Tensor:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, empty
+from helix_plugin_cpu.kernels._arguments import address, empty
 from helix_plugin_cpu.kernels._dplr_delta_backward import backward_scratch, delta_backward_jobs
 from helix_plugin_cpu.kernels._dplr_delta_forward import PAIR, delta_forward_jobs, forward_scratch, tile_steps
 from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import Shape
 
 
 def decays(log_decay: Tensor, lengths: Tensor | None) -> Tensor:

@@ -14,6 +14,8 @@ Source: Crandall and Pomerance, Prime Numbers: A Computational Perspective, sect
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from helix_core.ops.long_conv import GROWTH
@@ -223,22 +225,39 @@ def before_growth(rows: int, row: int, count: int) -> int:
     return 0
 
 
+class Steps(NamedTuple):
+    """An array (B, L, D): its address, 0 if it is absent, and its strides, in bytes, over rows and steps."""
+
+    start: int
+    row: int
+    step: int
+
+
+class Transform(NamedTuple):
+    """How rows are transformed: see `_fft_plan`."""
+
+    points: int
+    top: int
+    inner: int
+    unit: int
+    stride: int
+    table: int
+    levels: int
+    depth: int
+
+
 @inline
-def place(base: int, row: int, step: int, b: int, t: int) -> int:
+def place(array: Steps, b: int, t: int) -> int:
     """Where step t of row b stands in an array, or 0 for an absent one."""
-    return base + row * b + step * t if base != 0 else 0
+    return array.start + array.row * b + array.step * t if array.start != 0 else 0
 
 
 @kernel
 def conv_jobs(
     counter: int, jobs: int, scratch: int, kind: float, mode: int, segments: int, count: int, longest: int,
     channels: int, width: int, staged: int,
-    u: int, u_b: int, u_t: int, gate: int, gate_b: int, gate_t: int,
-    v: int, v_b: int, v_t: int, v_gate: int, v_gate_b: int, v_gate_t: int,
-    y: int, y_b: int, y_t: int, y_gate: int, y_gate_b: int, y_gate_t: int,
-    z: int, z_b: int, z_t: int, z_gate: int, z_gate_b: int, z_gate_t: int,
-    h: int, taps: int, dfilter: int, scale: int, parts: int,
-    points: int, top: int, inner: int, unit: int, stride: int, table: int, levels: int, depth: int,
+    u: Steps, gate: Steps, v: Steps, v_gate: Steps, y: Steps, y_gate: Steps, z: Steps, z_gate: Steps,
+    h: int, taps: int, dfilter: int, scale: int, parts: int, transform: Transform,
 ) -> None:  # fmt: skip
     """Jobs of one mode, each of `width` blocks of channels. Segments are int64 (count, 3): row of the batch, first
     step, steps, at most `longest`.
@@ -255,6 +274,8 @@ def conv_jobs(
     places, each a page of its own, and to look up a page takes longer than to read sixteen floats of it. u, v, y and
     gates are stored as `kind` says, and staged if that is in half precision; z, the filter, h and dfilter are float32.
     """
+    top, inner, unit, stride = transform.top, transform.inner, transform.unit, transform.stride
+    table, levels, depth = transform.table, transform.levels, transform.depth
     size, blocks, gap = top * stride, (channels + LANES - 1) // LANES, staged * VECTOR * (longest + 3)
     x, inputs, stage = scratch, scratch + size, scratch + size
     if mode == ADJOINT:
@@ -267,7 +288,7 @@ def conv_jobs(
             return
         if mode == SPECTRUM:
             x = h + job * size
-            read_rows(x, top, inner, stride, table, u + FLOAT * channel(job, channels), u_t, taps)
+            read_rows(x, top, inner, stride, table, u.start + FLOAT * channel(job, channels), u.step, taps)
             sweep(mode, x, 0, scale, 0, top, inner, unit, stride, levels, depth)
             continue
         if mode == CONVOLVE:
@@ -280,19 +301,19 @@ def conv_jobs(
         for segment in range(first, count, step):
             record = segments + 24 * segment
             b, t, n = get_int(record), get_int(record + 8), get_int(record + 16)
-            u_here, y_here, v_here = place(u, u_b, u_t, b, t), place(y, y_b, y_t, b, t), place(v, v_b, v_t, b, t)
+            u_here, y_here, v_here = place(u, b, t), place(y, b, t), place(v, b, t)
             while n > 0:
                 again = 0
                 if staged:
-                    gate_here = place(gate, gate_b, gate_t, b, t)
-                    stage_in(kind, stage, gap, u_here, u_t, gate_here, gate_t, begin, stop, channels, n)
+                    gate_here = place(gate, b, t)
+                    stage_in(kind, stage, gap, u_here, u.step, gate_here, gate.step, begin, stop, channels, n)
                     if mode == ADJOINT:
-                        gate_here = place(v_gate, v_gate_b, v_gate_t, b, t)
-                        stage_in(kind, v_stage, gap, v_here, v_t, gate_here, v_gate_t, begin, stop, channels, n)
+                        gate_here = place(v_gate, b, t)
+                        stage_in(kind, v_stage, gap, v_here, v.step, gate_here, v_gate.step, begin, stop, channels, n)
                 for block in range(begin, stop):
                     d, total = FLOAT * channel(block, channels), totals + size * (block - begin)
-                    source, source_t, other, other_t = u_here + d, u_t, v_here + d, v_t
-                    target, target_t, at = y_here + d, y_t, gap * (block - begin)
+                    source, source_t, other, other_t = u_here + d, u.step, v_here + d, v.step
+                    target, target_t, at = y_here + d, y.step, gap * (block - begin)
                     if staged:
                         source, source_t, other, other_t, target, target_t = (
                             stage + at, VECTOR, v_stage + at, VECTOR, stage + at, VECTOR,
@@ -304,12 +325,14 @@ def conv_jobs(
                         read_rows(inputs, top, inner, stride, table, other, other_t, n)
                     sweep(mode, x, inputs, h + block * size, total, top, inner, unit, stride, levels, depth)
                     write_rows(x, top, inner, stride, table, target, target_t, n)
-                if z != 0:
-                    z_here, gate_here = place(z, z_b, z_t, b, t), place(z_gate, z_gate_b, z_gate_t, b, t)
-                    stage_out(kind, stage, gap, FLOAT32, z_here, z_t, gate_here, z_gate_t, begin, stop, channels, n)
+                if z.start != 0:
+                    z_here, gate_here = place(z, b, t), place(z_gate, b, t)
+                    stage_out(
+                        kind, stage, gap, FLOAT32, z_here, z.step, gate_here, z_gate.step, begin, stop, channels, n
+                    )
                 if staged:
-                    gate_here = place(y_gate, y_gate_b, y_gate_t, b, t)
-                    stage_out(kind, stage, gap, kind, y_here, y_t, gate_here, y_gate_t, begin, stop, channels, n)
+                    gate_here = place(y_gate, b, t)
+                    stage_out(kind, stage, gap, kind, y_here, y.step, gate_here, y_gate.step, begin, stop, channels, n)
                 n = again
         if mode == ADJOINT:
             row = FLOAT * channels

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from ctypes import CFUNCTYPE, addressof, c_void_p, create_string_buffer
 from functools import wraps
+from inspect import signature as parameters_of
 from struct import Struct
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast, get_type_hints
 
 from llvmlite import ir
 from numba import types
@@ -112,14 +113,30 @@ ARGUMENTS: dict[type, tuple[types.Type, str]] = {float: (types.float64, "d"), Un
 """Numba's types of arguments, and how they are packed; the rest are int64."""
 
 
+def group(function: Callable[..., None], words: Sequence[types.Type]) -> list[types.Type]:
+    """Types of a kernel's parameters, from those of the words that it gets: a NamedTuple takes one for each field."""
+    hints, rest, found = get_type_hints(function), iter(words), []
+    for name in parameters_of(function).parameters:
+        record = hints.get(name)
+        if isinstance(record, type) and issubclass(record, tuple):
+            fields = [next(rest) for _ in get_type_hints(record)]
+            found.append(types.BaseTuple.from_types(fields, record))
+        else:
+            found.append(next(rest))
+    return [*found, *rest]
+
+
 class Kernel:
     """A function of integers (addresses, strides, sizes, flags) and floats, which is called outside the GIL.
+
+    A parameter may be a NamedTuple of them, by its annotation; it is called with the fields one after the other.
 
     Its `entry` is what threads run: a C function of a team's address. A team is five int64: how many of its members
     have come, how many there are, where their arguments begin, the bytes of each one's, and a counter for them.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
         self.dispatcher = _dispatcher(function, pipeline_class=KernelCompiler, no_cpython_wrapper=True)
         self.dispatcher.keep(function)
         self._entries: dict[tuple[type, ...], tuple[Any, Struct]] = {}
@@ -130,7 +147,8 @@ class Kernel:
         found = self._entries.get(kinds)
         if found is None:
             found_types = [ARGUMENTS.get(kind, (types.int64, "q")) for kind in kinds]
-            address = self.dispatcher.entry_address([argument for argument, _ in found_types])
+            parameters = group(self.function, [argument for argument, _ in found_types])
+            address = self.dispatcher.entry_address(parameters)
             found = Entry(address), Struct("=" + "".join(code for _, code in found_types))
             self._entries[kinds] = found
         return found

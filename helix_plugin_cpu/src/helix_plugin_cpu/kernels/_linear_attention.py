@@ -8,18 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import (
-    Shape,
-    address,
-    dense,
-    empty,
-    flags,
-    row_ends,
-    rows,
-    single,
-    stored_as,
-    zeros,
-)
+from helix_plugin_cpu.kernels._arguments import address, empty, flags, row_ends, single, stored_as, zeros
 from helix_plugin_cpu.kernels._blocks import total
 from helix_plugin_cpu.kernels._linear_attention_backward import backward_jobs, backward_scratch
 from helix_plugin_cpu.kernels._linear_attention_chunk import round_up
@@ -28,6 +17,7 @@ from helix_plugin_cpu.kernels._linear_attention_parts import EACH_KEY, SSD
 from helix_plugin_cpu.kernels._linear_attention_step import step_jobs, step_scratch
 from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import Shape, dense, rows
 
 FEW_JOBS = 8
 """Heads that do not share a job each write their own gradients of q and k, as large as those of all together."""
@@ -142,7 +132,7 @@ def forward(plan: Plan, given: Inputs, kept: Tensor | None) -> tuple[Tensor, Ten
         forward_scratch(plan.keys, plan.values, plan.chunk, plan.share), kind(q, k, v), kind(g),
         *headed(q), *headed(k), *headed(v), *headed(g),
         *map(address, (A, bias, D, initial, reset, stops, y, last, kept)),
-        plan.length, plan.heads, plan.groups, plan.share, plan.keys, plan.values,
+        plan.batch, plan.length, plan.heads, plan.groups, plan.share, plan.keys, plan.values,
         plan.kind, plan.chunk, plan.span, int(given.soft), float(given.low), float(given.high), float(given.scale),
     )  # fmt: skip
     return y, last

@@ -8,13 +8,12 @@ steps that must not see it.
 from __future__ import annotations
 
 from helix_plugin_cpu.kernels._blocks import clear_vectors, copy_vectors, next_start, starts_at
-from helix_plugin_cpu.kernels._jit import inline, kernel, part
+from helix_plugin_cpu.kernels._jit import kernel, part
 from helix_plugin_cpu.kernels._linear_attention_chunk import (
     by_key,
     by_value,
     chunk_scratch,
     prepare_chunk,
-    prepare_head,
     round_up,
     small,
 )
@@ -27,7 +26,16 @@ from helix_plugin_cpu.kernels._linear_attention_parts import (
     padded,
     unpack,
 )
-from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, take_job
+from helix_plugin_cpu.kernels._linear_attention_records import (
+    ByHead,
+    Gates,
+    Sizes,
+    Strided,
+    element,
+    number,
+    prepare_head_at,
+)
+from helix_plugin_cpu.kernels._memory import FLOAT, get_int, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, broadcast, fma, load, load_first, store
 from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, read, size_of, write
 
@@ -35,12 +43,6 @@ from helix_plugin_cpu.kernels._storage import FLOAT32, clear_stored, read, size_
 def forward_scratch(keys: int, values: int, chunk: int, share: int) -> int:
     """Bytes that `forward_jobs` needs per thread."""
     return FLOAT * share * round_up(keys) * round_up(values) + chunk_scratch(keys, values, chunk)
-
-
-@inline
-def number(address: int, index: int, default: float) -> float:
-    """A float of an array, or the default if there is no array."""
-    return float(get(address + FLOAT * index)) if address != 0 else default
 
 
 @part
@@ -99,18 +101,16 @@ def write_outputs(
 @kernel
 def forward_jobs(
     counter: int, jobs: int, scratch: int, stored: float, g_stored: float,
-    q: int, q_b: int, q_t: int, q_h: int, k: int, k_b: int, k_t: int, k_h: int,
-    v: int, v_b: int, v_t: int, v_h: int, g: int, g_b: int, g_t: int, g_h: int,
-    A: int, bias: int, D: int, initial: int, resets: int, ends: int, y: int, last: int, kept: int,
-    length: int, heads: int, groups: int, share: int, keys: int, values: int,
-    kind: int, chunk: int, span: int, soft: int, low: float, high: float, scale: float,
+    q: Strided, k: Strided, v: Strided, g: Strided, by_head: ByHead,
+    initial: int, resets: int, ends: int, y: int, last: int, kept: int, sizes: Sizes, gates: Gates, scale: float,
 ) -> None:  # fmt: skip
     """q, k have `groups` heads; `kept` (B, spans, H, padded keys, padded values) takes the states before every span.
 
     Optional arrays have the address 0. q, k, v and y are stored as `stored` says, g as `g_stored` does, the rest as
     float32.
     """
-    wide = size_of(stored)
+    wide, length, heads, share = size_of(stored), sizes.length, sizes.heads, sizes.share
+    keys, values, kind, chunk, span = sizes.keys, sizes.values, sizes.kind, sizes.chunk, sizes.span
     K, V = padded(keys), padded(values)
     spans, parts = (length + span - 1) // span, heads // share
     size = K * V // LANES
@@ -123,7 +123,7 @@ def forward_jobs(
         if job >= jobs:
             return
         row, first = job // parts, (job % parts) * share
-        group = first // (heads // groups)
+        group = first // (heads // sizes.groups)
         end = get_int(ends + 8 * row) if ends != 0 else length
         flags = resets + row * length if resets != 0 else 0
         for h in range(share):
@@ -133,50 +133,30 @@ def forward_jobs(
         while t < end:
             t_end = next_start(flags, t, min((t // chunk + 1) * chunk, end))
             steps = t_end - t
-            q_at, k_at = (
-                q + wide * (row * q_b + t * q_t + group * q_h),
-                k + wide * (row * k_b + t * k_t + group * k_h),
-            )
-            sound = prepare_chunk(stored, work, chunk, q_at, q_t, k_at, k_t, steps, keys, values, kind, scale)
+            q_at, k_at = element(q, stored, row, t, group), element(k, stored, row, t, group)
+            sound = prepare_chunk(stored, work, chunk, q_at, q.step, k_at, k.step, steps, keys, values, kind, scale)
             for h in range(share):
                 head, state = first + h, scratch + VECTOR * size * h
                 if kept != 0 and t % span == 0:
                     copy_vectors(state, kept + VECTOR * size * ((row * spans + t // span) * heads + head), size)
                 if starts_at(flags, t):
                     clear_vectors(state, size)
-                g_at = g + size_of(g_stored) * (row * g_b + t * g_t + head * g_h)
-                v_at = v + wide * (row * v_b + t * v_t + head * v_h)
-                rate, shift = number(A, head, 1.0), number(bias, head, 0.0)
-                fine = sound + prepare_head(
-                    stored,
-                    g_stored,
-                    work,
-                    chunk,
-                    v_at,
-                    v_t,
-                    g_at,
-                    g_t,
-                    rate,
-                    shift,
-                    soft,
-                    low,
-                    high,
-                    steps,
-                    keys,
-                    values,
-                    kind,
-                    1,
+                fine = sound + prepare_head_at(
+                    stored, g_stored, work, v, g, by_head, gates, row, t, steps, head, sizes, 1
                 )
                 if fine == fine:
                     attend(qs_l, state, scores_l, chunk, v_l, padded(steps), K, V, y_l)
                     advance(state, ks_l, v_l, steps, K, V, total_l)
                 else:
                     step_by_step(
-                        g_stored, work, chunk, state, g_at, g_t, rate, shift, soft, low, high, steps, keys, values, kind
-                    )
+                        g_stored, work, chunk, state, element(g, g_stored, row, t, head), g.step,
+                        number(by_head.A, head, 1.0), number(by_head.bias, head, 0.0), gates.soft, gates.low,
+                        gates.high, steps, keys, values, kind,
+                    )  # fmt: skip
                 out = y + wide * ((row * length + t) * heads + head) * values
-                skip = D + FLOAT * head if D != 0 else 0
-                write_outputs(y_l, stored, v_at, v_t, skip, steps, values, out, heads * values)
+                skip = by_head.D + FLOAT * head if by_head.D != 0 else 0
+                x_at = element(v, stored, row, t, head)
+                write_outputs(y_l, stored, x_at, v.step, skip, steps, values, out, heads * values)
             t = t_end
         rest = y + wide * ((row * length + end) * heads + first) * values
         clear_stored(stored, rest, heads * values, length - end, share * values)

@@ -7,7 +7,7 @@ import numpy as np
 from helix_plugin_cpu.kernels._blocks import starts_at
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._linear_attention_chunk import round_up
-from helix_plugin_cpu.kernels._linear_attention_forward import number, write_outputs
+from helix_plugin_cpu.kernels._linear_attention_forward import write_outputs
 from helix_plugin_cpu.kernels._linear_attention_parts import (
     EACH_KEY,
     SSD,
@@ -17,6 +17,7 @@ from helix_plugin_cpu.kernels._linear_attention_parts import (
     pack,
     padded,
 )
+from helix_plugin_cpu.kernels._linear_attention_records import number
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 from helix_plugin_cpu.kernels._storage import clear_stored, size_of

@@ -167,8 +167,10 @@ class _KernelLower(Lower):
         place = b.atomic_rmw("add", at(team, 0), ir.Constant(word, 1), "monotonic")
         with b.if_then(b.icmp_signed("<", place, b.load(at(team, 1)))):
             block = b.add(b.load(at(team, 2)), b.mul(place, b.load(at(team, 3))))
-            kinds = [self.context.get_value_type(kind) for kind in found.argtypes]
-            args = [b.load(at(block, i, kind)) for i, kind in enumerate(kinds)]
+            args, word_index = [], 0
+            for kind in found.argtypes:  # a tuple of words lies in memory as in a register
+                args.append(b.load(at(block, word_index, self.context.get_value_type(kind))))
+                word_index += len(kind) if isinstance(kind, types.BaseTuple) else 1
             callee = ir.Function(
                 module, convention.get_function_type(found.restype, found.argtypes), found.llvm_func_name
             )

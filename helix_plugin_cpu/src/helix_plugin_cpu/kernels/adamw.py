@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import address, check, dense, empty
+from helix_plugin_cpu.kernels._arguments import address, check, empty
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import sqrt
 from helix_plugin_cpu.kernels._memory import FLOAT, take_job
 from helix_plugin_cpu.kernels._simd import LANES, fma, load_first, splat, store_first
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import dense
 
 PIECE = 16 * 1024
 """Elements of a job."""

@@ -7,23 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import (
-    STORED,
-    Shape,
-    address,
-    check,
-    dense,
-    empty,
-    from_forward,
-    single,
-    stored_like,
-)
+from helix_plugin_cpu.kernels._arguments import address, check, empty, from_forward, single, stored_like
 from helix_plugin_cpu.kernels._blocks import total
 from helix_plugin_cpu.kernels._simd import VECTOR
 from helix_plugin_cpu.kernels._storage import FLOAT32, kind
 from helix_plugin_cpu.kernels._threads import launch
 from helix_plugin_cpu.kernels.rms_norm import ROWS, backward_jobs, forward_jobs
 from helix_plugin_cpu.kernels.rms_norm import residuals as norm_residuals
+from helix_plugin_torch.arguments import FLOATS, Shape, dense
 
 shared = {"x": "residual"}
 """The gradient of one is the gradient of the other, and the stream's is the one to keep in float32."""
@@ -65,7 +56,7 @@ def backward(
     x, residual, weight = _checked(arrays)
     dy = dense(torch.zeros_like(x) if grads[0] is None else stored_like(grads[0], x))
     dsum = dense(single(grads[1]))
-    check("add_rms_norm's backward", {"y": (dy, tuple(x.shape)), "sum": (dsum, tuple(x.shape))}, dtypes=STORED)
+    check("add_rms_norm's backward", {"y": (dy, tuple(x.shape)), "sum": (dsum, tuple(x.shape))}, dtypes=FLOATS)
     inverse = from_forward("add_rms_norm", saved[0], *residuals(x.shape, residual.shape, weight.shape))
     rows, D = inverse.numel(), x.shape[-1]
     jobs = -(-rows // ROWS)
@@ -83,5 +74,5 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor, Tensor]
         raise ValueError("add_rms_norm: x, residual and weight are needed")
     shape = tuple(x.shape)
     given = {"x": (x, shape), "residual": (residual, shape), "weight": (weight, shape[-1:])}
-    check("add_rms_norm", given, dtypes=STORED)
+    check("add_rms_norm", given, dtypes=FLOATS)
     return x, residual, weight

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from helix_core.ops import OPS
 from helix_core.ops.bit_linear import LEVELS, SMALLEST, check_shapes
-from helix_plugin_cpu.kernels._arguments import address, check, dense, empty, single
+from helix_plugin_cpu.kernels._arguments import address, check, empty, single
 from helix_plugin_cpu.kernels._integers import integers_at, no_integers, sum_integers
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._memory import (
@@ -40,6 +40,7 @@ from helix_plugin_cpu.kernels._ternary import (
     write_levels,
 )
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import dense
 from helix_plugin_torch.operators import inference_operator
 
 TILE = 64

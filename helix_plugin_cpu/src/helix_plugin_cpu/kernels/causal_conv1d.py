@@ -13,16 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
-    STORED,
-    Shape,
     address,
     cast_back,
     check,
-    dense,
     empty,
     flags,
     row_ends,
-    rows,
     single,
     stored_like,
     strided,
@@ -32,6 +28,7 @@ from helix_plugin_cpu.kernels._conv_jobs import conv_backward_jobs, conv_forward
 from helix_plugin_cpu.kernels._simd import LANES
 from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import FLOATS, Shape, dense, rows
 
 NAMES = ("x", "weight", "bias", "initial_state", "reset", "lengths")
 WORK = 16
@@ -94,7 +91,7 @@ def backward(
     check(
         "causal_conv1d's backward",
         {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, K - 1, channels))},
-        dtypes=STORED,
+        dtypes=FLOATS,
     )
     x = rows(given["x"])
     weight, bias, initial = (dense(single(given[name])) for name in ("weight", "bias", "initial_state"))
@@ -132,7 +129,7 @@ def _checked(arrays: tuple[Tensor | None, ...], activation: str) -> dict[str, An
     K = weight.shape[1]
     shapes = (x.shape, (channels, K), (channels,), (batch, K - 1, channels), (batch, length), (batch,))
     expected = {name: (given[name], tuple(shape)) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("causal_conv1d", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    check("causal_conv1d", expected, dtypes=FLOATS)
     if activation not in ("none", "silu"):
         raise ValueError(f"causal_conv1d: activation must be 'none' or 'silu', not {activation!r}")
     return given

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, address, check, dense, empty, from_forward, zeros
+from helix_plugin_cpu.kernels._arguments import address, check, empty, from_forward, zeros
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import canonical, exp, maximum
 from helix_plugin_cpu.kernels._memory import FLOAT, get, get_int, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, keep_first, splat, store
 from helix_plugin_cpu.kernels._storage import kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import FLOATS, Shape, dense
 from helix_plugin_torch.targets import Rows, rows_of
 
 ROWS = 8
@@ -138,5 +139,5 @@ def _checked(arrays: tuple[Tensor | None, ...], ignore_index: int | None) -> tup
         raise ValueError("cross_entropy: logits and targets are needed")
     V = logits.shape[-1]
     shapes = {"logits": (logits, (*targets.shape, V)), "targets": (targets, tuple(targets.shape))}
-    check("cross_entropy", shapes, exempt=("targets",), dtypes=STORED)
+    check("cross_entropy", shapes, dtypes=FLOATS)
     return logits, rows_of("cross_entropy: targets", targets, V, ignore_index)

@@ -13,17 +13,13 @@ import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
-    STORED,
-    Shape,
     address,
     cast_back,
     check,
-    dense,
     empty,
     flags,
     from_forward,
     row_ends,
-    rows,
     single,
     stored_like,
     strided,
@@ -46,6 +42,7 @@ from helix_plugin_cpu.kernels._scan_forward import tile_steps
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, load, store
 from helix_plugin_cpu.kernels._storage import clear_stored, kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import FLOATS, Shape, dense, rows
 
 NAMES = ("u", "log_a", "c", "initial_state", "reset", "lengths")
 
@@ -218,7 +215,7 @@ def backward(
     check(
         "diagonal_ssm's backward",
         {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, channels, modes, 2))},
-        dtypes=STORED,
+        dtypes=FLOATS,
     )
     u, dy = rows(given["u"]), rows(stored_like(grads[0], given["u"]))
     c, dlast = dense(single(given["c"])), dense(single(grads[1]))
@@ -270,7 +267,7 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     system = (channels, log_a.shape[1], 2)
     shapes = ((batch, length, channels), system, system, (batch, *system), (batch, length), (batch,))
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("diagonal_ssm", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    check("diagonal_ssm", expected, dtypes=FLOATS)
     return given
 
 

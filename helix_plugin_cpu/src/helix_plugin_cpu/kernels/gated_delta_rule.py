@@ -13,11 +13,8 @@ import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
-    STORED,
-    Shape,
     cast_back,
     check,
-    dense,
     empty,
     flags,
     from_forward,
@@ -27,6 +24,7 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_like,
 )
 from helix_plugin_cpu.kernels._dplr_delta import decays, kept_shape, run_backward, run_forward
+from helix_plugin_torch.arguments import FLOATS, Shape, dense
 
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state", "reset", "lengths")
 ACTIVATIONS = ("q", "k", "v")
@@ -74,7 +72,7 @@ def backward(
     check(
         "gated_delta_rule's backward",
         {"y": (dy, (batch, length, heads, values)), "last_state": (dlast, (batch, heads, keys, values))},
-        dtypes=STORED,
+        dtypes=FLOATS,
     )
     shape = kept_shape(_heads(given["q"].shape, given["v"].shape), given["v"].shape)
     kept = from_forward("gated_delta_rule", saved[0], shape)
@@ -113,7 +111,7 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     key, head = (batch, length, groups, keys), (batch, length, heads)
     shapes = (key, key, (*head, values), head, head, (batch, heads, keys, values), (batch, length), (batch,))
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("gated_delta_rule", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    check("gated_delta_rule", expected, dtypes=FLOATS)
     short = stored_as(*(given[name] for name in ACTIVATIONS))
     for name in NAMES[:6]:
         dtype = short if name in ACTIVATIONS else torch.float32

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from helix_plugin_cpu.kernels import _linear_attention as attention
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check, empty, from_forward
+from helix_plugin_cpu.kernels._arguments import cast_back, check, empty, from_forward
 from helix_plugin_cpu.kernels._linear_attention import Inputs, Plan
 from helix_plugin_cpu.kernels._linear_attention_parts import EACH_HEAD, EACH_KEY
+from helix_plugin_torch.arguments import FLOATS, Shape
 
 NAMES = ("q", "k", "v", "log_decay", "initial_state", "reset", "lengths")
 
@@ -61,7 +62,7 @@ def backward(
     check(
         "gated_linear_attention's backward",
         {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)},
-        dtypes=STORED,
+        dtypes=FLOATS,
     )
     kept = from_forward("gated_linear_attention", saved[0], plan.kept)
     found = attention.backward(plan, given, kept, grads[0], grads[1])
@@ -88,7 +89,7 @@ def _checked(arrays: tuple[Tensor | None, ...], scale: float) -> tuple[Plan, Inp
         (batch, heads, keys, values), (batch, length), (batch,),
     )  # fmt: skip
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("gated_linear_attention", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    check("gated_linear_attention", expected, dtypes=FLOATS)
     initial, reset, lengths = (given[name] for name in NAMES[4:])
     return _plan(tuple(q.shape), tuple(v.shape), tuple(g.shape)), Inputs(
         q=q, k=k, v=v, g=g, A=None, bias=None, D=None, initial=initial, reset=reset, lengths=lengths, scale=scale

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import Shape, address, check, dense
+from helix_plugin_cpu.kernels._arguments import address, check
 from helix_plugin_cpu.kernels._half import PANEL, WIDENED, mm
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, Vec, fma, splat, store, sum_lanes
 from helix_plugin_cpu.kernels._storage import FLOAT32, kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import Shape, dense
 
 TAKEN = (torch.bfloat16, torch.float16, torch.float32)
 FEW = 64

@@ -18,17 +18,13 @@ from torch.nn.functional import pad
 
 from helix_plugin_cpu.kernels._arguments import (
     CPU,
-    STORED,
-    Shape,
     address,
     cast_back,
     check,
-    dense,
     empty,
     flags,
     integers,
     row_ends,
-    rows,
     stored_as,
     zeros,
 )
@@ -41,6 +37,7 @@ from helix_plugin_cpu.kernels._simd import LANES, VECTOR
 from helix_plugin_cpu.kernels._spectra import kept_spectrum
 from helix_plugin_cpu.kernels._storage import FLOAT32, kind
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import FLOATS, Shape, dense, rows
 
 NAMES = ("u", "filter", "pre", "post", "initial_state", "reset", "lengths")
 
@@ -84,7 +81,7 @@ def backward(
     u, filter, pre, post, state = (given[name] for name in NAMES[:5])
     batch, length, channels = u.shape
     dy = torch.zeros_like(u) if grads[0] is None else grads[0].to(u.dtype)
-    check("long_conv's backward", {"y": (dy, (batch, length, channels))}, dtypes=STORED)
+    check("long_conv's backward", {"y": (dy, (batch, length, channels))}, dtypes=FLOATS)
     dpost = None if post is None else dy.detach() * saved[0]
     before = 0 if state is None else state.shape[1]
     if channels < LANES:
@@ -282,7 +279,7 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
         u.shape, (filter.shape[0], channels), u.shape, u.shape, (batch, before, channels), (batch, length), (batch,),
     )  # fmt: skip
     expected = {name: (given[name], tuple(shape)) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("long_conv", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    check("long_conv", expected, dtypes=FLOATS)
     if state is not None and not before:
         given["initial_state"] = None
     # After a state everything is float32: its history is that, and the few new steps go into one array with it.

@@ -14,23 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import (
-    STORED,
-    Shape,
-    address,
-    check,
-    dense,
-    empty,
-    from_forward,
-    single,
-    stored_like,
-)
+from helix_plugin_cpu.kernels._arguments import address, check, empty, from_forward, single, stored_like
 from helix_plugin_cpu.kernels._blocks import total
 from helix_plugin_cpu.kernels._jit import inline, kernel
 from helix_plugin_cpu.kernels._memory import FLOAT, get, put, take_job
 from helix_plugin_cpu.kernels._simd import LANES, VECTOR, Vec, fma, load_first, splat, store, store_first
 from helix_plugin_cpu.kernels._storage import kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import FLOATS, Shape, dense
 
 ROWS = 64
 """Rows of a job; a constant, so that the sums of dweight do not depend on the number of threads."""
@@ -151,7 +142,7 @@ def backward(
     """The gradient of y -> gradients of x and weight."""
     x, weight = _checked(arrays)
     dy = dense(torch.zeros_like(x) if grads[0] is None else stored_like(grads[0], x))
-    check("rms_norm's backward", {"y": (dy, tuple(x.shape))}, dtypes=STORED)
+    check("rms_norm's backward", {"y": (dy, tuple(x.shape))}, dtypes=FLOATS)
     inverse = from_forward("rms_norm", saved[0], *residuals(x.shape, weight.shape))
     rows, D = inverse.numel(), x.shape[-1]
     jobs = -(-rows // ROWS)
@@ -167,5 +158,5 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
     x, weight = dense(arrays[0]), dense(single(arrays[1]))
     if x is None or weight is None:
         raise ValueError("rms_norm: x and weight are needed")
-    check("rms_norm", {"x": (x, tuple(x.shape)), "weight": (weight, (x.shape[-1],))}, dtypes=STORED)
+    check("rms_norm", {"x": (x, tuple(x.shape)), "weight": (weight, (x.shape[-1],))}, dtypes=FLOATS)
     return x, weight

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
-    STORED,
-    Shape,
     cast_back,
     check,
-    dense,
     empty,
     flags,
     from_forward,
@@ -22,6 +19,7 @@ from helix_plugin_cpu.kernels._arguments import (
     stored_like,
 )
 from helix_plugin_cpu.kernels._dplr_delta import decays, kept_shape, run_backward, run_forward
+from helix_plugin_torch.arguments import FLOATS, Shape, dense
 
 NAMES = ("r", "log_decay", "k", "v", "a", "b", "initial_state", "reset", "lengths")
 ACTIVATIONS = ("r", "k", "v", "a", "b")
@@ -60,7 +58,7 @@ def backward(
     check(
         "rwkv7's backward",
         {"y": (dy, (batch, length, heads, values)), "last_state": (dlast, (batch, heads, keys, values))},
-        dtypes=STORED,
+        dtypes=FLOATS,
     )
     kept = from_forward("rwkv7", saved[0], kept_shape(given["r"].shape, given["v"].shape))
     decay = decays(given["log_decay"], given["lengths"])
@@ -91,7 +89,7 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
     key, value = (batch, length, heads, keys), (batch, length, heads, values)
     shapes = (key, key, key, value, key, key, (batch, heads, keys, values), (batch, length), (batch,))
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("rwkv7", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    check("rwkv7", expected, dtypes=FLOATS)
     short = stored_as(*(given[name] for name in ACTIVATIONS))
     for name in NAMES[:7]:
         dtype = short if name in ACTIVATIONS else torch.float32

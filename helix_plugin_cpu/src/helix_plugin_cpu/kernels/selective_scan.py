@@ -13,17 +13,13 @@ from typing import Any
 from torch import Tensor
 
 from helix_plugin_cpu.kernels._arguments import (
-    STORED,
-    Shape,
     address,
     cast_back,
     check,
-    dense,
     empty,
     flags,
     from_forward,
     row_ends,
-    rows,
     single,
     stored_like,
     strided,
@@ -34,6 +30,7 @@ from helix_plugin_cpu.kernels._scan_forward import forward_jobs, forward_scratch
 from helix_plugin_cpu.kernels._simd import LANES
 from helix_plugin_cpu.kernels._storage import kind
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import FLOATS, Shape, dense, rows
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "reset", "lengths")
 
@@ -88,7 +85,7 @@ def backward(
     check(
         "selective_scan's backward",
         {"y": (grads[0], (batch, length, channels)), "last_state": (grads[1], (batch, channels, states))},
-        dtypes=STORED,
+        dtypes=FLOATS,
     )
     u, delta, z = (rows(stored_like(given[name], given["u"])) for name in ("u", "delta", "z"))
     B, C = (rows(single(given[name])) for name in ("B", "C"))
@@ -144,7 +141,7 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> dict[str, Any]:
         if given[name] is None:
             raise ValueError(f"selective_scan: {name} is missing")
     expected = {name: (given[name], shape) for name, shape in zip(NAMES, shapes, strict=True)}
-    check("selective_scan", expected, exempt=("reset", "lengths"), dtypes=STORED)
+    check("selective_scan", expected, dtypes=FLOATS)
     return given
 
 

@@ -15,9 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from helix_plugin_cpu.kernels import _linear_attention as attention
-from helix_plugin_cpu.kernels._arguments import STORED, Shape, cast_back, check, empty, from_forward
+from helix_plugin_cpu.kernels._arguments import cast_back, check, empty, from_forward
 from helix_plugin_cpu.kernels._linear_attention import Inputs, Plan
 from helix_plugin_cpu.kernels._linear_attention_parts import SSD
+from helix_plugin_torch.arguments import FLOATS, Shape
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state", "reset", "lengths")
 
@@ -64,7 +65,7 @@ def backward(
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
     plan, given = _checked(arrays, dt_softplus, dt_min, dt_max)
     state = (plan.batch, plan.heads, plan.keys, plan.values)
-    check("ssd's backward", {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)}, dtypes=STORED)
+    check("ssd's backward", {"y": (grads[0], tuple(given.v.shape)), "last_state": (grads[1], state)}, dtypes=FLOATS)
     found = attention.backward(plan, given, from_forward("ssd", saved[0], plan.kept), grads[0], grads[1])
     result = (
         found.v,
@@ -97,7 +98,7 @@ def _checked(arrays: tuple[Tensor | None, ...], soft: bool, low: float, high: fl
         (batch, length, heads, width), (batch, length, heads), (heads,), (batch, length, groups, states),
         (batch, length, groups, states), (heads,), (heads,), (batch, heads, states, width), (batch, length), (batch,),
     )  # fmt: skip
-    check("ssd", dict(zip(NAMES, zip(given, shapes, strict=True), strict=True)), ("reset", "lengths"), STORED)
+    check("ssd", dict(zip(NAMES, zip(given, shapes, strict=True), strict=True)), dtypes=FLOATS)
     return _plan(x.shape, B.shape), Inputs(
         q=C, k=B, v=x, g=dt, A=A, bias=bias, D=D, initial=initial, reset=reset, lengths=lengths,
         soft=soft, low=low, high=high,

@@ -6,24 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from helix_plugin_cpu.kernels._arguments import (
-    STORED,
-    Shape,
-    address,
-    cast_back,
-    check,
-    dense,
-    empty,
-    stored_as,
-    stored_like,
-    zeros,
-)
+from helix_plugin_cpu.kernels._arguments import address, cast_back, check, empty, stored_as, stored_like, zeros
 from helix_plugin_cpu.kernels._jit import kernel
 from helix_plugin_cpu.kernels._math import sigmoid, silu_slope
 from helix_plugin_cpu.kernels._memory import take_job
 from helix_plugin_cpu.kernels._simd import LANES
 from helix_plugin_cpu.kernels._storage import kind, read, size_of, write
 from helix_plugin_cpu.kernels._threads import launch
+from helix_plugin_torch.arguments import FLOATS, Shape, dense
 
 PIECE = 16 * 1024
 """Elements of a job."""
@@ -82,7 +72,7 @@ def backward(
     """The gradient of y -> gradients of gate and x."""
     gate, x = _checked(arrays)
     dy = dense(zeros(x.shape, dtype=x.dtype) if grads[0] is None else stored_like(grads[0], x))
-    check("swiglu's backward", {"y": (dy, tuple(x.shape))}, dtypes=STORED)
+    check("swiglu's backward", {"y": (dy, tuple(x.shape))}, dtypes=FLOATS)
     dgate, dx = empty(x.shape, dtype=x.dtype), empty(x.shape, dtype=x.dtype)
     size = x.numel()
     launch(
@@ -101,7 +91,7 @@ def _checked(arrays: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
     gate, x = dense(arrays[0]), dense(arrays[1])
     if gate is None or x is None:
         raise ValueError("swiglu: gate and x are needed")
-    check("swiglu", {"gate": (gate, tuple(x.shape)), "x": (x, tuple(x.shape))}, dtypes=STORED)
+    check("swiglu", {"gate": (gate, tuple(x.shape)), "x": (x, tuple(x.shape))}, dtypes=FLOATS)
     if gate.dtype == x.dtype:
         return gate, x
     half = stored_as(gate, x)

@@ -12,30 +12,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-Shape = tuple[int, ...]
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-HALF = (torch.bfloat16, torch.float16)
-INTEGERS = ("reset", "lengths", "targets")
-
-
-def check(op: str, arrays: Mapping[str, tuple[Tensor | None, Shape]]) -> None:
-    """Every given array has its shape, a dtype that kernels load and the device of the first.
-
-    Raises TypeError for a dtype, ValueError for a shape or a device.
-    """
-    device = next((a.device for a, _ in arrays.values() if a is not None), None)
-    for name, (array, shape) in arrays.items():
-        if array is None:
-            continue
-        if array.shape != shape:
-            raise ValueError(f"{op}: {name} has shape {tuple(array.shape)}, expected {shape}")
-        if array.dtype not in FLOATS and name not in INTEGERS:
-            raise TypeError(
-                f"{op}: {name} is {array.dtype}, and the Triton kernel takes float32, bfloat16 and float16; "
-                f"cast it with .float() or use the op's reference"
-            )
-        if array.device != device:
-            raise ValueError(f"{op}: {name} is on {array.device}, the others are on {device}")
+from helix_plugin_torch.arguments import HALF
 
 
 def needed(op: str, given: Mapping[str, Tensor | None], names: Sequence[str]) -> None:
@@ -50,27 +27,6 @@ def named(op: str, names: Sequence[str], arrays: Sequence[Tensor | None], count:
     given = dict(zip(names, (*arrays, *(None,) * (len(names) - len(arrays))), strict=True))
     needed(op, given, names[:count])
     return given
-
-
-@overload
-def rows(array: Tensor) -> Tensor: ...
-@overload
-def rows(array: Tensor | None) -> Tensor | None: ...
-def rows(array: Tensor | None) -> Tensor | None:
-    """The same values with unit stride in the last axis: without a copy where that is so already."""
-    if array is None:
-        return None
-    array = array.detach()
-    return array if array.shape[-1] <= 1 or array.stride(-1) == 1 else array.contiguous()
-
-
-@overload
-def dense(array: Tensor) -> Tensor: ...
-@overload
-def dense(array: Tensor | None) -> Tensor | None: ...
-def dense(array: Tensor | None) -> Tensor | None:
-    """The same values, contiguous."""
-    return None if array is None else array.detach().contiguous()
 
 
 def strides(array: Tensor | None, axes: int = 2) -> tuple[int, ...]:

@@ -17,12 +17,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import dense, ends, flags, rows, strides
+from helix_plugin_cuda.kernels._arguments import ends, flags, strides
 from helix_plugin_cuda.kernels._chunks import fresh, limit
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, wide
 from helix_plugin_cuda.kernels._linear_attention import _row
 from helix_plugin_cuda.kernels._math import softplus
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_torch.arguments import dense, rows
 
 MOST_STEPS = 8
 """Most steps that are taken so; more of them go in tiles."""

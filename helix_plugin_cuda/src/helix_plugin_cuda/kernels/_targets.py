@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import Shape
+from helix_plugin_torch.arguments import Shape
 
 
 def class_numbers(targets: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from helix_core.ops import OPS
 from helix_core.ops.bit_linear import LEVELS, SMALLEST, check_shapes
-from helix_plugin_cuda.kernels._arguments import check, dense
 from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, wide
+from helix_plugin_torch.arguments import check, dense
 from helix_plugin_torch.operators import inference_operator
 
 MOST_SUMMED_ROWS = 4

@@ -13,22 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import (
-    Shape,
-    activation_dtype,
-    check,
-    dense,
-    ends,
-    flags,
-    like,
-    named,
-    rows,
-    strides,
-)
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, flags, like, named, strides
 from helix_plugin_cuda.kernels._chunks import limit
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, processors, wide
 from helix_plugin_cuda.kernels._math import silu_slope
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 
 WAYS = tuple({"steps": t, "channels": c, "warps": 4} for t, c in ((32, 128), (64, 64), (16, 256), (128, 32)))
 """Steps and channels of a program, and its warps."""

@@ -10,9 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import check, dense, like, needed
+from helix_plugin_cuda.kernels._arguments import like, needed
 from helix_plugin_cuda.kernels._launch import launch, power, wide
 from helix_plugin_cuda.kernels._targets import class_numbers, residuals, zero_if_ignored
+from helix_plugin_torch.arguments import check, dense
 
 __all__ = ["backward", "forward", "forward_train", "residuals"]
 

@@ -15,22 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import (
-    Shape,
-    activation_dtype,
-    check,
-    dense,
-    ends,
-    flags,
-    like,
-    named,
-    rows,
-    strides,
-)
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, flags, like, named, strides
 from helix_plugin_cuda.kernels._chunks import TILE, fresh, limit, place, split, unroll
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power, wide
 from helix_plugin_cuda.kernels._recurrence import recurrence
 from helix_plugin_cuda.kernels._tune import Way
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 
 WAYS = tuple({"elements": e, "warps": w} for e, w in ((256, 2), (128, 1), (256, 4), (512, 4), (256, 1)))
 """Elements of state that a program holds (channels times states), and its warps."""

@@ -13,22 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import (
-    Shape,
-    activation_dtype,
-    check,
-    dense,
-    ends,
-    like,
-    named,
-    rows,
-    strides,
-)
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, like, named, strides
 from helix_plugin_cuda.kernels._fused_recurrent import MOST_STEPS, Steps, fused_recurrent
 from helix_plugin_cuda.kernels._gated_delta import backward_kernel, forward_kernel, inverses_kernel
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, precision
 from helix_plugin_cuda.kernels._linear_attention_run import check_width, effective, gate_slope
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state", "reset", "lengths")
 WAYS = tuple({"values": v, "warps": w} for v, w in ((32, 4), (16, 4), (64, 4), (32, 8)))

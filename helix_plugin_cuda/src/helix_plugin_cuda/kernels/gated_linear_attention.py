@@ -11,17 +11,10 @@ import torch
 from torch import Tensor
 
 from helix_plugin_cuda.kernels import _linear_attention_run as attention
-from helix_plugin_cuda.kernels._arguments import (
-    Shape,
-    activation_dtype,
-    check,
-    dense,
-    ends,
-    named,
-    rows,
-)
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, named
 from helix_plugin_cuda.kernels._fused_recurrent import MOST_STEPS, Steps, fused_recurrent
 from helix_plugin_cuda.kernels._linear_attention_run import Problem, check_width, effective, gate_slope
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 
 NAMES = ("q", "k", "v", "log_decay", "initial_state", "reset", "lengths")
 

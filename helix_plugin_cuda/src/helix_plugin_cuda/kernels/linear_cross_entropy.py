@@ -18,10 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import check, dense, needed
+from helix_plugin_cuda.kernels._arguments import needed
 from helix_plugin_cuda.kernels._launch import INTERPRETED, blocks, launch, power, precision, processors, wide
 from helix_plugin_cuda.kernels._targets import class_numbers, residuals, zero_if_ignored
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_torch.arguments import check, dense
 from helix_plugin_torch.linear_cross_entropy import gradients
 
 __all__ = ["backward", "forward", "forward_train", "residuals"]

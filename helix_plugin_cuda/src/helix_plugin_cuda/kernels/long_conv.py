@@ -20,21 +20,12 @@ import triton.language as tl
 from torch import Tensor
 
 from helix_core.ops import OPS
-from helix_plugin_cuda.kernels._arguments import (
-    Shape,
-    activation_dtype,
-    check,
-    dense,
-    ends,
-    like,
-    named,
-    rows,
-    strides,
-)
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, like, named, strides
 from helix_plugin_cuda.kernels._chunks import limit
 from helix_plugin_cuda.kernels._launch import blocks, launch, precision, wide
 from helix_plugin_cuda.kernels._monarch import LONGEST, SHORTEST, Transforms
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 from helix_plugin_torch.backend import namespace
 
 NAMES = ("u", "filter", "pre", "post", "initial_state", "reset", "lengths")

@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import Shape, activation_dtype, check, dense, like, needed
+from helix_plugin_cuda.kernels._arguments import activation_dtype, like, needed
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, processors, wide
+from helix_plugin_torch.arguments import Shape, check, dense
 
 
 @triton.jit

@@ -13,23 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import (
-    Shape,
-    activation_dtype,
-    check,
-    dense,
-    ends,
-    flags,
-    like,
-    named,
-    rows,
-    strides,
-)
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, flags, like, named, strides
 from helix_plugin_cuda.kernels._dplr_delta import backward_kernel, forward_kernel, matrices_kernel, pairs_kernel
 from helix_plugin_cuda.kernels._fused_recurrent import MOST_STEPS, Steps, fused_recurrent
 from helix_plugin_cuda.kernels._launch import blocks, launch, power, precision
 from helix_plugin_cuda.kernels._linear_attention_run import check_width, effective, gate_slope
 from helix_plugin_cuda.kernels._tune import Way, chosen, size_class
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 
 NAMES = ("r", "log_decay", "k", "v", "a", "b", "initial_state", "reset", "lengths")
 WAYS = tuple({"values": v, "warps": w} for v, w in ((32, 4), (16, 4), (64, 4), (32, 8)))

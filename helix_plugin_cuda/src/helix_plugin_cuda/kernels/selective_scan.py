@@ -15,23 +15,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from helix_plugin_cuda.kernels._arguments import (
-    Shape,
-    activation_dtype,
-    check,
-    dense,
-    ends,
-    flags,
-    like,
-    named,
-    rows,
-    strides,
-)
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, flags, like, named, strides
 from helix_plugin_cuda.kernels._chunks import TILE, carry, fresh, limit, place, split, unroll
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power
 from helix_plugin_cuda.kernels._math import silu_slope, softplus
 from helix_plugin_cuda.kernels._recurrence import recurrence
 from helix_plugin_cuda.kernels._tune import Way
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 
 WAYS = tuple({"elements": e, "warps": w} for e, w in ((512, 2), (256, 1), (512, 4), (1024, 4), (256, 2)))
 """Elements of state that a program holds (channels times states), and its warps."""

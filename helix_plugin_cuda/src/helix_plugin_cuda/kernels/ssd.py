@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from helix_plugin_cuda.kernels import _linear_attention_run as attention
-from helix_plugin_cuda.kernels._arguments import Shape, activation_dtype, check, dense, ends, named, rows
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, named
 from helix_plugin_cuda.kernels._fused_recurrent import MOST_STEPS, Steps, fused_recurrent
 from helix_plugin_cuda.kernels._linear_attention_run import Problem, check_width, effective, gate_slope
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state", "reset", "lengths")
 

@@ -19,23 +19,13 @@ import triton.language as tl
 from torch import Tensor
 
 from helix_core.ops.wkv4 import EMPTY as _EMPTY
-from helix_plugin_cuda.kernels._arguments import (
-    Shape,
-    activation_dtype,
-    check,
-    dense,
-    ends,
-    flags,
-    like,
-    named,
-    rows,
-    strides,
-)
+from helix_plugin_cuda.kernels._arguments import activation_dtype, ends, flags, like, named, strides
 from helix_plugin_cuda.kernels._chunks import TILE, fresh, limit, place, split
 from helix_plugin_cuda.kernels._launch import blocks, lanes, launch, power, wide
 from helix_plugin_cuda.kernels._math import log1p_exp
 from helix_plugin_cuda.kernels._recurrence import recurrence
 from helix_plugin_cuda.kernels._tune import Way
+from helix_plugin_torch.arguments import Shape, check, dense, rows
 
 WAYS = tuple({"channels": c, "warps": w} for c, w in ((128, 4), (64, 2), (32, 1), (256, 4)))
 """Channels of a program, and its warps."""
