@@ -24,7 +24,7 @@ from helix_plugin_cpu.kernels._threads import launch
 from helix_plugin_torch.arguments import Shape, dense
 
 TAKEN = (torch.bfloat16, torch.float16, torch.float32)
-FEW = 64
+ROWS_AT_ONCE = 64
 """Rows up to which the weights are read once and multiplied as they come."""
 TILE = 64
 """Outputs of a job."""
@@ -106,7 +106,7 @@ def forward(*arrays: Tensor | None) -> tuple[Tensor]:
     y = torch.empty(*x.shape[:-1], weight.shape[0], dtype=x.dtype, device=x.device)
     rows = _rows(x)
     (R, K), N = rows.shape, weight.shape[0]
-    if R <= FEW and x.dtype == weight.dtype and x.dtype in WIDENED:
+    if R <= ROWS_AT_ONCE and x.dtype == weight.dtype and x.dtype in WIDENED:
         rows, weight, bias = dense(rows), dense(weight), dense(None if bias is None else bias.float())
         launch(
             few_rows_jobs, -(-N // TILE), R * K * N // 8, few_scratch(R, K),

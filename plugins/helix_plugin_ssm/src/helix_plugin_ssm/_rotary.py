@@ -9,6 +9,7 @@ import numpy as np
 
 from helix_core.ops import device_of
 from helix_core.ops.arrays import zeros
+from helix_plugin_ssm._parts import halves
 
 Array = Any
 
@@ -38,8 +39,7 @@ def angles(F: Any, length: int, width: int) -> tuple[Array, Array]:
 
 def rotate(xp: Any, x: Array, cos: Array, sin: Array) -> Array:
     """x (..., width) as width/2 pairs (first half, second half), each turned by its angle."""
-    # `unstack`, because its gradient is one stack; that of a slice is a copy of the whole filled up with zeros.
-    re, im = xp.unstack(xp.reshape(x, (*x.shape[:-1], 2, x.shape[-1] // 2)), axis=-2)
+    re, im = halves(xp, x, -1)
     return xp.concat([re * cos - im * sin, re * sin + im * cos], axis=-1)
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from helix_core.kinds.layer import Layer, LayerConfig, Params, State
 from helix_core.kinds.params import ParamSpec, constant, fan_in, uniform, values
 from helix_core.ops import OpTable
+from helix_plugin_ssm._parts import linear_parts
 from helix_plugin_ssm._step_size import step_size_bias
 
 Array = Any
@@ -102,18 +103,14 @@ class Mamba(Layer[MambaConfig]):
         c = self.config
         N, R = c.d_state, c.rank
         before = state or {"conv": None, "ssm": None}
-        # Two products, not one cut in half, and `unstack`: the gradient of a slice is a copy of the whole filled up
-        # with zeros, that of halves one stack.
-        weights = self._halves(F, p["in_proj.weight"])
-        biases = self._halves(F, p["in_proj.bias"]) if c.bias else (None, None)
-        z = F.linear(x, weights[1], biases[1])
+        u, z = linear_parts(F, x, p["in_proj.weight"], p.get("in_proj.bias"), (c.d_inner, c.d_inner))
         u, conv = F.causal_conv1d(
-            F.linear(x, weights[0], biases[0]),
+            u,
             p["conv1d.weight"],
             p.get("conv1d.bias"),
-            before["conv"],
-            reset,
-            lengths,
+            initial_state=before["conv"],
+            reset=reset,
+            lengths=lengths,
             activation="silu",
         )
         dt_bc = F.linear(u, p["x_proj.weight"])
@@ -122,26 +119,20 @@ class Mamba(Layer[MambaConfig]):
             dt, B, C = (self._unit(F, part, c.bcdt_norm_eps) for part in (dt, B, C))
         y, ssm = F.selective_scan(
             u,
-            F.linear(dt, p["dt_proj.weight"]),
-            -F.xp.exp(p["A_log"]),
-            B,
-            C,
-            p["D"],
-            z,
-            p["dt_proj.bias"],
-            before["ssm"],
-            reset,
-            lengths,
+            delta=F.linear(dt, p["dt_proj.weight"]),
+            A=-F.xp.exp(p["A_log"]),
+            B=B,
+            C=C,
+            D=p["D"],
+            z=z,
+            delta_bias=p["dt_proj.bias"],
+            initial_state=before["ssm"],
+            reset=reset,
+            lengths=lengths,
             delta_softplus=True,
         )
         y = F.linear(y, p["out_proj.weight"], p.get("out_proj.bias"))
         return y, None if state is None else {"conv": conv, "ssm": ssm}
-
-    @staticmethod
-    def _halves(F: OpTable, x: Array) -> tuple[Array, Array]:
-        """Those of the first axis."""
-        first, second = F.xp.unstack(F.xp.reshape(x, (2, x.shape[0] // 2, *x.shape[1:])))
-        return first, second
 
     @staticmethod
     def _unit(F: OpTable, x: Array, eps: float) -> Array:

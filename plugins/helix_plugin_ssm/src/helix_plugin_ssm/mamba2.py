@@ -12,6 +12,7 @@ from helix_core.kinds.layer import Layer, Params, State
 from helix_core.kinds.params import ParamSpec, constant, fan_in, uniform
 from helix_core.ops import OpTable
 from helix_plugin_ssm._heads import HeadsConfig
+from helix_plugin_ssm._parts import linear_parts
 from helix_plugin_ssm._step_size import step_size_bias
 
 Array = Any
@@ -102,34 +103,30 @@ class Mamba2(Layer[Mamba2Config]):
         batch, length, _ = x.shape
         before = state or {"conv": None, "conv_bc": None, "ssm": None}
         taps, taps_bias = p["conv1d.weight"], p.get("conv1d.bias")
-        weight, bias = p["in_proj.weight"], p.get("in_proj.bias")
-
-        def project(start: int, end: int) -> Array:
-            return F.linear(x, weight[start:end], None if bias is None else bias[start:end])
 
         def convolve(a: Array, start: int, end: int, before: Array) -> tuple[Array, Array]:
             b = None if taps_bias is None else taps_bias[start:end]
-            y, after = F.causal_conv1d(a, taps[start:end], b, before, reset, lengths, activation="silu")
+            y, after = F.causal_conv1d(
+                a, taps[start:end], b, initial_state=before, reset=reset, lengths=lengths, activation="silu"
+            )
             return y, after
 
-        # Products and convolutions of their own for z, x, [B; C] and dt: the gradient of a slice of something as long
-        # as the sequence is a copy of the whole filled up with zeros.
-        z = project(0, E)
-        dt = project(E + mixed, E + mixed + c.n_heads)
-        u, conv = convolve(project(E, 2 * E), 0, E, before["conv"])
-        bc, conv_bc = convolve(project(2 * E, E + mixed), E, mixed, before["conv_bc"])
+        sizes = (E, E, mixed - E, c.n_heads)
+        z, u, bc, dt = linear_parts(F, x, p["in_proj.weight"], p.get("in_proj.bias"), sizes)
+        u, conv = convolve(u, 0, E, before["conv"])
+        bc, conv_bc = convolve(bc, E, mixed, before["conv_bc"])
         low, high = c.time_step_limit
         y, ssm = F.ssd(
             F.xp.reshape(u, (batch, length, c.n_heads, c.head_dim)),
-            dt,
-            -F.xp.exp(p["A_log"]),
-            F.xp.reshape(bc[..., : G * N], (batch, length, G, N)),
-            F.xp.reshape(bc[..., G * N :], (batch, length, G, N)),
-            p["D"],
-            p["dt_bias"],
-            before["ssm"],
-            reset,
-            lengths,
+            dt=dt,
+            A=-F.xp.exp(p["A_log"]),
+            B=F.xp.reshape(bc[..., : G * N], (batch, length, G, N)),
+            C=F.xp.reshape(bc[..., G * N :], (batch, length, G, N)),
+            D=p["D"],
+            dt_bias=p["dt_bias"],
+            initial_state=before["ssm"],
+            reset=reset,
+            lengths=lengths,
             dt_softplus=True,
             dt_min=low,
             dt_max=high,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -15,6 +14,7 @@ from helix_core.ops import OpTable
 from helix_core.ops.arrays import last_real, valid_steps, zeros
 from helix_core.ops.quarantine import quarantined, released
 from helix_plugin_ssm._heads import HeadsConfig
+from helix_plugin_ssm._parts import linear_parts
 from helix_plugin_ssm._rotary import rotate, total_turns
 from helix_plugin_ssm._step_size import step_size_bias
 
@@ -113,10 +113,8 @@ class Mamba3(Layer[Mamba3Config]):
         c, xp = self.config, F.xp
         E, N, G, H, R, P = c.d_inner, c.d_state, c.n_groups, c.n_heads, c.mimo_rank, c.head_dim
         batch, length, _ = x.shape
-        # Products of their own for z, x, [B; C] and the rest: the gradient of a slice is a copy of the whole filled up
-        # with zeros, so only what is narrow is sliced.
-        cut = np.cumsum((0, E, E, 2 * N * G * R, 3 * H + c.n_angles)).tolist()
-        z, u, bc, rest = (F.linear(x, p["in_proj.weight"][start:end]) for start, end in itertools.pairwise(cut))
+        sizes = (E, E, 2 * N * G * R, 3 * H + c.n_angles)
+        z, u, bc, rest = linear_parts(F, x, p["in_proj.weight"], None, sizes)
         b, q = bc[..., : N * G * R], bc[..., N * G * R :]
         log_decay, now, later, turns = self._steps(F, p, rest, reset, lengths)
         cos, sin = self._rotation(xp, turns)
