@@ -23,6 +23,7 @@ ALLOWED = {
     "plugin_system/discovery.py": "metadata of installed packages, whose code runs anyway",
     "helix_plugin_webgpu/probe.py": "a file of the system's driver, in a probe",
     "helix_plugin_huggingface/source.py": "torch.load of plain tensors, inside a guard of its own",
+    "/_numba.py": "machine code of the user's own cache, whose hash was checked",
     "/_jit.py": "machine code of the user's own cache, whose hash was checked",
     "tokenizers/decoding.py": "what the library itself holds",
     "tokenizers/file.py": "looked through before the library parses it, which says what is wrong",

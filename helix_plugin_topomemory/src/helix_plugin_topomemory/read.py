@@ -37,6 +37,11 @@ class MemoryRead(Layer[MemoryReadConfig]):
     key (B, K) with its importance (B,) and whether there is one (B,).
     Source: Wu, Rabe, Hutchins and Szegedy, Memorizing Transformers, 2022, for reading by top-k; the score is that of
     the memory `topological`.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "memory_read", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (16450, 50312)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:

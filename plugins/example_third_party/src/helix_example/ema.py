@@ -18,6 +18,11 @@ class EMA(Layer):
     """a = sigmoid(rate), h_t = a h_{t-1} + (1 - a) x_t,  y = W_o (h silu(W_g x)).
 
     State: h (B, D). Source: the one-dimensional case of Ma et al., Mega: Moving Average Equipped Gated Attention, 2022.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "ema", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (8256, 256)
     """
 
     def param_specs(self):
@@ -41,6 +46,8 @@ class EMA(Layer):
 
     def apply(self, F, p, x, *, state=None, reset=None, lengths=None):
         a = F.sigmoid(p["rate"]) + F.xp.zeros_like(x)
-        h, last = F.linear_scan(a, (1 - a) * x, None if state is None else state["h"], reset, lengths)
+        h, last = F.linear_scan(
+            a, (1 - a) * x, initial_state=None if state is None else state["h"], reset=reset, lengths=lengths
+        )
         y = F.linear(h * F.silu(F.linear(x, p["gate.weight"])), p["out.weight"])
         return y, None if state is None else {"h": last}

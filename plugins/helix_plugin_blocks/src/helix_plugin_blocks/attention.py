@@ -85,6 +85,11 @@ class Attention(Layer[AttentionConfig]):
     Source: Vaswani et al., Attention Is All You Need, 2017; Shazeer, multi-query attention, 2019; Ainslie et al., GQA,
     2023; Su et al., RoFormer, 2021; Beltagy et al., Longformer, 2020 (window); Qiu et al., Gated
     Attention for Large Language Models, 2025 (gate).
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "attention", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (16384, 1048580)
     """
 
     def __init__(self, config: AttentionConfig) -> None:
@@ -175,7 +180,7 @@ class Attention(Layer[AttentionConfig]):
             cos, sin = angles(F, at, c.turned, c.rope_theta)
             q, k = (rotate(xp, part, xp.astype(cos, part.dtype), xp.astype(sin, part.dtype)) for part in (q, k))
         before = {} if state is None else {"keys": state["keys"], "values": state["values"]}
-        y, keys, values = F.attention(q, k, v, position, **before, lengths=lengths, window=c.window or 0)
+        y, keys, values = F.attention(q, k, v, position=position, **before, lengths=lengths, window=c.window or 0)
         if gate is not None:
             y = y * F.sigmoid(gate)
         y = F.linear(xp.reshape(y, (batch, length, c.heads * c.width)), p["o_proj.weight"], p.get("o_proj.bias"))

@@ -105,6 +105,11 @@ class MoE(Layer[MoEConfig]):
     Source: Shazeer et al., Outrageously Large Neural Networks, 2017; Fedus, Zoph and Shazeer, Switch Transformers, 2021
     (loss); Jiang et al., Mixtral of Experts, 2024 (weights); Zhou et al., Mixture-of-Experts with Expert Choice
     Routing, 2022; Roller et al., Hash Layers For Large Sparse Models, 2021 (routing by tokens).
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "moe", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (270848, 0)
     """
 
     def __init__(self, config: MoEConfig) -> None:

@@ -75,6 +75,11 @@ class Hyena(Layer[HyenaConfig]):
     Source: Poli et al., Hyena Hierarchy: Towards Larger Convolutional Language Models, 2023, and the authors' code,
     which also trains the embeddings of positions, at a hundredth of the learning rate. MultiHyena: Massaroli et al.,
     Laughing Hyena Distillery, 2023.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "hyena", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (30208, 263424)
     """
 
     def __init__(self, config: HyenaConfig) -> None:
@@ -180,9 +185,9 @@ class Hyena(Layer[HyenaConfig]):
             F.linear(x, p["in_proj.weight"], p["in_proj.bias"]),
             p["short_filter.weight"],
             p["short_filter.bias"],
-            None if state is None else state["short"],
-            reset,
-            lengths,
+            initial_state=None if state is None else state["short"],
+            reset=reset,
+            lengths=lengths,
         )
         last_gate, *gates, v = xp.unstack(xp.reshape(u, (*u.shape[:2], c.order + 1, c.d_model)), axis=2)
         after: State = {"short": short}
@@ -196,7 +201,7 @@ class Hyena(Layer[HyenaConfig]):
                 v = both_ways(F, v, filters[i], filters[c.order - 1 + i], reset, lengths)
                 v = v if post is None else v * post
             elif state is None:
-                v = F.long_conv(v, filters[i], gate, post, None, reset, lengths)
+                v = F.long_conv(v, filters[i], gate, post=post, reset=reset, lengths=lengths)
             else:
                 v, after[f"long.{i}"] = self._go_on(F, v, filters[i], post, i, state, after, reset, lengths)
         if c.outer_product:
@@ -218,14 +223,14 @@ class Hyena(Layer[HyenaConfig]):
         """The i-th long convolution of v (B, L, channels) behind a state, times `post`; and its state after."""
         xp, online, before = F.xp, self._online, state[f"long.{i}"]
         if online is None:
-            y = F.long_conv(v, filter, None, post, before, reset, lengths)
+            y = F.long_conv(v, filter, post=post, initial_state=before, reset=reset, lengths=lengths)
             return y, carried(xp, before, v, reset, lengths)
         if v.shape[1] == 1 and reset is None and lengths is None:
             y, following = online.step(F, before, state["position"], v, filter)
             return y if post is None else y * post, following
         history = online.history(xp, before, state["position"])
         reach = history[:, history.shape[1] - (self.config.l_max - 1) :, :]
-        y = F.long_conv(v, filter, None, post, reach, reset, lengths)
+        y = F.long_conv(v, filter, post=post, initial_state=reach, reset=reset, lengths=lengths)
         history = carried(xp, history, v, reset, lengths)
         return y, online.build(F, history, after["position"], filter)
 
@@ -247,5 +252,5 @@ def both_ways(F: OpTable, v: Array, back: Array, ahead: Array, reset: Array | No
     turned = None
     if reset is not None:  # seen from the end, a document starts where the next one starts
         turned = xp.flip(xp.concat([reset[:, 1:], xp.zeros_like(reset[:, :1])], axis=1), axis=1)
-    past = F.long_conv(v, back, None, None, None, reset)
-    return past + xp.flip(F.long_conv(xp.flip(v, axis=1), ahead, None, None, None, turned), axis=1)
+    past = F.long_conv(v, back, reset=reset)
+    return past + xp.flip(F.long_conv(xp.flip(v, axis=1), ahead, reset=turned), axis=1)

@@ -117,7 +117,7 @@ class Online:
     def _coming(self, F: OpTable, block: Array, filter: Array) -> Array:
         """What a block (B, U, C) adds to the U outputs behind it."""
         filter = filter[: 2 * block.shape[1], :]
-        return F.long_conv(F.xp.zeros_like(block), filter, None, None, block)
+        return F.long_conv(F.xp.zeros_like(block), filter, initial_state=block)
 
     def _ahead(self, xp: Any, state: Mapping[str, Array], at: Array) -> Array:
         """What complete blocks add to the outputs of the block that begins at the last boundary up to `at` (B,)."""

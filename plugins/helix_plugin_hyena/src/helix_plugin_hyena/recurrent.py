@@ -33,6 +33,11 @@ class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
     State: short (B, K-1, (N+1) D), last inputs of the short convolution; long.i (B, D, modes, 2), of the i-th long one,
     D d_model / num_heads channels of it with `outer_product`.
     Source: Massaroli et al., Laughing Hyena Distillery: Extracting Compact Recurrences from Convolutions, 2023.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "hyena_recurrent", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (21568, 9728)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:
@@ -89,9 +94,9 @@ class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
             F.linear(x, p["in_proj.weight"], p["in_proj.bias"]),
             p["short_filter.weight"],
             p["short_filter.bias"],
-            None if state is None else state["short"],
-            reset,
-            lengths,
+            initial_state=None if state is None else state["short"],
+            reset=reset,
+            lengths=lengths,
         )
         last_gate, *gates, v = xp.unstack(xp.reshape(u, (*u.shape[:2], c.order + 1, c.d_model)), axis=2)
         after: State = {"short": short}
@@ -104,7 +109,9 @@ class HyenaRecurrent(Layer[HyenaRecurrentConfig]):
                 v = F.long_conv(v, F.diagonal_ssm_filter(a, residues, length=x.shape[1])) + skip
             else:
                 before = None if state is None else state[f"long.{i}"]
-                v, after[f"long.{i}"] = F.diagonal_ssm(v, a, residues, before, reset, lengths)
+                v, after[f"long.{i}"] = F.diagonal_ssm(
+                    v, a, residues, initial_state=before, reset=reset, lengths=lengths
+                )
                 v = v + skip
         y = F.linear(heads.read(xp, v, last_gate), p["out_proj.weight"], p["out_proj.bias"])
         return y, None if state is None else after

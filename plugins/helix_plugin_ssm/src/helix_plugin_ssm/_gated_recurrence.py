@@ -74,5 +74,7 @@ class MinimalUnit(Layer[MinimalConfig]):
         # The paper's g: positive and continuous, so that its logarithmic form exists.
         positive = hidden > 0
         hidden = F.xp.where(positive, hidden + 0.5, F.sigmoid(hidden))
-        h, last = F.linear_scan(keep, enter * hidden, None if state is None else state["h"], reset, lengths)
+        h, last = F.linear_scan(
+            keep, enter * hidden, None if state is None else state["h"], reset=reset, lengths=lengths
+        )
         return F.linear(h, p["to_out.weight"]), None if state is None else {"h": last}

@@ -17,5 +17,5 @@ def token_shift(
     x (B, L, D), before (D,), state (B, 1, D) or None -> (B, L, D), (B, 1, D).
     """
     taps = F.xp.stack([before, 1 - before], axis=-1)
-    y, last = F.causal_conv1d(x, taps, None, state, reset, lengths)
+    y, last = F.causal_conv1d(x, taps, initial_state=state, reset=reset, lengths=lengths)
     return y, last

@@ -59,6 +59,11 @@ class GatedDeltaNet(Layer[GatedDeltaNetConfig]):
     State: conv (B, K-1, 2 G d_k + H d_v), the last inputs of the convolution; delta (B, H, d_k, d_v), S.
     Source: Yang, Kautz and Hatamizadeh, Gated Delta Networks: Improving Mamba2 with Delta Rule, 2024. Parameter names
     and layout are those of Qwen3-Next in Hugging Face transformers.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "gated_deltanet", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (21784, 6400)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:
@@ -115,20 +120,20 @@ class GatedDeltaNet(Layer[GatedDeltaNetConfig]):
             ),
             p["conv1d.weight"],
             None,
-            before["conv"],
-            reset,
-            lengths,
+            initial_state=before["conv"],
+            reset=reset,
+            lengths=lengths,
             activation="silu",
         )
         o, delta = F.gated_delta_rule(
             _unit(xp, xp.reshape(qkv[..., : G * K], (batch, length, G, K))),
             _unit(xp, xp.reshape(qkv[..., G * K : 2 * G * K], (batch, length, G, K))),
             xp.reshape(qkv[..., 2 * G * K :], (batch, length, H, V)),
-            -xp.exp(p["A_log"]) * F.softplus(a + p["dt_bias"]),
-            F.sigmoid(b),
-            before["delta"],
-            reset,
-            lengths,
+            log_decay=-xp.exp(p["A_log"]) * F.softplus(a + p["dt_bias"]),
+            beta=F.sigmoid(b),
+            initial_state=before["delta"],
+            reset=reset,
+            lengths=lengths,
             scale=K**-0.5,
         )
         o = F.rms_norm(o, p["norm.weight"], eps=c.norm_eps) * F.silu(z)

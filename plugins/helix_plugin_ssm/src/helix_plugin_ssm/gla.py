@@ -52,6 +52,11 @@ class GLA(Layer[GLAConfig]):
     State: attention (B, H, d_k, d_v), S.
     Source: Yang, Wang, Shen, Panda and Kim, Gated Linear Attention Transformers with Hardware-Efficient Training,
     2023. The norm is RMS norm, as in the authors' code, where the paper writes LayerNorm.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "gla", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (18032, 2048)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:
@@ -97,10 +102,10 @@ class GLA(Layer[GLAConfig]):
             xp.reshape(F.linear(x, p["k_proj.weight"]), (batch, length, H, K)),
             xp.reshape(F.linear(x, p["v_proj.weight"]), (batch, length, H, V)),
             # log sigmoid(g) = -softplus(-g), which does not underflow.
-            xp.reshape(F.softplus(-gate), (batch, length, H, K)) * (-1 / c.temperature),
-            None if state is None else state["attention"],
-            reset,
-            lengths,
+            log_decay=xp.reshape(F.softplus(-gate), (batch, length, H, K)) * (-1 / c.temperature),
+            initial_state=None if state is None else state["attention"],
+            reset=reset,
+            lengths=lengths,
             scale=K**-0.5,
         )
         o = xp.reshape(F.rms_norm(o, p["g_norm.weight"], eps=c.norm_eps), (batch, length, H * V))

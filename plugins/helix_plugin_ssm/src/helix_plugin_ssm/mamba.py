@@ -55,6 +55,11 @@ class Mamba(Layer[MambaConfig]):
     Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023. Parameter names are
     those of the authors' code and of Hugging Face. With `bcdt_norm_eps`, B, C and (W_x u)[:R]
     pass an RMS norm each: Zuo et al., Falcon Mamba: The First Competitive Attention-free 7B Language Model, 2024.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "mamba", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (32640, 9728)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:

@@ -50,6 +50,11 @@ class Mamba2(Layer[Mamba2Config]):
     State: conv (B, K-1, E) and conv_bc (B, K-1, 2GN), the last inputs of the convolution; ssm (B, H, N, P), S.
     Source: Dao and Gu, Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State
     Space Duality, 2024. Parameter names and order are those of the authors' code and of Hugging Face.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "mamba2", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (43142, 70144)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:

@@ -61,6 +61,11 @@ class Mamba3(Layer[Mamba3Config]):
     the second.
     Source: Lahoti, Li, Chen, Wang, Bick, Kolter, Dao and Gu, Mamba-3: Improved Sequence Modeling using State Space
     Principles, 2026. Parameter names and order are those of the authors' code (state-spaces/mamba).
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "mamba3", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (44164, 67072)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:
@@ -231,10 +236,10 @@ class Mamba3(Layer[Mamba3Config]):
             positions(q),
             positions(k),
             positions(v),
-            at_first(log_decay)[..., None],
-            before,
-            None if reset is None else at_first(reset),
-            None if lengths is None else lengths * R,
+            log_decay=at_first(log_decay)[..., None],
+            initial_state=before,
+            reset=None if reset is None else at_first(reset),
+            lengths=None if lengths is None else lengths * R,
         )
         y = xp.reshape(y, (batch, length, R, H, y.shape[3]))
         return xp.permute_dims(y, (0, 1, 3, 2, 4)), ssm

@@ -24,6 +24,11 @@ class MinGRU(MinimalUnit):
     The linear scan is stable as it stands, so the paper's logarithmic form is not needed: the same values.
     State: h (B, E).
     Source: Feng, Tung, Ahmed, Bengio and Hajimirsadeghi, Were RNNs All We Needed?, 2024.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "mingru", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (12416, 256)
     """
 
     gates: ClassVar[dict[str, int]] = {"to_gate": -1}

@@ -23,6 +23,11 @@ class MinLSTM(MinimalUnit):
 
     State: h (B, E).
     Source: Feng, Tung, Ahmed, Bengio and Hajimirsadeghi, Were RNNs All We Needed?, 2024.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "minlstm", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (16576, 256)
     """
 
     gates: ClassVar[dict[str, int]] = {"to_forget": 1, "to_input": -1}

@@ -58,6 +58,11 @@ class RetNet(Layer[RetNetConfig]):
     no position grows without bound.
     Source: Sun, Dong, Huang, Ma, Xia, Xue, Wang and Wei, Retentive Network: A Successor to Transformer for Large
     Language Models, 2023.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "retnet", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (33024, 32768)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:
@@ -104,7 +109,9 @@ class RetNet(Layer[RetNetConfig]):
         v = xp.reshape(F.linear(x, p["v_proj.weight"]), (batch, length, H, V))
         log_decay = F.asarray(np.log1p(-(2.0 ** -(5.0 + np.arange(H))))[None, None, :, None])
         before = None if state is None else self._turn(F, state["retention"], F.asarray(np.full(batch, -1.0)))
-        o, S = F.gated_linear_attention(q, k, v, log_decay, before, reset, lengths, scale=K**-0.5)
+        o, S = F.gated_linear_attention(
+            q, k, v, log_decay=log_decay, initial_state=before, reset=reset, lengths=lengths, scale=K**-0.5
+        )
         after = None
         if state is not None:
             ends = xp.astype(lengths, S.dtype) if lengths is not None else F.asarray(np.full(batch, float(length)))

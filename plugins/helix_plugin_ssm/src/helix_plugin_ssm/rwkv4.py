@@ -39,6 +39,11 @@ class RWKV4(Layer[RWKV4Config]):
     weight: what the authors keep as numerator, denominator and largest exponent.
     Source: Peng et al., RWKV: Reinventing RNNs for the Transformer Era, 2023. Parameter names are those of Hugging
     Face's RWKV, without axes of size 1; mixes and decays start as in the authors' first layer.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "rwkv4", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (16704, 768)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:
@@ -88,6 +93,14 @@ class RWKV4(Layer[RWKV4Config]):
         k = F.linear(x_k, p["key.weight"])
         v = F.linear(mixed("value")[0], p["value.weight"])
         r = F.sigmoid(F.linear(mixed("receptance")[0], p["receptance.weight"]))
-        y, wkv = F.wkv4(k, v, -F.xp.exp(p["time_decay"]), p["time_first"], before["wkv"], reset, lengths)
+        y, wkv = F.wkv4(
+            k,
+            v,
+            -F.xp.exp(p["time_decay"]),
+            bonus=p["time_first"],
+            initial_state=before["wkv"],
+            reset=reset,
+            lengths=lengths,
+        )
         y = F.linear(r * y, p["output.weight"])
         return y, None if state is None else {"shift": shift, "wkv": wkv}

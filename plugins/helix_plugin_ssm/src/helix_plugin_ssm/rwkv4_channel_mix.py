@@ -34,6 +34,11 @@ class RWKV4ChannelMix(Layer[RWKV4ChannelMixConfig]):
     State: shift (B, 1, D), the last input.
     Source: Peng et al., RWKV: Reinventing RNNs for the Transformer Era, 2023. Parameter names are those of Hugging
     Face's RWKV; mixes start as in the authors' first layer.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "rwkv4_channel_mix", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (36992, 256)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:

@@ -66,6 +66,11 @@ class RWKV7(Layer[RWKV7Config]):
     Source: Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025. Parameter names and layouts are
     those of BlinkDL/RWKV-LM, without axes of size 1. Initial values are those of its first layer, but matrices that
     it starts at zero start small.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "rwkv7", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (29504, 16640)
     """
 
     @property
@@ -176,7 +181,17 @@ class RWKV7(Layer[RWKV7Config]):
         log_decay = -MAX_DECAY_RATE * F.sigmoid(p["w0"] + product(xp.tanh(product(mixed("w"), "w1")), "w2"))
         unit = _normalize(xp, heads(k * p["k_k"]))
         r, v, k = heads(r), heads(v), heads(k * (1 + (rate - 1) * p["k_a"]))
-        y, wkv = F.rwkv7(r, heads(log_decay), k, v, -unit, unit * heads(rate), before["wkv"], reset, lengths)
+        y, wkv = F.rwkv7(
+            r,
+            heads(log_decay),
+            k,
+            v=v,
+            a=-unit,
+            b=unit * heads(rate),
+            initial_state=before["wkv"],
+            reset=reset,
+            lengths=lengths,
+        )
         y = F.layer_norm(y, F.asarray(np.ones(c.head_dim)), None, eps=c.norm_eps)
         y = xp.reshape(y, x.shape) * p["ln_x.weight"] + p["ln_x.bias"]
         y = y + xp.reshape(xp.sum(r * k * p["r_k"], axis=-1, keepdims=True) * v, x.shape)

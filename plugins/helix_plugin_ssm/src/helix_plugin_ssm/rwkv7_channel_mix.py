@@ -33,6 +33,11 @@ class RWKV7ChannelMix(Layer[RWKV7ChannelMixConfig]):
     State: shift (B, 1, D), the last input.
     Source: Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025. Parameter names are those of
     BlinkDL/RWKV-LM; x_k starts as in its first layer.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "rwkv7_channel_mix", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (32832, 256)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:

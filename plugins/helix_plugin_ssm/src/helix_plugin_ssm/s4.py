@@ -47,6 +47,11 @@ class S4(Layer[S4Config]):
     State: ssm (B, D, N), [Re h; Im h].
     Source: Gu, Goel and Ré, Efficiently Modeling Long Sequences with Structured State Spaces, 2022; P = Q as in Goel,
     Gu, Donahue and Ré, It's Raw! Audio Generation with State-Space Models, 2022.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "s4", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (24832, 16384)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:
@@ -99,13 +104,13 @@ class S4(Layer[S4Config]):
     ) -> tuple[Array, State | None]:
         system, after = self.system(F, p), None
         if state is None:
-            y = F.long_conv(x, Chunk(F, system, x.shape[1]).filter, None, None, None, reset, lengths)
+            y = F.long_conv(x, Chunk(F, system, x.shape[1]).filter, reset=reset, lengths=lengths)
         elif x.shape[1] == 1:
             y, last = _step(F.xp, system, x, state["ssm"], reset, lengths)
             after = {"ssm": last}
         else:
             chunk = Chunk(F, system, x.shape[1])
-            y = F.long_conv(x, chunk.filter, None, None, None, reset, lengths)
+            y = F.long_conv(x, chunk.filter, reset=reset, lengths=lengths)
             y = y + chunk.response(state["ssm"], reset)
             after = {"ssm": chunk.last_state(x, state["ssm"], reset, lengths)}
         y = F.gelu(y + p["D"] * x)

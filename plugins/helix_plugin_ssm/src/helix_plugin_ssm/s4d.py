@@ -50,6 +50,11 @@ class S4D(Layer[S4DConfig]):
     Without state or resets it is one long convolution with the filter 2 Re Σ C B̄ Āˡ; otherwise the recurrence runs.
     State: ssm (B, D, modes, 2), h without its factor B̄.
     Source: Gu, Gupta, Goel and Ré, On the Parameterization and Initialization of Diagonal State Space Models, 2022.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "s4d", d_model=64)
+    >>> layer.cost(1024).parameters, layer.cost(1024).state_bytes
+    (16640, 16384)
     """
 
     def param_specs(self) -> dict[str, ParamSpec]:
@@ -138,7 +143,7 @@ class S4D(Layer[S4DConfig]):
             y = F.long_conv(x, F.diagonal_ssm_filter(log_a, c, length=x.shape[1]))
         else:
             initial = None if state is None else state["ssm"]
-            y, last = F.diagonal_ssm(x, log_a, c, initial, reset, lengths)
+            y, last = F.diagonal_ssm(x, log_a, c, initial_state=initial, reset=reset, lengths=lengths)
             after = None if state is None else {"ssm": last}
         y = F.gelu(y + p["D"] * x)
         y = F.linear(y, p["out_proj.weight"], p["out_proj.bias"])
