@@ -67,7 +67,7 @@ def test_an_interrupted_job_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
-    original, done = write._replace, []
+    original, done = write.write_file, []
 
     def full(path, data):
         if path.name.startswith("part-00001"):
@@ -75,7 +75,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
         done.append(path.name)
         original(path, data)
 
-    monkeypatch.setattr(write, "_replace", full)
+    monkeypatch.setattr(write, "write_file", full)
     with pytest.raises(DataError, match=r"No space left on device\n.*give the same command again"):
         write_dataset(plan(), tmp_path / "a")
     assert "part-00000.parquet" in done

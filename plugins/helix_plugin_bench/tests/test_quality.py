@@ -1,12 +1,16 @@
 """The suite's machinery: rows become recipes, results are kept, what cannot run says so."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from helix_core.cli.main import cli, main
+from helix_core.errors import HelixError, InUse
+from helix_core.lock import FolderLock
 from helix_core.plugin_system import create
 from helix_plugin_bench.quality import models, rows, store
 from helix_plugin_bench.quality.report import markdown, picture
@@ -148,6 +152,32 @@ def test_a_result_takes_the_place_of_its_own_row_and_seed_only(tmp_path):
         store.add(file, {"row": "a", "seed": seed, "accuracy": score})
     assert [(r["seed"], r["accuracy"]) for r in store.read(file)] == [(0, 0.7), (1, 0.6)]
     assert list(tmp_path.iterdir()) == [file]
+
+
+FILLS = """
+import sys
+from pathlib import Path
+from helix_plugin_bench.quality import store
+for seed in range(20):
+    store.add(Path(sys.argv[1]), {"row": sys.argv[2], "seed": seed, "accuracy": 0.5})
+"""
+
+
+def test_processes_that_fill_one_file_lose_nothing(tmp_path):
+    file = tmp_path / "new" / "quality.json"
+    writers = [subprocess.Popen([sys.executable, "-c", FILLS, str(file), name]) for name in "abc"]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    assert [(r["row"], r["seed"]) for r in store.read(file)] == [(name, seed) for name in "abc" for seed in range(20)]
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_what_is_in_the_way_of_a_result_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    with FolderLock(tmp_path, "it"), pytest.raises(InUse, match=r"results .*quality.json is being written by process"):
+        store.add(tmp_path / "quality.json", {"row": "a", "seed": 0})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HelixError, match="cannot write the results to"):
+        store.add(tmp_path / "file" / "quality.json", {"row": "a", "seed": 0})
 
 
 def test_tables_and_plots_of_every_kind_of_row():

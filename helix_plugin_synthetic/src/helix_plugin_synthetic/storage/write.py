@@ -1,7 +1,7 @@
 """Writing a dataset so that a kill, a full disk or a second try never leaves or meets half a file.
 
 A folder under way has `plan.json` and `finished.jsonl`, a line per finished shard; a whole one has `manifest.json`.
-Every file is written aside, flushed and renamed, so a file under its own name is whole.
+Every file is flushed under another name and renamed, so a file under its own name is whole.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from helix_core.durable import TEMPORARY, clear_leftovers, write_file
 from helix_core.errors import DataError, UsageError
 from helix_core.kinds.generator import FieldSpec, digest
 from helix_plugin_synthetic.storage.formats import FORMATS
@@ -50,7 +50,7 @@ def write_dataset(
             if progress:
                 progress(record["samples"])
         manifest = _manifest(plan, [records[k] for k in range(plan.shards)])
-        _replace(folder / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+        write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
         for name in (PLAN, FINISHED):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
@@ -94,20 +94,19 @@ def _claim(plan: Plan, folder: Path) -> dict[int, Record]:
                 hint="choose another folder, or give the options of that dataset",
             )
         return _whole(folder, name)
-    ours = {name for name in here if name.startswith(".writing-")}
+    ours = {name for name in here if name.startswith(TEMPORARY)}
     if here - ours:
         raise UsageError(
             f"{folder} is not empty and holds no dataset: {', '.join(sorted(here - ours)[:3])}",
             hint="choose another folder",
         )
-    _replace(folder / PLAN, json.dumps(wanted, indent=1).encode() + b"\n")
+    write_file(folder / PLAN, json.dumps(wanted, indent=1).encode() + b"\n")
     return {}
 
 
 def _whole(folder: Path, source: str) -> dict[int, Record]:
     """The records of shards whose files are as they were written; the others are written again."""
-    for leftover in folder.glob(".writing-*"):
-        leftover.unlink(missing_ok=True)
+    clear_leftovers(folder)
     records = read_manifest(folder).shards if source == MANIFEST else read_finished(folder)
     kept = {}
     for record in records:
@@ -138,7 +137,7 @@ def write_shard(plan: Plan, folder: Path, shard: int) -> Record:
     generator = plan.make()
     samples = plan.shard_samples(shard, generator)
     data = FORMATS[plan.format][0](samples, generator.schema())
-    _replace(folder / plan.file(shard), data)
+    write_file(folder / plan.file(shard), data)
     return {
         "shard": shard,
         "file": plan.file(shard),
@@ -158,16 +157,3 @@ def _manifest(plan: Plan, records: list[Record]) -> dict[str, Any]:
         "content": hashlib.blake2b("".join(r["content"] for r in records).encode(), digest_size=16).hexdigest(),
         "shards": records,
     }
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".writing-{path.name}-{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

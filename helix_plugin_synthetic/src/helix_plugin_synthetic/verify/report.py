@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from helix_core.durable import write_file
 from helix_core.errors import DataError, UsageError
 from helix_core.kinds.generator import Generator, Sample
 from helix_plugin_synthetic.verify.check import Check
@@ -89,10 +90,8 @@ def write_report(report: Report, generator: Generator[Any], samples: list[Sample
         if any(folder.iterdir()) and not (folder / JSON).exists():
             raise UsageError(f"{folder} is not empty and holds no report", hint="choose another folder")
         plots = [plot_samples(generator, samples, folder), plot_checks(report.checks, report.passed, folder)]
-        (folder / PAGE).write_text(_page(report, samples, [p for p in plots if p]), encoding="utf-8")
-        temporary = folder / f".{JSON}"
-        temporary.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
-        temporary.replace(folder / JSON)
+        write_file(folder / PAGE, _page(report, samples, [p for p in plots if p]).encode())
+        write_file(folder / JSON, (json.dumps(report.as_dict(), indent=1) + "\n").encode())
     except OSError as error:
         raise DataError(f"cannot write the report to {folder}: {error.strerror or error}") from error
 

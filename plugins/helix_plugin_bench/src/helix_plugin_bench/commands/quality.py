@@ -34,6 +34,7 @@ def quality(
     """
     from dataclasses import replace
 
+    from helix_core.durable import write_file
     from helix_core.errors import HelixError, UsageError
     from helix_plugin_bench.quality import rows, store
     from helix_plugin_bench.quality.carry_out import carry_out
@@ -70,9 +71,9 @@ def quality(
             continue
         known = store.add(file, result) if file else [*known, result]
     if table:
-        table.write_text(markdown(known) + "\n")
+        write_file(table, (markdown(known) + "\n").encode())
     if plot:
-        plot.write_bytes(picture(known))
+        write_file(plot, picture(known))
     click.echo(markdown([r for r in known if not words or any(word in r["row"] for word in words)]))
     if failed:
         raise HelixError(f"{failed} of {len(chosen)} rows failed; what they said stands above")

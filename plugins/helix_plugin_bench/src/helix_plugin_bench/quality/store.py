@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from helix_core.errors import UsageError
+from helix_core.durable import write_file
+from helix_core.errors import HelixError, InUse, UsageError
+from helix_core.lock import FolderLock
 from helix_core.untrusted import fits, read_json
 
 Result = dict[str, Any]
+PATIENCE = 30.0
+"""Seconds to wait for another process that writes in the same folder: each holds it for a moment."""
 
 
 class _Row(BaseModel):
@@ -42,12 +48,34 @@ def read(file: Path) -> list[Result]:
 
 
 def add(file: Path, result: Result) -> list[Result]:
-    """Put a result in place of an older one of the same row and seed; the file is replaced in one piece."""
+    """Put a result in place of an older one of the same row and seed; the file is replaced in one piece.
+
+    Processes that fill one file take turns. Raises HelixError if it cannot be written, UsageError if it is something
+    else, InUse if another process holds the folder for more than `PATIENCE` seconds.
+    """
     same = (result["row"], result["seed"])
-    kept = [row for row in read(file) if (row["row"], row["seed"]) != same]
-    table = sorted([*kept, result], key=lambda row: (row["row"], row["seed"]))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"rows": table}, indent=1) + "\n")
-    temporary.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(file):
+            kept = [row for row in read(file) if (row["row"], row["seed"]) != same]
+            table = sorted([*kept, result], key=lambda row: (row["row"], row["seed"]))
+            write_file(file, (json.dumps({"rows": table}, indent=1) + "\n").encode())
+    except OSError as error:
+        raise HelixError(f"cannot write the results to {file}: {error.strerror or error}") from error
     return table
+
+
+@contextmanager
+def _turn(file: Path) -> Iterator[None]:
+    """The folder of a file, held alone."""
+    until = time.monotonic() + PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(FolderLock(file.parent, f"the results {file}"))
+                break
+            except InUse:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+        yield
