@@ -14,7 +14,8 @@ from helix_core.errors import ComponentUnavailable
 from helix_core.events import emit
 from helix_core.kinds.decoder import WEIGHTS, Decoder, PlainDecoder
 from helix_core.tree import tree_map
-from helix_plugin_cpu.decode.lower import LOWER, pointwise
+from helix_plugin_cpu.decode.lower import LOWER
+from helix_plugin_cpu.decode.lower_arrays import pointwise
 from helix_plugin_cpu.decode.program import Call, Program, overlap
 from helix_plugin_cpu.decode.record import Recorded, Recorder, RecordingTable, Stale, Unrecordable
 from helix_plugin_cpu.kernels._arguments import address, zeros

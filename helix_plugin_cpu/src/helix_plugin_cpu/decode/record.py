@@ -99,6 +99,14 @@ class Recorder:
         self.keep.append(value)
         return value
 
+    def parameter(self, value: Tensor | None) -> Tensor | None:
+        """The same for an optional parameter, which instructions read in one piece."""
+        return None if value is None else self.constant(value.contiguous())
+
+    def reserve(self, size: int) -> None:
+        """See to it that each thread has so many bytes of scratch."""
+        self.scratch = max(self.scratch, size)
+
     def weight(self, value: Tensor) -> Weight:
         """A matrix in the format asked for; one that is used twice is stored once."""
         key = (value.data_ptr(), tuple(value.shape), value.stride())
