@@ -209,7 +209,7 @@ def test_smaller_weights_are_as_exact_as_their_format(weights, each, largest):
 @pytest.mark.parametrize(("weights", "tolerance"), [("float32", 3e-6), ("bfloat16", 3e-6), ("int8", 0.02)])
 def test_products_of_stored_weights(batch, weights, tolerance):
     """Against float64 on the stored numbers: what is left is float32's rounding, and int8's of the activations."""
-    from helix_plugin_cpu.decode.lower import linear
+    from helix_plugin_cpu.decode.lower_ops import linear
     from helix_plugin_cpu.decode.program import Program
     from helix_plugin_cpu.decode.record import Recorder
 

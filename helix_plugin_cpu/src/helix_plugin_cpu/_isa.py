@@ -17,22 +17,22 @@ NARROW = {
         "+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3",
     )
 }
-"""LLVM's processor and features of each set that can be asked for; `native` is what there is."""
+"""LLVM's processor and features of each set that can be asked for; `native` is what the processor has."""
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "neon": "NEON"}
 
 
 @functools.cache
 def features() -> frozenset[str]:
-    """LLVM's names of the features that Numba's code may use, `HELIX_CPU_ISA` seen to first.
+    """LLVM's names of the features that Numba's code may use, after `HELIX_CPU_ISA` has been applied.
 
-    Raises ConfigError for a set that there is not, or that this processor lacks.
+    Raises ConfigError for an unknown set, and for one that this processor lacks.
     """
     import numba
     from llvmlite import binding
 
     config: Any = numba.config
 
-    there = frozenset(name for name, found in binding.get_host_cpu_features().items() if found)
+    native = frozenset(name for name, has in binding.get_host_cpu_features().items() if has)
     asked = os.environ.get(VARIABLE, "native")
     if asked not in {*NARROW, "native"}:
         raise ConfigError(
@@ -41,13 +41,13 @@ def features() -> frozenset[str]:
         )
     if asked != "native" and config.CPU_FEATURES is None:
         name, wanted = NARROW[asked]
-        if missing := _enabled(wanted) - there:
+        if missing := _enabled(wanted) - native:
             raise ConfigError(
                 f"{VARIABLE}={asked}, and this processor has no {', '.join(sorted(missing))}",
-                hint=f"unset {VARIABLE}: kernels are compiled for the processor that there is",
+                hint=f"unset {VARIABLE}: kernels are then compiled for this processor",
             )
         config.CPU_NAME, config.CPU_FEATURES = name, wanted
-    return there if config.CPU_FEATURES is None else _enabled(config.CPU_FEATURES)
+    return native if config.CPU_FEATURES is None else _enabled(config.CPU_FEATURES)
 
 
 def _enabled(flags: str) -> frozenset[str]:
@@ -55,5 +55,9 @@ def _enabled(flags: str) -> frozenset[str]:
 
 
 def vectors() -> str:
-    """The widest vectors that kernels are compiled to, for `helix doctor`."""
+    """The widest vectors that kernels are compiled to, for `helix doctor`.
+
+    >>> vectors() in {"AVX-512", "AVX2", "AVX", "SVE", "NEON", "baseline"}
+    True
+    """
     return next((name for feature, name in VECTORS.items() if feature in features()), "baseline")

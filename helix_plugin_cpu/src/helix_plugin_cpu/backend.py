@@ -23,7 +23,15 @@ prefer_onednn()
 
 
 class CpuBackend(TorchBackend):
-    """Torch tensors in main memory; Numba kernels where torch has none or only a slow one."""
+    """Torch tensors in main memory; Numba kernels where torch has none or only a slow one.
+
+    >>> import helix_core, torch
+    >>> F = helix_core.create("backend", "cpu").bind(mode="infer")
+    >>> F.rms_norm(torch.tensor([[3.0, 4.0]]), torch.ones(2)).round(decimals=3)
+    tensor([[0.8490, 1.1310]])
+    >>> F.trail["rms_norm"].chosen
+    'cpu/rms_norm'
+    """
 
     name = "cpu"
 
@@ -42,7 +50,18 @@ class CpuBackend(TorchBackend):
     ) -> Decoder:
         """A decoder that runs the model's step as one native program; the plain one where it cannot be recorded.
 
-        With "bfloat16" and "int8" the decoder has copies of the matrices, and `params` is not needed any more.
+        With "bfloat16" and "int8" the decoder has copies of the matrices, and `params` is not needed any more. Logits
+        are (batch, V) for a vocabulary of V tokens. Raises ComponentUnavailable for other formats, and for these two
+        where the step cannot be recorded.
+
+        >>> import helix_core, numpy as np
+        >>> from helix_plugin_lm.models import LanguageModel, ModelConfig
+        >>> backend = helix_core.create("backend", "cpu")
+        >>> model = LanguageModel(ModelConfig(vocab_size=32, d_model=8, n_layers=1, mixer={"name": "mamba"}))
+        >>> params = {name: backend.asarray(value) for name, value in model.init(seed=0).items()}
+        >>> decoder = backend.decoder(model, backend.bind(mode="infer"), params, batch=2)
+        >>> decoder.step(np.array([3, 5])).shape
+        (2, 32)
         """
         from helix_plugin_cpu.decode.decoder import decoder
 

@@ -12,7 +12,7 @@ globals().update({name: value for name, value in vars(_torch).items() if not nam
 
 
 def matmul(x: Tensor, y: Tensor, /) -> Tensor:
-    """The product of matrices (..., R, K) and (..., K, N) of one dtype."""
+    """The product of matrices (..., M, K) and (..., K, N) of one dtype."""
     if x.dtype == y.dtype and x.dtype in WIDENED and x.is_cpu:
         return torch.matmul(x.float(), y.float()).to(x.dtype)
     return torch.matmul(x, y)

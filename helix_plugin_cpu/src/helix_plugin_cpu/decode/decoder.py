@@ -13,8 +13,9 @@ from torch import Tensor
 from helix_core.errors import ComponentUnavailable
 from helix_core.events import emit
 from helix_core.kinds.decoder import WEIGHTS, Decoder, PlainDecoder
-from helix_core.tree import tree_map
-from helix_plugin_cpu.decode.lower import LOWER, pointwise
+from helix_core.tree import tree_items, tree_map
+from helix_plugin_cpu.decode.lower import LOWER
+from helix_plugin_cpu.decode.lower_arrays import pointwise
 from helix_plugin_cpu.decode.program import Call, Program, overlap
 from helix_plugin_cpu.decode.record import Recorded, Recorder, RecordingTable, Stale, Unrecordable
 from helix_plugin_cpu.kernels._arguments import address, zeros
@@ -92,7 +93,10 @@ class RecordedDecoder(Decoder):
 def decoder(
     model: DecodableModel, backend: Any, F: Any, params: Mapping[str, Any], batch: int, weights: str
 ) -> Decoder:
-    """A recorded decoder, or the plain one where the step cannot be recorded; an event "decoder" says which and why."""
+    """A recorded decoder, or the plain one where the step cannot be recorded; an event "decoder" says which and why.
+
+    Raises ComponentUnavailable for weights in a format that is unknown, or that only a recorded step reads.
+    """
     if weights not in WEIGHTS:
         raise ComponentUnavailable(
             f"backend {backend.name!r} does not decode with {weights} weights",
@@ -117,9 +121,7 @@ def decoder(
 
 
 def _leaves(tree: Any) -> list[Any]:
-    found: list[Any] = []
-    tree_map(found.append, tree)
-    return found
+    return [leaf for _, leaf in tree_items(tree)]
 
 
 def _update(recorder: Recorder, before: list[Tensor], after: list[Any]) -> None:

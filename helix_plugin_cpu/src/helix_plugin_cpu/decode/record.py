@@ -22,11 +22,11 @@ from helix_plugin_cpu.kernels._arguments import zeros
 
 
 class Unrecordable(Exception):
-    """The step cannot be recorded; the message says why."""
+    """The step cannot be recorded; the message says why. `decoder` catches it and decodes plainly."""
 
 
 class Stale(Exception):
-    """A state was read after it had been overwritten in place."""
+    """A state was read after it had been overwritten in place. The decoder catches it and records without that."""
 
 
 class _Memory:
@@ -99,6 +99,14 @@ class Recorder:
         self.keep.append(value)
         return value
 
+    def parameter(self, value: Tensor | None) -> Tensor | None:
+        """The same for an optional parameter, which instructions read in one piece."""
+        return None if value is None else self.constant(value.contiguous())
+
+    def reserve(self, size: int) -> None:
+        """See to it that each thread has so many bytes of scratch."""
+        self.scratch = max(self.scratch, size)
+
     def weight(self, value: Tensor) -> Weight:
         """A matrix in the format asked for; one that is used twice is stored once."""
         key = (value.data_ptr(), tuple(value.shape), value.stride())
@@ -110,22 +118,22 @@ class Recorder:
     def apply(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An op or a function of the namespace, on at least one recorded array."""
         lower = self._lower.get(name)
-        found = None if lower is None else lower(self, *args, **kwargs)
-        if found is None and name in OPS and self.F.trail[name].chosen == REFERENCE:
-            found = self.compose(OPS[name], args, kwargs)
-        return self.call(name, function, args, kwargs) if found is None else found
+        result = None if lower is None else lower(self, *args, **kwargs)
+        if result is None and name in OPS and self.F.trail[name].chosen == REFERENCE:
+            result = self.compose(OPS[name], args, kwargs)
+        return self.call(name, function, args, kwargs) if result is None else result
 
     def compose(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An op without a kernel by what its reference does, if all of that has instructions; else None."""
         before = len(self.steps)
         try:
-            found = op.reference(RecordingNamespace(self), *args, **kwargs)
+            result = op.reference(RecordingNamespace(self), *args, **kwargs)
         except Unrecordable:
-            found = None
-        if found is None or any(isinstance(step, Call) for step in self.steps[before:]):
+            result = None
+        if result is None or any(isinstance(step, Call) for step in self.steps[before:]):
             del self.steps[before:]
             return None
-        return found
+        return result
 
     def call(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call it now to see what it returns: a view of an array is noted as such, anything else as a call."""
@@ -140,12 +148,12 @@ class Recorder:
             return value
 
         real, named = plain(args), {k: plain(v) for k, v in kwargs.items()}
-        found = function(*real, **named)
-        several = isinstance(found, list | tuple)
-        values = list(found) if several else [found]
+        returned = function(*real, **named)
+        several = isinstance(returned, list | tuple)
+        values = list(returned) if several else [returned]
         if not all(isinstance(v, Tensor) for v in values):
             if not any(isinstance(v, Tensor) for v in values):
-                return found
+                return returned
             raise Unrecordable(f"{name} returns more than arrays")
         views = [memories.get(v.untyped_storage().data_ptr()) for v in values]
         if all(v is not None for v in views):
@@ -155,7 +163,7 @@ class Recorder:
             for result, v in zip(results, values, strict=True):
                 result.value.copy_(v)
             self.steps.append(Call(name, function, real, named, [r.value for r in results]))
-        return type(found)(results) if several else results[0]
+        return type(returned)(results) if several else results[0]
 
 
 class Recorded:
@@ -179,32 +187,39 @@ class Recorded:
 
     @property
     def value(self) -> Tensor:
+        """Its memory, for instructions. Raises Stale if it was overwritten."""
         if self.memory.stale:
             raise Stale
         return self._value
 
     @property
     def shape(self) -> torch.Size:
+        """The sizes of its axes."""
         return self._value.shape
 
     @property
     def dtype(self) -> torch.dtype:
+        """torch's dtype of its numbers."""
         return self._value.dtype
 
     @property
     def device(self) -> torch.device:
+        """Where its memory is: the CPU."""
         return self._value.device
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return self._value.ndim
 
     @property
     def T(self) -> Recorded:
+        """A view of a matrix, transposed."""
         return self._view(self.value.T)
 
     @property
     def mT(self) -> Recorded:
+        """A view with the last two axes swapped."""
         return self._view(self.value.mT)
 
     def _view(self, value: Tensor) -> Recorded:
@@ -237,9 +252,9 @@ _TORCH_NAMES = {"mul": "multiply", "sub": "subtract", "div": "divide", "true_div
 
 def _recorder_of(values: Any) -> Any:
     for value in values:
-        found = _recorder_of(value) if isinstance(value, list | tuple) else getattr(value, "recorder", None)
-        if found is not None:
-            return found
+        recorder = _recorder_of(value) if isinstance(value, list | tuple) else getattr(value, "recorder", None)
+        if recorder is not None:
+            return recorder
     return None
 
 

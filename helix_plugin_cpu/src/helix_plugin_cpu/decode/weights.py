@@ -1,4 +1,4 @@
-"""Weights as the products of `kernels/_products.py` read them."""
+"""Weights as the products of `kernels/_products.py` read them: matrices of N rows (outputs) and K columns (inputs)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from helix_plugin_cpu.kernels._products import BFLOAT16, BLOCK, BLOCK_BYTES, FLO
 from helix_plugin_cpu.kernels._simd import LANES
 
 FORMATS = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
-SMALL = 128
+MIN_INT8_COLUMNS = 128
 """Matrices with fewer columns gain little from int8 and are kept in bfloat16."""
-CHUNK = 2048
+CHUNK_ROWS = 2048
 """Rows converted at a time, so that converting needs little memory besides the result."""
 
 
@@ -35,10 +35,15 @@ class Weight:
 
 
 def store_weight(weight: Tensor, fmt: str) -> Weight:
-    """A matrix (N, K) in a format of `FORMATS`: float32 stays where it is, others are copies."""
+    """A matrix (N, K) in a format of `FORMATS`: float32 stays where it is, others are copies.
+
+    >>> stored = store_weight(torch.ones(16, 256), "int8")
+    >>> stored.data.nbytes * 8 / (16 * 256)  # bits of a weight
+    8.5
+    """
     weight = weight.detach()
     shape = (weight.shape[0], weight.shape[1])
-    if fmt == "int8" and shape[1] < SMALL:
+    if fmt == "int8" and shape[1] < MIN_INT8_COLUMNS:
         fmt = "bfloat16"
     if fmt == "float32":
         if weight.stride(1) != 1 and shape[1] > 1:
@@ -52,8 +57,8 @@ def store_weight(weight: Tensor, fmt: str) -> Weight:
     else:
         row = 2 * columns
         data = empty(shape[0] * row, dtype=torch.uint8)
-    for start in range(0, shape[0], CHUNK):
-        part = weight[start : start + CHUNK]
+    for start in range(0, shape[0], CHUNK_ROWS):
+        part = weight[start : start + CHUNK_ROWS]
         rows = _up(part.shape[0], LANES) if tiled else part.shape[0]
         padded = zeros(rows, columns)
         padded[: part.shape[0], : shape[1]] = part
@@ -63,7 +68,7 @@ def store_weight(weight: Tensor, fmt: str) -> Weight:
 
 
 def as_float32(weight: Weight) -> Tensor:
-    """The matrix that a stored one stands for."""
+    """The matrix (N, K) that a stored one stands for."""
     N, K = weight.shape
     if weight.kind == FLOAT32:
         return weight.data

@@ -1,4 +1,7 @@
-"""One step of the ops that carry a state or normalise a row, for a few rows at a time."""
+"""One step of the ops that carry a state or normalise a row, for a few rows at a time.
+
+D channels, K taps of a convolution, N states per channel; A, B and C are those of the selective scan.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def total_of(vector: Vec, scratch: int) -> float:
 @inline
 def norm_step(i: int, first: int, last: int, scratch: int) -> None:
     """NORM on rows first..last-1."""
-    centred, D, eps = word(i, NORM.centred), word(i, NORM.D), get(word(i, NORM.eps))
+    centred, D, eps = word(i, NORM.centred), word(i, NORM.channels), get(word(i, NORM.eps))
     x, x_row = word(i, NORM.x), word(i, NORM.x_row)
     residual, residual_row = word(i, NORM.residual), word(i, NORM.residual_row)
     weight, bias = word(i, NORM.weight), word(i, NORM.bias)
@@ -81,7 +84,7 @@ def norm_step(i: int, first: int, last: int, scratch: int) -> None:
 @inline
 def conv_step(i: int, lo: int, hi: int) -> None:
     """CONV on channels lo..hi-1."""
-    batch, K, D, silu = word(i, CONV.batch), word(i, CONV.K), word(i, CONV.D), word(i, CONV.silu)
+    batch, K, D, silu = word(i, CONV.batch), word(i, CONV.taps), word(i, CONV.channels), word(i, CONV.silu)
     x, x_row = word(i, CONV.x), word(i, CONV.x_row)
     weight, bias = word(i, CONV.weight), word(i, CONV.bias)
     before, after = word(i, CONV.before), word(i, CONV.after)
@@ -110,7 +113,7 @@ def conv_step(i: int, lo: int, hi: int) -> None:
 @inline
 def scan_step(i: int, lo: int, hi: int, scratch: int) -> None:
     """SCAN on channels lo..hi-1."""
-    batch, N, D = word(i, SCAN.batch), word(i, SCAN.N), word(i, SCAN.D)
+    batch, N, D = word(i, SCAN.batch), word(i, SCAN.d_state), word(i, SCAN.channels)
     u, u_row = word(i, SCAN.u), word(i, SCAN.u_row)
     delta, delta_row = word(i, SCAN.delta), word(i, SCAN.delta_row)
     A, B, B_row, C, C_row = (
@@ -166,7 +169,7 @@ def byte_at(block: int, column: int, lane: int) -> Any:
 @inline
 def gather_step(i: int, first: int, last: int) -> None:
     """GATHER of rows first..last-1."""
-    kind, tokens, D = word(i, GATHER.kind), word(i, GATHER.tokens), word(i, GATHER.D)
+    kind, tokens, D = word(i, GATHER.kind), word(i, GATHER.tokens), word(i, GATHER.channels)
     w, w_row = word(i, GATHER.w), word(i, GATHER.w_row)
     y, y_row = word(i, GATHER.y), word(i, GATHER.y_row)
     blocks = -(-D // BLOCK)

@@ -97,7 +97,7 @@ def wait_for(counter: int, count: int, ahead: int, stop: int) -> None:
 @inline
 def linear_step(i: int, held: int, lo: int, hi: int, scratch: int) -> Any:
     """LINEAR on columns lo..hi-1; returns which contents are quantised in scratch: `held`, or this instruction's."""
-    kind, batch, K = word(i, LINEAR.kind), word(i, LINEAR.batch), word(i, LINEAR.K)
+    kind, batch, K = word(i, LINEAR.kind), word(i, LINEAR.batch), word(i, LINEAR.inputs)
     x, x_row = word(i, LINEAR.x), word(i, LINEAR.x_row)
     if kind == INT8 and held != word(i, LINEAR.contents):
         held = word(i, LINEAR.contents)

@@ -24,25 +24,27 @@ def _declare(code: int, name: str, fields: str) -> Any:
     return make(name, ["code", *names])(code, *range(1, len(names) + 1))
 
 
-LINEAR = _declare(0, "LINEAR", "kind x x_row batch K w w_row bias y y_row contents")
-"""y (B, N) = x (B, K) times the transpose of a stored matrix; equal `contents` for the same numbers in x."""
+LINEAR = _declare(0, "LINEAR", "kind x x_row batch inputs w w_row bias y y_row contents")
+"""y = x (batch, inputs) times the transpose of a stored matrix; equal `contents` for the same numbers in x."""
 POINTWISE = _declare(
     1, "POINTWISE", "function out_rows first_rows first_step second_rows second_step columns by_rows rows out_step"
 )
 """A function of one or two arrays, whose rows start where tables of addresses say; jobs are of rows or columns."""
 REDUCE = _declare(2, "REDUCE", "function out_rows rows step columns")
 """A reduction of the rows of an array."""
-NORM = _declare(3, "NORM", "centred x x_row residual residual_row weight bias eps y y_row sums sums_row D")
+NORM = _declare(3, "NORM", "centred x x_row residual residual_row weight bias eps y y_row sums sums_row channels")
 """rms_norm, or layer_norm if `centred`, of x plus a residual; `eps` is the address of a float."""
-CONV = _declare(4, "CONV", "batch K D x x_row weight bias before after y y_row silu")
-"""A step of a causal convolution with K taps; weight (K, D), states before and after (B, K-1, D), perhaps the same."""
+CONV = _declare(4, "CONV", "batch taps channels x x_row weight bias before after y y_row silu")
+"""A step of a causal convolution; weight (taps, channels), states before and after (batch, taps - 1, channels), perhaps
+the same."""
 SCAN = _declare(
     5,
     "SCAN",
-    "batch N D u u_row delta delta_row A B B_row C C_row skip z z_row bias before after y y_row softplus",
+    "batch d_state channels u u_row delta delta_row A B B_row C C_row skip z z_row bias before after y y_row softplus",
 )
-"""A step of a selective scan; A (D, N) carries a factor log2 e, states are (B, D, N)."""
-GATHER = _declare(6, "GATHER", "kind tokens w w_row D y y_row")
+"""A step of a selective scan, its D as `skip`; A (channels, d_state) carries a factor log2 e, states are
+(batch, channels, d_state)."""
+GATHER = _declare(6, "GATHER", "kind tokens w w_row channels y y_row")
 """Rows of a stored table."""
 
 
