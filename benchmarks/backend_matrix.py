@@ -37,7 +37,7 @@ def measure(name: str) -> dict[str, Any]:
     not_run = {"levels": dict.fromkeys(LEVELS, "not run"), "where": None}
     try:
         select("backend", name)
-        facts = create("backend", name).describe()
+        description = create("backend", name).describe()
     except HelixError as error:
         return not_run | {"why": str(error).splitlines()[0]}
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def measure(name: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "pytest", "-q", f"--helix-backend={name}", f"--helix-report={report}"]
         subprocess.run([*command, "-p", "no:cacheprovider"], cwd=folder, check=False)
         levels = json.loads(report.read_text())[name]
-    return {"levels": levels, "where": {"machine": platform.machine(), "system": platform.system(), **facts}}
+    return {"levels": levels, "where": {"machine": platform.machine(), "system": platform.system(), **description}}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:

@@ -74,7 +74,7 @@ def main(
             click.echo(f"{row.work}: {', '.join(row.peers) or 'no peer'}")
         return
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    from side_by_side.machine import facts, rates
+    from side_by_side.machine import description, rates
 
     table: list[Result] = []
     wrong = []
@@ -92,7 +92,7 @@ def main(
             click.echo(line(result), err=True)
         if json_file:  # after every row: a run that is stopped keeps what it measured
             whole = kept(json_file, table) + table
-            json_file.write_text(json.dumps({"machine": facts(), "rows": whole}, indent=1) + "\n")
+            json_file.write_text(json.dumps({"machine": description(), "rows": whole}, indent=1) + "\n")
     whole = kept(json_file, table) + table if json_file else table
     if table_file:
         table_file.write_text(markdown(whole) + "\n")

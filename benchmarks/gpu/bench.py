@@ -175,13 +175,13 @@ def main(
 ) -> None:
     """Ops whose name is one of WORDS; all without words."""
     backend = create("backend", "cuda")
-    facts = backend.describe()
-    if facts.get("interpreter") and not check_only:
+    description = backend.describe()
+    if description.get("interpreter") and not check_only:
         raise click.UsageError("Triton's interpreter says nothing about speed: run with --check-only")
     report: dict[str, Any] = {
-        "device": facts.get("card", "Triton's interpreter"),
-        "torch": facts["torch"],
-        "triton": facts["triton"],
+        "device": description.get("card", "Triton's interpreter"),
+        "torch": description["torch"],
+        "triton": description["triton"],
         "ceilings": {} if check_only else ceilings(),
         "rows": [],
     }

@@ -102,7 +102,7 @@ def rates() -> dict[str, float]:
     }
 
 
-def facts() -> dict[str, object]:
+def description() -> dict[str, object]:
     """What the figures depend on."""
     import platform
 

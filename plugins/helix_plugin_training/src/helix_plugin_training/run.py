@@ -332,6 +332,7 @@ def _sample(trainer: Trainer) -> bytes:
     context = trainer.model.context
     if context is not None and len(trainer.tokenizer.prompt(prompt)) > context:
         return prompt
+    sampling = Sampling(spec.temperature, spec.top_k, spec.top_p, spec.min_p, spec.repetition_penalty)
     stopping = Stopping(max_bytes=spec.max_bytes, tokens=trainer.tokenizer.ends)
     texts = []
     for number in range(spec.count):
@@ -341,7 +342,7 @@ def _sample(trainer: Trainer) -> bytes:
             trainer.F_infer,
             trainer.params,
             prompt,
-            sampling=Sampling(spec.temperature, spec.top_k, spec.top_p, spec.min_p, spec.repetition_penalty),
+            sampling=sampling,
             stopping=stopping,
             tokenizer=trainer.tokenizer,
             seed=trainer.recipe.seed + number,

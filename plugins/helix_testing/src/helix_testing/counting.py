@@ -54,7 +54,7 @@ class _Namespace:
 def count(layer: Layer[Any], length: int, before: int | None = None) -> float:
     """FLOPs of `length` steps of one sequence: all at once, or going on from a state after `before` others."""
     F = CountingTable()
-    params = {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
+    params = _params(layer)
     rng = np.random.default_rng(0)
 
     def inputs(steps: int) -> np.ndarray:
@@ -68,6 +68,10 @@ def count(layer: Layer[Any], length: int, before: int | None = None) -> float:
     F.flops = 0.0
     layer.apply(F, params, inputs(length), state=state)
     return F.flops
+
+
+def _params(layer: Layer[Any]) -> dict[str, np.ndarray]:
+    return {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
 
 
 class CountedArray(np.ndarray):
@@ -96,12 +100,11 @@ class CountedArray(np.ndarray):
 def count_step(layer: Layer[Any], batch: int) -> int:
     """Additions, multiplications and exponentials of one step of `batch` sequences on the reference."""
     F = CountingTable()
-    params = {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
-    counting = {k: v.view(CountedArray) for k, v in params.items()}
+    params = {k: v.view(CountedArray) for k, v in _params(layer).items()}
     x = np.random.default_rng(0).normal(size=(batch, 1, layer.config.d_model))
     state = tree_map(lambda leaf: leaf.view(CountedArray), layer.init_state(F, batch))
     CountedArray.flops = 0
-    layer.apply(F, counting, x.view(CountedArray), state=state)
+    layer.apply(F, params, x.view(CountedArray), state=state)
     return CountedArray.flops
 
 

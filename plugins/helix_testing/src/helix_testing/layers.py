@@ -58,15 +58,16 @@ class BaseLayerTests:
         names = list(cls.backends) or usable_backends()
         if "layer_case" in metafunc.fixturenames:
             everywhere = metafunc.function.__name__ in WHERE_TRACED
+            traced = {name for name in names if traces(name)}
             values = [
                 pytest.param(
                     (cls.layer, config, name),
-                    marks=[pytest.mark.slow] if traces(name) else [],
+                    marks=[pytest.mark.slow] if name in traced else [],
                     id=f"{name}-{_label(config)}",
                 )
                 for i, config in enumerate(cls.configs)
                 for name in names
-                if not traces(name) or (everywhere and i == 0)
+                if name not in traced or (everywhere and i == 0)
             ]
             metafunc.parametrize("layer_case", values, indirect=True, scope="class")
         elif "config" in metafunc.fixturenames:

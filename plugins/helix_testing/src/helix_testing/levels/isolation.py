@@ -151,7 +151,7 @@ def rounds_in_order(backend: Backend) -> bool:
     """Whether `long_conv` tells rows apart that grow. To ask would hold up a graphics card, whose transforms round all
     outputs by the size of the largest input.
     """
-    return backend.device not in ("cuda", "rocm")
+    return not _on_graphics_card(backend)
 
 
 def masks_within_rows(backend: Backend, op: Op) -> bool:
@@ -159,7 +159,11 @@ def masks_within_rows(backend: Backend, op: Op) -> bool:
 
     A graphics card's tiles multiply them with zeros. To look for them first would hold it up.
     """
-    return backend.device not in ("cuda", "rocm") or op.name not in TILED
+    return not _on_graphics_card(backend) or op.name not in TILED
+
+
+def _on_graphics_card(backend: Backend) -> bool:
+    return backend.device in ("cuda", "rocm")
 
 
 def steps_of(op: Op, sample: Sample) -> list[str]:
