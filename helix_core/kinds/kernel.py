@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Self
 
 from helix_core.ops.op import Array, Shape
 
@@ -26,3 +28,10 @@ class Kernel:
     backward: Callable[..., tuple[Array | None, ...]]
     residuals: Callable[..., tuple[Shape, ...]]
     shared: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_module(cls, module: ModuleType) -> Self:
+        """Return the kernel of a file `kernels/<op>.py` that defines those functions under their names."""
+        return cls(
+            module.forward, module.forward_train, module.backward, module.residuals, getattr(module, "shared", {})
+        )

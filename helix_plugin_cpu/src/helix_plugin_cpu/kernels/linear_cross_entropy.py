@@ -26,7 +26,7 @@ def _slopes(logits: Tensor, targets: Tensor, dnats: Tensor) -> Tensor:
 
 _whole = as_torch_function(
     OPS["cross_entropy"],
-    Kernel(rows.forward, rows.forward_train, rows.backward, rows.residuals),
+    Kernel.from_module(rows),
     "cpu_cross_entropy",
     ("cpu",),
 )
@@ -38,7 +38,7 @@ _in_chunks = as_torch_function(
 )
 _widened = as_torch_function(
     OPS["linear"],
-    Kernel(linear.forward, linear.forward_train, linear.backward, linear.residuals),
+    Kernel.from_module(linear),
     "cpu_linear",
     ("cpu",),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from helix_core.kinds.kernel import Kernel
 from helix_plugin_cpu.kernels import adamw as _adamw
 from helix_plugin_cpu.kernels import add_rms_norm as _add_norm
@@ -25,29 +23,22 @@ from helix_plugin_cpu.kernels import ssd as _ssd
 from helix_plugin_cpu.kernels import swiglu as _swiglu
 from helix_plugin_cpu.kernels import wkv4 as _wkv4
 
-
-def _bundle(module: ModuleType) -> Kernel:
-    return Kernel(
-        module.forward, module.forward_train, module.backward, module.residuals, getattr(module, "shared", {})
-    )
-
-
-selective_scan = _bundle(_scan)
-causal_conv1d = _bundle(_conv)
-rms_norm = _bundle(_norm)
-linear_scan = _bundle(_linear_scan)
-diagonal_ssm = _bundle(_modes)
-gated_linear_attention = _bundle(_gla)
-ssd = _bundle(_ssd)
-add_rms_norm = _bundle(_add_norm)
-cross_entropy = _bundle(_cross_entropy)
-linear = _bundle(_linear)
+selective_scan = Kernel.from_module(_scan)
+causal_conv1d = Kernel.from_module(_conv)
+rms_norm = Kernel.from_module(_norm)
+linear_scan = Kernel.from_module(_linear_scan)
+diagonal_ssm = Kernel.from_module(_modes)
+gated_linear_attention = Kernel.from_module(_gla)
+ssd = Kernel.from_module(_ssd)
+add_rms_norm = Kernel.from_module(_add_norm)
+cross_entropy = Kernel.from_module(_cross_entropy)
+linear = Kernel.from_module(_linear)
 linear_cross_entropy = _linear_cross_entropy.linear_cross_entropy
-embedding = _bundle(_embedding)
-swiglu = _bundle(_swiglu)
+embedding = Kernel.from_module(_embedding)
+swiglu = Kernel.from_module(_swiglu)
 adamw = _adamw.step
 bit_linear = _bit.bit_linear
-long_conv = _bundle(_long)
-gated_delta_rule = _bundle(_gated_delta)
-rwkv7 = _bundle(_rwkv7)
-wkv4 = _bundle(_wkv4)
+long_conv = Kernel.from_module(_long)
+gated_delta_rule = Kernel.from_module(_gated_delta)
+rwkv7 = Kernel.from_module(_rwkv7)
+wkv4 = Kernel.from_module(_wkv4)

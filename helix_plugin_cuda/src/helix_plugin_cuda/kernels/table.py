@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from helix_core.kinds.kernel import Kernel
 from helix_plugin_cuda.kernels import add_rms_norm as _add_norm
 from helix_plugin_cuda.kernels import bit_linear as _bit
@@ -22,26 +20,19 @@ from helix_plugin_cuda.kernels import ssd as _ssd
 from helix_plugin_cuda.kernels import swiglu as _swiglu
 from helix_plugin_cuda.kernels import wkv4 as _wkv4
 
-
-def _bundle(module: ModuleType) -> Kernel:
-    return Kernel(
-        module.forward, module.forward_train, module.backward, module.residuals, getattr(module, "shared", {})
-    )
-
-
 bit_linear = _bit.bit_linear
-rms_norm = _bundle(_norm)
-add_rms_norm = _bundle(_add_norm)
-swiglu = _bundle(_swiglu)
-cross_entropy = _bundle(_cross_entropy)
-linear_cross_entropy = _bundle(_linear_cross_entropy)
-linear_scan = _bundle(_linear_scan)
-causal_conv1d = _bundle(_conv)
-selective_scan = _bundle(_scan)
-diagonal_ssm = _bundle(_diagonal)
-gated_linear_attention = _bundle(_gla)
-ssd = _bundle(_ssd)
-gated_delta_rule = _bundle(_gated_delta)
-rwkv7 = _bundle(_rwkv7)
-wkv4 = _bundle(_wkv4)
-long_conv = _bundle(_long)
+rms_norm = Kernel.from_module(_norm)
+add_rms_norm = Kernel.from_module(_add_norm)
+swiglu = Kernel.from_module(_swiglu)
+cross_entropy = Kernel.from_module(_cross_entropy)
+linear_cross_entropy = Kernel.from_module(_linear_cross_entropy)
+linear_scan = Kernel.from_module(_linear_scan)
+causal_conv1d = Kernel.from_module(_conv)
+selective_scan = Kernel.from_module(_scan)
+diagonal_ssm = Kernel.from_module(_diagonal)
+gated_linear_attention = Kernel.from_module(_gla)
+ssd = Kernel.from_module(_ssd)
+gated_delta_rule = Kernel.from_module(_gated_delta)
+rwkv7 = Kernel.from_module(_rwkv7)
+wkv4 = Kernel.from_module(_wkv4)
+long_conv = Kernel.from_module(_long)
