@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from helix_core.ops.adamw import StepNumbers, step_arrays, step_numbers
+
 Array = Any
 
 
 @jax.jit
-def _adamw(p: Array, g: Array, m: Array, v: Array, numbers: dict[str, Any]) -> tuple[Array, Array, Array]:
-    n = numbers
-    m = n["beta1"] * m + (1 - n["beta1"]) * g
-    v = n["beta2"] * v + (1 - n["beta2"]) * (g * g)
-    return p * n["keep"] - n["rate"] * m / (jnp.sqrt(v) / n["root"] + n["eps"]), m, v
+def _adamw(p: Array, g: Array, m: Array, v: Array, numbers: StepNumbers) -> tuple[Array, Array, Array]:
+    return step_arrays(jnp, p, g, m, v, numbers)
 
 
 def adamw(
@@ -34,14 +32,7 @@ def adamw(
     step: int = 1,
 ) -> tuple[Array, Array, Array]:
     """The op `adamw`; what changes from step to step is an input, not a constant of the program."""
-    numbers = {
-        "beta1": beta1,
-        "beta2": beta2,
-        "eps": eps,
-        "keep": 1 - lr * weight_decay,
-        "rate": lr / (1 - beta1**step),
-        "root": math.sqrt(1 - beta2**step),
-    }
+    numbers = step_numbers(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step)
     updated: tuple[Array, Array, Array] = _adamw(p, g, m, v, numbers)
     return updated
 
