@@ -66,11 +66,14 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     step: int = 1,
+    donate: bool = False,
 ) -> tuple[Array, Array, Array]:
     """p, gradient g, moments m and v, all of one shape -> the next p, m, v; `step` counts from 1.
 
         p <- (1 - lr λ) p,   m <- β1 m + (1 - β1) g,   v <- β2 v + (1 - β2) g²
         p <- p - lr m̂ / (sqrt(v̂) + eps),   m̂ = m / (1 - β1^step),   v̂ = v / (1 - β2^step)
+
+    With `donate`, a kernel may write over p, m and v, which the caller uses no more.
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from helix_core.ops.adamw import step_numbers
 from helix_plugin_cpu.kernels._arguments import address, check, empty
@@ -48,17 +49,23 @@ def step(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     step: int = 1,
+    donate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """p, g, m, v of one shape, float32 -> the next p, m, v. Raises TypeError for other dtypes."""
+    """p, g, m, v of one shape, float32 -> the next p, m, v; with `donate` the same tensors, written over.
+
+    Raises TypeError for other dtypes.
+    """
     p, g, m, v = (dense(array) for array in arrays)
     if p is None or g is None or m is None or v is None:
         raise ValueError("adamw: p, g, m and v are needed")
     check("adamw", {name: (a, tuple(p.shape)) for name, a in zip("pgmv", (p, g, m, v), strict=True)})
-    new = tuple(empty(p.shape) for _ in range(3))
+    new = (p, m, v) if donate else tuple(empty(p.shape) for _ in range(3))
     size = p.numel()
     n = step_numbers(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step)
     launch(
         jobs_of_a_step, -(-size // PIECE), size, 0, *map(address, (p, g, m, v, *new)), size,
         float(n.keep), float(n.beta1), float(n.beta2), float(n.rate), 1 / n.root, float(n.eps),
     )  # fmt: skip
+    if donate:
+        increment_version(new)  # what was computed from the old values is known to be out of date
     return new  # type: ignore[return-value]

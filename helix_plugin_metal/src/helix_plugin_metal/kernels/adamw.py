@@ -31,8 +31,12 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     step: int = 1,
+    donate: bool = False,
 ) -> tuple[Array, Array, Array]:
-    """The op `adamw`; on a GPU in one kernel, to which what changes from step to step is an input."""
+    """The op `adamw`; on a GPU in one kernel, to which what changes from step to step is an input.
+
+    MLX reuses the memory of what nobody holds, whatever `donate` says.
+    """
     numbers = step_numbers(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step)
     if on_cpu():
         return _adamw(p, g, m, v, numbers)

@@ -13,9 +13,12 @@ from helix_core.ops.adamw import StepNumbers, step_arrays, step_numbers
 Array = Any
 
 
-@jax.jit
-def _adamw(p: Array, g: Array, m: Array, v: Array, numbers: StepNumbers) -> tuple[Array, Array, Array]:
+def _step(p: Array, g: Array, m: Array, v: Array, numbers: StepNumbers) -> tuple[Array, Array, Array]:
     return step_arrays(jnp, p, g, m, v, numbers)
+
+
+_adamw = jax.jit(_step)
+_adamw_donated = jax.jit(_step, donate_argnames=("p", "m", "v"))
 
 
 def adamw(
@@ -30,10 +33,12 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     step: int = 1,
+    donate: bool = False,
 ) -> tuple[Array, Array, Array]:
     """The op `adamw`; what changes from step to step is an input, not a constant of the program."""
     numbers = step_numbers(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step)
-    updated: tuple[Array, Array, Array] = _adamw(p, g, m, v, numbers)
+    compute = _adamw_donated if donate else _adamw
+    updated: tuple[Array, Array, Array] = compute(p, g, m, v, numbers)
     return updated
 
 
