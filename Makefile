@@ -37,7 +37,7 @@ PROJECTS = pyproject.toml $(wildcard helix_plugin_*/pyproject.toml plugins/*/pyp
 # A file's tests share what they set up, so files are what the processes take.
 PARALLEL = -n auto --maxprocesses=4 --dist=loadfile
 
-.PHONY: quickstart test test-fresh test-slow fuzz drill lint bench clean
+.PHONY: quickstart test test-fresh test-slow fuzz drill lint bench wheels clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/helix train recipes/byte-lm-mamba.toml
@@ -71,6 +71,11 @@ lint: $(VENV)/.everything
 bench: $(VENV)/.everything
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/op_table.py
+
+# Into dist/. Machine code for common processors goes into that of helix-plugin-cpu.
+wheels: $(VENV)/.everything
+	$(BIN)/python -m helix_plugin_cpu.prepared
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(wildcard ./helix_plugin_* ./plugins/*)
 
 # constraints.txt keeps pip on torch's CPU build. One pip command names every local distribution, so that none is
 # looked for on an index.

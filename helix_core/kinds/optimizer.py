@@ -93,6 +93,21 @@ class Optimizer(ABC, Generic[ConfigT]):
         """`step` for parameter `name`; override it where the rule depends on which one it is, as Muon's does."""
         return self.step(F, p, g, moments, lr=lr, weight_decay=weight_decay, step=step)
 
+    def step_donated(
+        self,
+        F: OpTable,
+        name: str,
+        p: Array,
+        g: Array,
+        moments: tuple[Array, ...],
+        *,
+        lr: float,
+        weight_decay: float,
+        step: int,
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """`step_named` where p and the moments are used no more: override it if a kernel can write over them."""
+        return self.step_named(F, name, p, g, moments, lr=lr, weight_decay=weight_decay, step=step)
+
     def update(
         self,
         F: OpTable,
@@ -104,19 +119,22 @@ class Optimizer(ABC, Generic[ConfigT]):
         step: int,
         decayed: frozenset[str] | None = None,
         lr_scale: Mapping[str, float] | None = None,
+        donate: bool = False,
     ) -> tuple[Params, OptimizerState]:
         """New parameters and state after step number `step`, which counts from 1.
 
         lr         rate of this step, after the schedule
         decayed    names of the parameters that the config's weight decay acts on; None for all
         lr_scale   factor on the rate of a parameter, by name; 1 where there is none
+        donate     whether the arrays of `params` and `state` may be written over: the caller uses them no more
         """
+        rule = self.step_donated if donate else self.step_named
         new_params: Params = {}
         new_state: OptimizerState = {slot: {} for slot in self.slots}
         for name, p in params.items():
             held = [slot for slot in self.slots if name in state[slot]]
             moments = tuple(state[slot][name] for slot in held)
-            new_params[name], moments = self.step_named(
+            new_params[name], moments = rule(
                 F,
                 name,
                 p,

@@ -56,6 +56,30 @@ class TestAdamW(BaseKernelTests):
             yield Sample({**arrays, "v": rng.random(size)}, {"lr": 3e-3, "weight_decay": 0.1, "step": 5})
 
 
+def test_donated_arrays_are_written_over_and_count_as_new(F):
+    for size in (1, 17, 40001):
+        arrays = [torch.randn(size), torch.randn(size), torch.randn(size), torch.rand(size)]
+        options = {"lr": 3e-3, "weight_decay": 0.1, "step": 5}
+        with torch.no_grad():
+            expected = F.adamw(*arrays, **options)
+            versions = [a._version for a in arrays]
+            found = F.adamw(*arrays, **options, donate=True)
+        for new, given, same in zip(found, (arrays[0], *arrays[2:]), expected, strict=True):
+            assert new is given
+            assert torch.equal(new, same)
+        assert [a._version > before for a, before in zip(arrays, versions, strict=True)] == [True, False, True, True]
+
+
+def test_a_donated_array_with_gaps_stays_as_it_was(F):
+    apart = torch.randn(8, 2)[:, 0]
+    before = apart.clone()
+    rest = torch.randn(8), torch.randn(8), torch.rand(8)
+    with torch.no_grad():
+        p, _, _ = F.adamw(apart, *rest, donate=True)
+    assert torch.equal(apart, before)
+    assert not torch.equal(p, before)
+
+
 @pytest.fixture(scope="module")
 def F():
     return create("backend", "cpu").bind(mode="train")

@@ -233,7 +233,8 @@ def _safetensors(data: bytes, rng: Random) -> bytes:
     begin, end = entry["data_offsets"]
     width = len(values[0])
     out = bytearray(body)
-    for _ in range(rng.choice((1, 1, 3, (end - begin) // width))):
-        at = begin + width * rng.randrange((end - begin) // width)
+    elements = min(end - begin, len(body)) // width  # the offsets may have been damaged before
+    for _ in range(rng.choice((1, 1, 3, elements))):
+        at = begin + width * rng.randrange(elements)
         out[at : at + width] = rng.choice(values)
     return data[: 8 + length] + bytes(out)

@@ -1,6 +1,7 @@
 """Source archives and wheels of every distribution: they build, hold what they should, and need no checkout."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from helix_plugin_cpu._isa import features
+from helix_plugin_cpu.prepared.targets import TARGETS, target_for
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a build environment for each wheel
 ROOT = Path(__file__).parents[2]
 FOUND = [*ROOT.glob("helix_plugin_*/pyproject.toml"), *ROOT.glob("plugins/*/pyproject.toml")]
 PROJECTS = [ROOT, *(path.parent for path in sorted(FOUND))]
+PREPARED = "helix_plugin_cpu/prepared"
 RECIPE = """
 name = "smoke"
 model = {d_model = 8, n_layers = 1, mixer = {name = "mamba", d_state = 2}}
@@ -40,6 +45,9 @@ def wheels(tmp_path_factory):
         for file in tracked(folder):
             (copy / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / file, copy / file)
+        if folder.name == "helix_plugin_cpu":
+            prepare = [sys.executable, "-m", "helix_plugin_cpu.prepared", "--folder"]
+            subprocess.run([*prepare, str(copy / "src" / PREPARED)], check=True, timeout=900, stdout=subprocess.DEVNULL)
         command = [sys.executable, "-m", "build", "--sdist", "--outdir", str(work / "archives"), str(copy)]
         subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
     archives = [str(archive) for archive in sorted((work / "archives").iterdir())]
@@ -60,19 +68,23 @@ def test_a_wheel_holds_its_sources_its_licence_and_nothing_else(wheels):
         sources = {name for name in names if name.startswith(f"{package}/")}
         folder = next(f for f in (ROOT, *(p / "src" for p in PROJECTS)) if (f / package / "__init__.py").exists())
         ours = {p.relative_to(folder).as_posix() for p in (folder / package).rglob("*") if p.is_file()}
+        if package == "helix_plugin_cpu":
+            ours |= {f"{PREPARED}/{target}.zip" for target in TARGETS}
         assert sources == {name for name in ours if "__pycache__" not in name and not name.endswith((".nbi", ".nbc"))}
 
 
 def test_wheels_work_without_the_checkout(wheels, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv" / "bin" / "python")
+    machine_code = tmp_path / "machine-code"
     names = [str(p) for p in sorted(wheels.glob("*.whl"))]
     install = [python, "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), *names]
     subprocess.run(install, check=True, timeout=800)
 
     def helix(*arguments):
         command = [python, "-m", "helix_core.cli.main", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=280)
+        settings = {"cwd": tmp_path, "env": os.environ | {"NUMBA_CACHE_DIR": str(machine_code)}, "timeout": 280}
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", **settings)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -82,3 +94,5 @@ def test_wheels_work_without_the_checkout(wheels, tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     run = json.loads(helix("train", "recipe.toml", "--json"))["run"]
     assert helix("generate", run, "--prompt", "to", "--max-bytes", "3").startswith("to")
+    if target_for(features()) is not None:
+        assert not list(machine_code.rglob("*.nb?")), "kernels were compiled, which the wheel carries"

@@ -73,11 +73,13 @@ class CpuBackend(TorchBackend):
 
         config: Any = numba.config
         from helix_plugin_cpu.kernels._half import products
+        from helix_plugin_cpu.prepared.load import described
 
         return {
             **super().describe(),
             "numba": numba.__version__,
             "compiles_for": config.CPU_NAME or binding.get_host_cpu_name(),
             "vectors": vectors(),
+            "machine_code": described(),
             **products(),
         }

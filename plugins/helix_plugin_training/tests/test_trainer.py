@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from helix_core.errors import NotEnoughMemory
+from helix_core.errors import NotEnoughMemory, TrainingError
 from helix_plugin_training import Trainer, evaluate, gzip_bits_per_byte
 from helix_plugin_training.data import Document, load_corpus
 from helix_plugin_training.recipes import parse_recipe
@@ -35,6 +35,45 @@ def corpus(tmp_path):
 
 def trainer(corpus, *overrides):
     return Trainer(parse_recipe(RECIPE, "r.toml", overrides), corpus)
+
+
+def test_a_step_writes_over_the_arrays_of_the_one_before(corpus):
+    here = trainer(corpus)
+    given = {name: p.clone() for name, p in here.params.items()}
+    first = dict(here.params)
+    here.advance(4)
+    assert all(p.equal(given[name]) for name, p in first.items()), "what came from elsewhere is not written over"
+    places = {name: p.data_ptr() for name, p in here.params.items()}
+    here.advance(4)
+    assert {name: p.data_ptr() for name, p in here.params.items()} == places
+
+
+def test_measured_steps_leave_the_parameters_alone(corpus):
+    here = trainer(corpus)
+    before = {name: p.clone() for name, p in here.params.items()}
+    assert here.measure_step() > 0
+    assert all(p.equal(before[name]) for name, p in here.params.items())
+
+
+def test_a_step_interrupted_while_it_writes_is_never_saved(corpus, tmp_path, monkeypatch):
+    here = trainer(corpus)
+    here.advance(4)
+    step_donated, left = here.optimizer.step_donated, 3
+
+    def interrupted(*args, **options):
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        return step_donated(*args, **options)
+
+    monkeypatch.setattr(here.optimizer, "step_donated", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        here.advance(4)
+    for use in (lambda: here.save(tmp_path / "checkpoints"), lambda: here.advance(4)):
+        with pytest.raises(TrainingError, match="step 2 was interrupted while parameters were written"):
+            use()
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_accumulated_gradients_are_the_mean_over_micro_batches(corpus):

@@ -33,6 +33,7 @@ OPTIMIZERS = {
     "IgnoresRate": "test_a_rate_of_zero_moves_nothing",
     "WidensOptimizer": "test_dtypes_stay_as_they_are",
     "KeepsGradient": "test_what_it_keeps_is_its_own",
+    "DonatedDiffers": "test_a_step_that_may_write_over_its_inputs_is_the_same",
     "ByPlace": "test_the_order_of_parameters_does_not_matter",
     "ChangesShape": "test_its_state_stays_one_of_its_slots",
     "Counts": "test_it_resumes_bit_by_bit",

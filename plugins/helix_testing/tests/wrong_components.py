@@ -175,13 +175,20 @@ class KeepsGradient(Plain):
         return p, (g if step == 1 else m,)
 
 
+class DonatedDiffers(Plain):
+    """Decay is lost where it may write over the parameter."""
+
+    def step_donated(self, F, name, p, g, moments, *, lr, weight_decay, step):
+        return self.step(F, p, g, moments, lr=lr, weight_decay=0.0, step=step)
+
+
 class ByPlace(Plain):
     """The first parameter moves faster."""
 
-    def update(self, F, params, grads, state, *, lr, step, decayed=None, lr_scale=None):
+    def update(self, F, params, grads, state, *, lr_scale=None, **options):
         first = next(iter(params))
         scale = {**(lr_scale or {}), first: 2 * (lr_scale or {}).get(first, 1.0)}
-        return super().update(F, params, grads, state, lr=lr, step=step, decayed=decayed, lr_scale=scale)
+        return super().update(F, params, grads, state, lr_scale=scale, **options)
 
 
 class ChangesShape(Plain):

@@ -19,7 +19,8 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global, signatur
 from numba.extending import lower_builtin
 
 from helix_plugin_cpu._isa import features
-from helix_plugin_cpu.kernels._numba import Dispatcher, KernelCompiler, LinkedCompiler
+from helix_plugin_cpu.kernels._numba import SOURCES, Dispatcher, KernelCompiler, LinkedCompiler
+from helix_plugin_cpu.prepared import load
 
 features()  # before Numba compiles anything
 
@@ -109,8 +110,9 @@ class Unsigned(int):
     """An argument that a kernel takes as uint64: of another type than other integers."""
 
 
-ARGUMENTS: dict[type, tuple[types.Type, str]] = {float: (types.float64, "d"), Unsigned: (types.uint64, "Q")}
-"""Numba's types of arguments, and how they are packed; the rest are int64."""
+CODES = {float: "d", Unsigned: "Q"}
+"""How arguments are packed; the rest are int64, "q"."""
+TYPES = {"q": types.int64, "d": types.float64, "Q": types.uint64}
 
 
 def group(function: Callable[..., None], words: Sequence[types.Type]) -> list[types.Type]:
@@ -137,6 +139,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
         self.dispatcher = _dispatcher(function, pipeline_class=KernelCompiler, no_cpython_wrapper=True)
         self.dispatcher.keep(function)
         self._entries: dict[tuple[type, ...], tuple[Any, Struct]] = {}
@@ -146,12 +149,20 @@ class Kernel:
         kinds = tuple(map(type, args))
         found = self._entries.get(kinds)
         if found is None:
-            found_types = [ARGUMENTS.get(kind, (types.int64, "q")) for kind in kinds]
-            parameters = group(self.function, [argument for argument, _ in found_types])
-            address = self.dispatcher.entry_address(parameters)
-            found = Entry(address), Struct("=" + "".join(code for _, code in found_types))
-            self._entries[kinds] = found
+            codes = "".join(CODES.get(kind, "q") for kind in kinds)
+            address = load.address(load.symbol(self.name, codes), SOURCES)
+            if address is None:
+                address = self.dispatcher.entry_address(self.parameters(codes))
+            found = self._entries[kinds] = Entry(address), Struct("=" + codes)
         return found
+
+    def parameters(self, codes: str) -> list[types.Type]:
+        """Numba's types of the parameters, for arguments packed by `codes`."""
+        return group(self.function, [TYPES[code] for code in codes])
+
+    def used(self) -> list[str]:
+        """The entries that were asked for in this process, by the names that `helix_plugin_cpu.prepared` gives them."""
+        return [load.symbol(self.name, packing.format[1:]) for _, packing in self._entries.values()]
 
     def __call__(self, *args: int | float) -> None:
         entry, packing = self.entry(args)

@@ -23,7 +23,7 @@ import numba
 from llvmlite import ir
 from numba import types
 from numba._dynfunc import make_function
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
@@ -46,6 +46,9 @@ def _sources() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+SOURCES = _sources()
 
 
 class _Sealed(CompileResultCacheImpl):
@@ -73,7 +76,6 @@ class _PackageCache(FunctionCache):
     """
 
     _impl_class = _Sealed
-    _digest = _sources()
     _began = 0.0
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -99,7 +101,7 @@ class _PackageCache(FunctionCache):
             emit("cache_unused", kernel=self._name, path=self.cache_path, reason=f"{type(error).__name__}: {error}")
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), self._digest)
+        return (*super()._index_key(sig, codegen), SOURCES)
 
 
 class _LinkedLibrary(JITCodeLibrary):
@@ -116,8 +118,14 @@ class _KernelLibrary(JITCodeLibrary):
     """A kernel with all its parts: optimised once. Numba does it twice, to remove reference counts in between."""
 
     def _optimize_final_module(self) -> None:
+        if _intermediate is not None:
+            _intermediate.append(str(self._final_module))
         manager, builder = self._codegen._module_pass_manager()
         manager.run(self._final_module, builder)
+
+
+_intermediate: list[str] | None = None
+"""While `Dispatcher.intermediate_code` waits for it: the code of kernels before it is optimised."""
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
@@ -216,6 +224,20 @@ class Dispatcher(CPUDispatcher):
         compiled: Any = self.overloads[tuple(signature)]
         address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
         return address
+
+    def intermediate_code(self, signature: Sequence[types.Type]) -> tuple[str, str]:
+        """LLVM's code for these arguments before it is optimised, and the entry's name there; past the cache."""
+        global _intermediate
+        kept, self._cache = self._cache, NullCache()
+        with global_compiler_lock:
+            _intermediate = []
+            try:
+                self.compile(tuple(signature))
+                (code,) = _intermediate
+            finally:
+                _intermediate, self._cache = None, kept
+        compiled: Any = self.overloads[tuple(signature)]
+        return code, compiled.fndesc.llvm_cfunc_wrapper_name
 
     def compile(self, sig: Any) -> Any:
         with global_compiler_lock:

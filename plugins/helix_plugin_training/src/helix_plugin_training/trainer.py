@@ -54,6 +54,8 @@ class Trainer:
 
     Raises ConfigError, ComponentNotFound, ComponentUnavailable or DataError if the recipe cannot be carried out here,
     UsageError if a layer of the model looks ahead and the data do not allow that.
+
+    `params` and `moments` are the trainer's own: the next `advance` writes over them, so copy what should be kept.
     """
 
     def __init__(self, recipe: Recipe, data: Corpus | Task, tokenizer: Tokenizer = BYTES) -> None:
@@ -95,6 +97,8 @@ class Trainer:
         self._lr_scale = {name: spec.lr_scale for name, spec in specs.items() if spec.lr_scale != 1.0}
         self._value_and_grad = self._gradient()
         self.step = 0
+        self._own = False  # arrays that came from elsewhere are not written over
+        self._updating = False
         self.params = self._to_backend(self.model.init(recipe.seed))
         self.moments = self.optimizer.init(self.F_infer, self.params)
 
@@ -146,15 +150,25 @@ class Trainer:
     def advance(self, total: int) -> StepResult:
         """Take the next of `total` steps.
 
-        Raises TrainingError, with the parameters as they were, if the loss or a gradient is not finite.
+        Raises TrainingError, with the parameters as they were, if the loss or a gradient is not finite, and if the step
+        before was interrupted while parameters were written.
         """
+        self._require_whole()
         factor = self.lr_schedule(self.step, total)
-        params, moments, result = self._compute(self.step, lr=factor * self.optimizer.config.lr)
+        params, moments, result = self._compute(self.step, lr=factor * self.optimizer.config.lr, donate=self._own)
         self.params, self.moments = params, moments
+        self._own, self._updating = True, False
         self.step += 1
         return result
 
-    def _compute(self, step: int, lr: float = 0.0) -> tuple[Any, Any, StepResult]:
+    def _require_whole(self) -> None:
+        if self._updating:
+            raise TrainingError(
+                f"step {self.step + 1} was interrupted while parameters were written, so they are of two steps",
+                hint="restore a checkpoint, or start again",
+            )
+
+    def _compute(self, step: int, lr: float = 0.0, donate: bool = False) -> tuple[Any, Any, StepResult]:
         began = time.perf_counter()
         xp, training = self.backend.xp, self.recipe.training
         value, grads = self.gradient(step)
@@ -169,6 +183,7 @@ class Trainer:
                     )
             if training.clip is not None and norm_value > training.clip:
                 grads, _ = clip_by_global_norm(xp, grads, training.clip, norm)
+            self._updating = donate
             params, moments = self.optimizer.update(
                 self.F_infer,
                 self.params,
@@ -178,6 +193,7 @@ class Trainer:
                 step=step + 1,
                 decayed=self._decayed,
                 lr_scale=self._lr_scale,
+                donate=donate,
             )
         self.backend.synchronize()
         return params, moments, StepResult(loss_value, norm_value, lr, time.perf_counter() - began)
@@ -219,8 +235,10 @@ class Trainer:
     def save(self, folder: Path, **metadata: Any) -> Path:
         """Write a checkpoint of this state.
 
-        Raises CheckpointError if that fails, TrainingError if a number of it is not finite: no run recovers from that.
+        Raises CheckpointError if that fails, TrainingError if a number of it is not finite, from which no run recovers,
+        or if a step was interrupted while parameters were written.
         """
+        self._require_whole()
         to_numpy = self.backend.to_numpy
         params = {name: to_numpy(p) for name, p in self.params.items()}
         moments = {f"{slot}/{name}": to_numpy(m) for slot, held in self.moments.items() for name, m in held.items()}
@@ -238,6 +256,7 @@ class Trainer:
         specs = self.model.param_specs()
         check_params(checkpoint.params, {name: spec.shape for name, spec in specs.items()}, origin)
         self.params = {name: self._to_backend({name: checkpoint.params[name].numpy()})[name] for name in specs}
+        self._own = False
 
     def restore(self, checkpoint: Checkpoint, origin: Path) -> None:
         """Continue from a checkpoint. Raises CheckpointError if it is of another model, optimizer or data."""
@@ -251,6 +270,7 @@ class Trainer:
                 hint="restore the files or the generator's version, or start a new run",
             )
         self.step = checkpoint.step
+        self._own = self._updating = False
         # In the model's own order, not the file's: the order in which the global norm is summed counts in the last bit.
         self.params = self._to_backend({name: checkpoint.params[name] for name in specs})
         self.moments = {

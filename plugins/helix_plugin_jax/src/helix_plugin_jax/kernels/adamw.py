@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from helix_core.ops.adamw import StepNumbers, step_arrays, step_numbers
+
 Array = Any
 
 
-@jax.jit
-def _adamw(p: Array, g: Array, m: Array, v: Array, numbers: dict[str, Any]) -> tuple[Array, Array, Array]:
-    n = numbers
-    m = n["beta1"] * m + (1 - n["beta1"]) * g
-    v = n["beta2"] * v + (1 - n["beta2"]) * (g * g)
-    return p * n["keep"] - n["rate"] * m / (jnp.sqrt(v) / n["root"] + n["eps"]), m, v
+def _step(p: Array, g: Array, m: Array, v: Array, numbers: StepNumbers) -> tuple[Array, Array, Array]:
+    return step_arrays(jnp, p, g, m, v, numbers)
+
+
+_adamw = jax.jit(_step)
+_adamw_donated = jax.jit(_step, donate_argnames=("p", "m", "v"))
 
 
 def adamw(
@@ -32,17 +33,12 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     step: int = 1,
+    donate: bool = False,
 ) -> tuple[Array, Array, Array]:
     """The op `adamw`; what changes from step to step is an input, not a constant of the program."""
-    numbers = {
-        "beta1": beta1,
-        "beta2": beta2,
-        "eps": eps,
-        "keep": 1 - lr * weight_decay,
-        "rate": lr / (1 - beta1**step),
-        "root": math.sqrt(1 - beta2**step),
-    }
-    updated: tuple[Array, Array, Array] = _adamw(p, g, m, v, numbers)
+    numbers = step_numbers(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step)
+    compute = _adamw_donated if donate else _adamw
+    updated: tuple[Array, Array, Array] = compute(p, g, m, v, numbers)
     return updated
 
 

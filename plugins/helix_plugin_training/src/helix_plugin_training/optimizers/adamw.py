@@ -42,9 +42,45 @@ class AdamW(Optimizer[AdamWConfig]):
     def step(
         self, F: OpTable, p: Array, g: Array, moments: tuple[Array, ...], *, lr: float, weight_decay: float, step: int
     ) -> tuple[Array, tuple[Array, ...]]:
+        return self._step(F, p, g, moments, lr=lr, weight_decay=weight_decay, step=step, donate=False)
+
+    def step_donated(
+        self,
+        F: OpTable,
+        name: str,
+        p: Array,
+        g: Array,
+        moments: tuple[Array, ...],
+        *,
+        lr: float,
+        weight_decay: float,
+        step: int,
+    ) -> tuple[Array, tuple[Array, ...]]:
+        return self._step(F, p, g, moments, lr=lr, weight_decay=weight_decay, step=step, donate=True)
+
+    def _step(
+        self,
+        F: OpTable,
+        p: Array,
+        g: Array,
+        moments: tuple[Array, ...],
+        *,
+        lr: float,
+        weight_decay: float,
+        step: int,
+        donate: bool,
+    ) -> tuple[Array, tuple[Array, ...]]:
         c = self.config
-        m, v = moments
         p, m, v = F.adamw(
-            p, g, m, v, lr=lr, beta1=c.beta1, beta2=c.beta2, eps=c.eps, weight_decay=weight_decay, step=step
+            p,
+            g,
+            *moments,
+            lr=lr,
+            beta1=c.beta1,
+            beta2=c.beta2,
+            eps=c.eps,
+            weight_decay=weight_decay,
+            step=step,
+            donate=donate,
         )
         return p, (m, v)
