@@ -112,7 +112,8 @@ class Online:
 
     def _complete_any(self, F: OpTable, state: State, level: int, rows: Array, filter: Array) -> State:
         """`_complete`, unless it concerns no row."""
-        return F.cond(F.xp.any(rows), lambda: self._complete(F, state, level, rows, filter), lambda: state)
+        after: State = F.cond(F.xp.any(rows), lambda: self._complete(F, state, level, rows, filter), lambda: state)
+        return after
 
     def _complete(self, F: OpTable, state: State, level: int, rows: Array, filter: Array) -> State:
         """Join the blocks of smaller levels to one of this level, in the rows (B,) that are True."""
