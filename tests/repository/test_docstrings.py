@@ -1,7 +1,8 @@
-"""Every example in a docstring runs as it stands."""
+"""Every public definition says in a line what it is, and every example in a docstring runs as it stands."""
 
 import doctest
 import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,41 @@ def imported(name):
         if (error.name or "").partition(".")[0] in HARDWARE:
             pytest.skip(f"{error.name} is not installed")
         raise
+
+
+def documented(definition):
+    """Whether there is a text, its own or that of what it overrides, and not the one that `dataclass` makes up."""
+    text = vars(definition).get("__doc__") if inspect.isclass(definition) else inspect.getdoc(definition)
+    return bool(str(text or "").strip()) and not str(text).startswith(f"{definition.__name__}(")
+
+
+def undocumented(module):
+    """Public definitions of a module that say nothing. Implementations of hooks are documented by the hooks."""
+    for name, value in vars(module).items():
+        hook = hasattr(value, "helix_impl") or name.startswith("helix_")
+        if name.startswith("_") or hook or getattr(value, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(value) and not documented(value):
+            yield name
+        # A namespace of arrays has what the array API standard describes.
+        if inspect.isclass(value) and name != "Namespace":
+            if not documented(value):
+                yield name
+            for member, found in vars(value).items():
+                known = isinstance(found, property | classmethod | staticmethod) or inspect.isfunction(found)
+                if (
+                    known
+                    and not member.startswith(("_", "test_", "helix_"))
+                    and not inspect.getdoc(getattr(value, member))
+                ):
+                    yield f"{name}.{member}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_definitions_say_what_they_are(name):
+    module = imported(name)
+    assert module.__doc__, f"{name} says nothing"
+    assert not list(undocumented(module))
 
 
 def unusable_backends():

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class BarabasiAlbertConfig(GraphConfig):
+    """Options of BarabasiAlbert."""
+
     m: int = Field(3, ge=1, le=2**24, description="edges of every new node")
 
     @model_validator(mode="after")

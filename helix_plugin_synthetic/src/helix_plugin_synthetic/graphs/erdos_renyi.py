@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class ErdosRenyiConfig(GraphConfig):
+    """Options of ErdosRenyi."""
+
     p: float = Field(0.1, ge=0, le=1, description="P(a pair is joined)")
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 class StochasticBlockConfig(GraphConfig):
+    """Options of StochasticBlock."""
+
     blocks: int = Field(4, ge=1, le=2**16, description="communities, of equal size up to one node")
     inside: float = Field(0.2, ge=0, le=1, description="P(a pair in one block is joined)")
     between: float = Field(0.02, ge=0, le=1, description="P(a pair in two blocks is joined)")

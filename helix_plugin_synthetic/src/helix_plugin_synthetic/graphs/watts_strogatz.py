@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class WattsStrogatzConfig(GraphConfig):
+    """Options of WattsStrogatz."""
+
     k: int = Field(6, ge=2, le=2**24, description="neighbours on the ring; even")
     p: float = Field(0.1, ge=0, le=1, description="P(an edge is rewired)")
 

@@ -20,6 +20,8 @@ _STEPS = 24
 
 
 class FractalsConfig(GeneratorConfig):
+    """Options of Fractals."""
+
     size: int = Field(128, ge=16, le=4096, description="pixels per side")
     points: int = Field(40_000, ge=100, le=10_000_000, description="points of the set that are drawn")
     rotate: bool = Field(True, description="turn the set by a random angle")

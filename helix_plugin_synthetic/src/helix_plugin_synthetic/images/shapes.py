@@ -12,6 +12,8 @@ _SIDES = (0, 3, 4, 6)
 
 
 class ShapesConfig(GeneratorConfig):
+    """Options of Shapes."""
+
     size: int = Field(64, ge=8, le=4096, description="pixels per side")
     smallest: float = Field(0.15, gt=0, lt=0.5, description="least radius, as a share of the side")
     largest: float = Field(0.4, gt=0, lt=0.5, description="largest radius")

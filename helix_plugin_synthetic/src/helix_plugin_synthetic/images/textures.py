@@ -11,6 +11,8 @@ TEXTURES = ("grating", "checkerboard", "noise")
 
 
 class TexturesConfig(GeneratorConfig):
+    """Options of Textures."""
+
     size: int = Field(64, ge=16, le=4096, description="pixels per side")
     slowest: float = Field(4.0, gt=0, description="least cycles per image of gratings and checkerboards")
     fastest: float = Field(12.0, gt=0, description="most cycles per image")

@@ -9,6 +9,8 @@ from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
 
 class AssociativeRecallConfig(GeneratorConfig):
+    """Options of AssociativeRecall."""
+
     seq_len: int = Field(256, gt=0, le=2**24, description="length with pairs and queries")
     pairs: int = Field(16, gt=0, le=2**24, description="key-value pairs, each asked for once")
     vocab_size: int = Field(

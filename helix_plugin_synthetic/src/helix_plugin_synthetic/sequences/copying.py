@@ -11,6 +11,8 @@ BLANK, MARKER = 0, 1
 
 
 class CopyingConfig(GeneratorConfig):
+    """Options of Copying."""
+
     tokens: int = Field(10, gt=0, le=2**24, description="length of the string")
     lag: int = Field(100, ge=0, le=2**24, description="blanks between the string and the place where it is repeated")
     vocab_size: int = Field(10, gt=3, le=2**22, description="the alphabet, a blank (0) and a marker (1)")

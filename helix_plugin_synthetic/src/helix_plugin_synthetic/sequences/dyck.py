@@ -9,6 +9,8 @@ from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
 
 class DyckConfig(GeneratorConfig):
+    """Options of Dyck."""
+
     seq_len: int = Field(256, gt=1, le=2**24, description="number of brackets; even")
     kinds: int = Field(4, gt=1, le=2**22, description="n of Dyck-n: kinds of brackets")
     max_depth: int = Field(16, gt=0, le=2**24, description="of nesting")

@@ -11,6 +11,8 @@ SPECIAL = 0
 
 
 class InductionHeadsConfig(GeneratorConfig):
+    """Options of InductionHeads."""
+
     seq_len: int = Field(256, ge=3, le=2**24, description="length with both special tokens")
     vocab_size: int = Field(16, gt=2, le=2**22, description="the alphabet and the special token (0)")
 

@@ -14,6 +14,8 @@ NAMES = (*map(str, range(10)), "_", "]", "=", "[MAX", "[MIN", "[MED", "[SM")
 
 
 class ListOpsConfig(GeneratorConfig):
+    """Options of ListOps."""
+
     seq_len: int = Field(128, ge=5, le=2**24, description="length with `=` and padding")
     max_depth: int = Field(6, ge=1, le=2**24, description="of nesting")
     max_args: int = Field(5, ge=2, le=2**16, description="most elements of a list; the least is 2")

@@ -15,6 +15,8 @@ LARGEST_TABLE = 2**22
 
 
 class MarkovConfig(GeneratorConfig):
+    """Options of Markov."""
+
     seq_len: int = Field(256, gt=0, le=2**24, description="tokens that the model reads")
     vocab_size: int = Field(16, gt=1, le=2**22, description="number of states")
     order: int = Field(1, ge=1, le=64, description="how many tokens the next one depends on")

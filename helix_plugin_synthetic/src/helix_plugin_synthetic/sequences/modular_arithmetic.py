@@ -14,6 +14,8 @@ SIGNS: tuple[Sign, ...] = ("+", "-", "*")
 
 
 class ModularArithmeticConfig(GeneratorConfig):
+    """Options of ModularArithmetic."""
+
     modulus: int = Field(5, gt=1, le=2**20, description="numbers are 0 .. modulus - 1")
     terms: int = Field(8, gt=1, le=2**24, description="numbers in an expression")
     operators: tuple[Sign, ...] = Field(SIGNS, min_length=1, description="which signs may stand")

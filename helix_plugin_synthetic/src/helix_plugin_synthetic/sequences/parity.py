@@ -9,6 +9,8 @@ from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
 
 class ParityConfig(GeneratorConfig):
+    """Options of Parity."""
+
     seq_len: int = Field(64, gt=0, le=2**24, description="length of a sample")
     modulus: int = Field(2, gt=1, le=2**20, description="numbers are 0 .. modulus - 1; 2 is parity")
 

@@ -16,6 +16,8 @@ END = 0
 
 
 class PCFGConfig(GeneratorConfig):
+    """Options of PCFG."""
+
     seq_len: int = Field(256, gt=0, le=2**24, description="tokens that the model reads")
     terminals: int = Field(20, gt=0, le=2**22, description="number of different tokens besides the end of a sentence")
     nonterminals: int = Field(

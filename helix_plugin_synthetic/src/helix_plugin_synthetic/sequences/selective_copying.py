@@ -11,6 +11,8 @@ NOISE, MARKER = 0, 1
 
 
 class SelectiveCopyingConfig(GeneratorConfig):
+    """Options of SelectiveCopying."""
+
     context: int = Field(4096, gt=0, le=2**24, description="length of the part in which the tokens are scattered")
     tokens: int = Field(16, gt=0, le=2**24, description="tokens to remember")
     vocab_size: int = Field(16, gt=3, le=2**22, description="the alphabet, noise (0) and a marker (1)")

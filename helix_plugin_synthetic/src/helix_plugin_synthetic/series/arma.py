@@ -12,6 +12,8 @@ SLOWEST = 0.995
 
 
 class ARMAConfig(SeriesConfig):
+    """Options of ARMA."""
+
     ar: tuple[float, ...] = Field((0.6, -0.2), description="phi_1 .. phi_p")
     ma: tuple[float, ...] = Field((0.3,), description="theta_1 .. theta_q")
     sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="standard deviation of the innovations")

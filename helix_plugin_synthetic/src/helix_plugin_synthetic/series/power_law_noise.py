@@ -10,6 +10,8 @@ from helix_plugin_synthetic.series.series import Series, SeriesConfig
 
 
 class PowerLawNoiseConfig(SeriesConfig):
+    """Options of PowerLawNoise."""
+
     length: int = Field(512, ge=8, le=2**24, description="L, number of steps")
     exponent: float = Field(1.0, ge=-4, le=4, description="alpha: 0 white, 1 pink, 2 red (Brownian)")
     sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="standard deviation expected over a series")

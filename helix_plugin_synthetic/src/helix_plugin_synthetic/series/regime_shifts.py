@@ -10,6 +10,8 @@ from helix_plugin_synthetic.series.series import Series, SeriesConfig
 
 
 class RegimeShiftsConfig(SeriesConfig):
+    """Options of RegimeShifts."""
+
     regimes: int = Field(3, ge=2, le=1000, description="number of different levels")
     dwell: float = Field(50.0, ge=1, allow_inf_nan=False, description="mean steps in a regime, geometric")
     separation: float = Field(3.0, ge=0, allow_inf_nan=False, description="between neighbouring levels")

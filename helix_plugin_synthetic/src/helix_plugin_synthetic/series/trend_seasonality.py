@@ -10,6 +10,8 @@ from helix_plugin_synthetic.series.series import Series, SeriesConfig
 
 
 class TrendSeasonalityConfig(SeriesConfig):
+    """Options of TrendSeasonality."""
+
     level: float = Field(0.0, allow_inf_nan=False)
     slope: float = Field(0.01, allow_inf_nan=False, description="per step")
     curvature: float = Field(0.0, allow_inf_nan=False, description="coefficient of t**2")

@@ -27,6 +27,8 @@ ENGLISH = {
 
 
 class GrammarTextConfig(GeneratorConfig):
+    """Options of GrammarText."""
+
     grammar: dict[str, tuple[str, ...]] = Field(
         ENGLISH,
         validate_default=True,

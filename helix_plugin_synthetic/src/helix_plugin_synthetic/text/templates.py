@@ -27,6 +27,8 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 class TemplatesConfig(GeneratorConfig):
+    """Options of Templates."""
+
     templates: tuple[str, ...] = Field(TEMPLATES, min_length=1, description="texts with {slots}")
     slots: dict[str, tuple[str, ...]] = Field(SLOTS, description="values of each slot, equally likely")
 

@@ -14,6 +14,8 @@ ASK = 17
 
 
 class DigitsConfig(GeneratorConfig):
+    """Options of Digits."""
+
     held_out: int = Field(360, gt=0, lt=1797, description="of the 1797 images, those never trained on")
 
 
