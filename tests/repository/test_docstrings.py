@@ -95,3 +95,24 @@ def test_examples_run(name, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir()), "an example leaves files behind"
     if not ran:
         pytest.skip("; ".join(map(str, unusable.values())))
+
+
+SHOWN = ("backend", "generator", "layer", "lr_schedule", "memory", "optimizer")
+"""Kinds of components that users create by name."""
+
+
+@pytest.mark.parametrize("component", [c for kind in SHOWN for c in components(kind)], ids=lambda c: c.full_name)
+def test_a_component_shows_how_it_is_used(component):
+    if component.plugin == "example":
+        pytest.skip("an example itself")
+    module, _, name = component.descriptor.target.partition(":")
+    assert ">>>" in inspect.getdoc(getattr(imported(module), name))
+
+
+@pytest.mark.parametrize("front", ["helix", "helix_plugin_torch.nn", "helix_plugin_torch.functional"])
+def test_a_front_door_shows_how_each_part_is_used(front):
+    module = imported(front)
+    public = [name for name in dir(module) if not name.startswith("_")]
+    assert public
+    silent = [name for name in public if ">>>" not in (inspect.getdoc(getattr(module, name)) or "")]
+    assert not silent

@@ -26,7 +26,13 @@ class BarabasiAlbertConfig(GraphConfig):
 
 
 class BarabasiAlbert(RandomGraph[BarabasiAlbertConfig]):
-    """Preferential attachment (Barabasi and Albert, 1999) from a star of m + 1 nodes: degrees fall off as k^-3."""
+    """Preferential attachment (Barabasi and Albert, 1999) from a star of m + 1 nodes: degrees fall off as k^-3.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "barabasi-albert", nodes=5, m=1).sample(0, 0)
+    >>> sample["edges"].tolist()
+    [[0, 1], [1, 2], [1, 4], [2, 3]]
+    """
 
     def graph(self, rng: np.random.Generator) -> nx.Graph:
         import networkx as nx

@@ -31,6 +31,11 @@ class Fractals(Generator[FractalsConfig]):
     """Attractors of iterated function systems, by the chaos game (Barnsley, 1988); a pixel is lit if a point hits it.
 
     `dimension` is the similarity dimension log(copies) / log(1 / factor).
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "fractals", size=16).sample(0, 0)
+    >>> {name: array.shape for name, array in sample.items()}
+    {'image': (16, 16), 'label': (), 'dimension': (), 'angle': ()}
     """
 
     def schema(self) -> dict[str, FieldSpec]:

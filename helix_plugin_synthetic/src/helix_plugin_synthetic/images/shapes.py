@@ -30,6 +30,11 @@ class Shapes(Generator[ShapesConfig]):
     """One circle, triangle, square or hexagon per image, anywhere it fits, at any angle, anti-aliased.
 
     A polygon has the area of the circle of its `radius`, so that area tells nothing about the label.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "shapes", size=16).sample(0, 0)
+    >>> {name: array.shape for name, array in sample.items()}
+    {'image': (16, 16, 3), 'label': (), 'center': (2,), 'radius': (), 'angle': (), 'color': (3,)}
     """
 
     def schema(self) -> dict[str, FieldSpec]:

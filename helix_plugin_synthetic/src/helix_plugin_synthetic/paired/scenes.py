@@ -42,6 +42,11 @@ class Scenes(Generator[ScenesConfig]):
 
     Every modality shows shape, size and side; image and caption show the color. `matched` is False where the caption
     was drawn from another latent.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "scenes", size=32).sample(0, 0)
+    >>> sorted(sample)
+    ['caption', 'image', 'latent', 'matched', 'sound']
     """
 
     def schema(self) -> dict[str, FieldSpec]:

@@ -33,6 +33,12 @@ class AssociativeRecall(TokenGenerator[AssociativeRecallConfig]):
 
     Arora et al., 2023 ("Zoology"), MQAR. Keys and values are drawn without replacement from the two halves of the
     vocabulary; a query stands at an even distance from the last pair. Scored at the queries.
+
+    >>> from helix_core import create
+    >>> recall = create("generator", "associative-recall", seq_len=16, pairs=2, vocab_size=8, random_filler=False)
+    >>> sample = recall.sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [1, 5, 3, 6, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]
     """
 
     @property

@@ -22,6 +22,11 @@ class Copying(TokenGenerator[CopyingConfig]):
     """n tokens, `lag` blanks, n markers: at the i-th marker the i-th token is due.
 
     Hochreiter and Schmidhuber, 1997; in this form Arjovsky, Shah and Bengio, 2016. Scored at the markers.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "copying", tokens=3, lag=2).sample(0, 0)
+    >>> sample["inputs"].tolist(), sample["targets"].tolist()
+    ([4, 9, 8, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 4, 9, 8])
     """
 
     @property

@@ -26,6 +26,11 @@ class ListOps(TokenGenerator[ListOpsConfig]):
     """`[MAX 4 [MIN 8 2 ] [SM 9 3 ] ] =`: the value is due at `=`, which alone is scored; padding follows.
 
     Nangia and Bowman, 2018; SM is the sum modulo 10 and MED the median, rounded down.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "listops", seq_len=16, max_depth=2).sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [14, 7, 9, 1, 16, 4, 8, 11, 1, 11, 12, 10, 10, 10, 10, 10]
     """
 
     @property

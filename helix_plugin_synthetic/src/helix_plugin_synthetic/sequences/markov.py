@@ -46,7 +46,13 @@ class Chain:
 
 
 class Markov(TokenGenerator[MarkovConfig]):
-    """x_t ~ P(. | x_{t-k} .. x_{t-1}), from the stationary distribution on. All samples of a seed share P."""
+    """x_t ~ P(. | x_{t-k} .. x_{t-1}), from the stationary distribution on. All samples of a seed share P.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "markov", seq_len=8).sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [15, 9, 5, 1, 15, 15, 11, 8]
+    """
 
     @property
     def seq_len(self) -> int:

@@ -20,6 +20,11 @@ class Parity(TokenGenerator[ParityConfig]):
 
     Addition modulo m with no other signs: a state whose decays are all positive cannot do it for any length, one that
     turns or changes its sign can (Grazzi et al., 2024; Lahoti et al., 2026).
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "parity", seq_len=8).sample(0, 0)
+    >>> sample["inputs"].tolist(), sample["targets"].tolist()
+    ([0, 1, 1, 1, 0, 0, 1, 0], [0, 1, 0, 1, 1, 1, 0, 0])
     """
 
     @property

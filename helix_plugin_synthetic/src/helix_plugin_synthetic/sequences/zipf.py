@@ -19,7 +19,13 @@ class ZipfConfig(GeneratorConfig):
 
 
 class Zipf(TokenGenerator[ZipfConfig]):
-    """p(token r - 1) ~ 1 / (r + q)^s for ranks r = 1 .. V (Mandelbrot, 1953)."""
+    """p(token r - 1) ~ 1 / (r + q)^s for ranks r = 1 .. V (Mandelbrot, 1953).
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "zipf", seq_len=8).sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [234, 34, 2, 0, 165, 168, 101, 7]
+    """
 
     @property
     def seq_len(self) -> int:

@@ -29,7 +29,13 @@ class ARMAConfig(SeriesConfig):
 
 
 class ARMA(Series[ARMAConfig]):
-    """x_t = sum phi_i x_{t-i} + e_t + sum theta_j e_{t-j}, e_t ~ N(0, sigma^2), stationary from the first step on."""
+    """x_t = sum phi_i x_{t-i} + e_t + sum theta_j e_{t-j}, e_t ~ N(0, sigma^2), stationary from the first step on.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "arma", length=100).sample(0, 0)
+    >>> sample["values"].shape
+    (100,)
+    """
 
     def draw(self, rng: np.random.Generator, world: None) -> Sample:
         from scipy.signal import lfilter

@@ -21,6 +21,11 @@ class PowerLawNoise(Series[PowerLawNoiseConfig]):
     """Gaussian noise with power spectrum 1/f^alpha and mean 0, by inverse FFT (Timmer and Koenig, 1995).
 
     The series is periodic: its end continues at its beginning, so its periodogram has no leakage.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "power-law-noise", length=100, exponent=1).sample(0, 0)
+    >>> sample["values"].shape, bool(abs(sample["values"].mean()) < 1e-6)
+    ((100,), True)
     """
 
     def draw(self, rng: np.random.Generator, world: None) -> Sample:

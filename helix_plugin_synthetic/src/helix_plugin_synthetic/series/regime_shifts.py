@@ -19,7 +19,13 @@ class RegimeShiftsConfig(SeriesConfig):
 
 
 class RegimeShifts(Series[RegimeShiftsConfig]):
-    """x_t = separation * r_t + noise; r is a Markov chain that leaves with probability 1/dwell for any other regime."""
+    """x_t = separation * r_t + noise; r is a Markov chain that leaves with probability 1/dwell for any other regime.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "regime-shifts", length=8, dwell=2).sample(0, 0)
+    >>> sample["regime"].tolist()
+    [0, 0, 1, 2, 2, 2, 2, 0]
+    """
 
     def schema(self) -> dict[str, FieldSpec]:
         return {**super().schema(), "regime": FieldSpec("int64", (self.config.length,), "r")}

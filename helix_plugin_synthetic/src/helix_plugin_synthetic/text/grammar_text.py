@@ -65,6 +65,11 @@ class GrammarText(Generator[GrammarTextConfig]):
 
     The expected number of symbols that a symbol leads to is below one, so every sentence ends (Booth and Thompson,
     1973); grammars for which it is not are refused.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "grammar-text", sentences=1).sample(0, 0)
+    >>> sample["text"]
+    'the green cats hear the green rivers .'
     """
 
     def schema(self) -> dict[str, FieldSpec]:

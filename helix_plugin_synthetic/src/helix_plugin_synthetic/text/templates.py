@@ -42,7 +42,13 @@ class TemplatesConfig(GeneratorConfig):
 
 
 class Templates(Generator[TemplatesConfig]):
-    """`text`: one template with its slots filled; `template`: which; `values`: what with, as a JSON object."""
+    """`text`: one template with its slots filled; `template`: which; `values`: what with, as a JSON object.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "templates").sample(0, 0)
+    >>> sample["text"]
+    'In 2024, Goro moved to Quito.'
+    """
 
     def schema(self) -> dict[str, FieldSpec]:
         return {
