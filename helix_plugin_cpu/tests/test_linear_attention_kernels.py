@@ -232,10 +232,11 @@ def test_nothing_crosses_a_reset_or_enters_from_padding(decay, rng):
 def test_scratch_memory_is_written_before_it_is_read(rng, monkeypatch):
     """Whatever the memory held before."""
 
-    def poisoned(size):
-        return torch.full((size,), 255, dtype=torch.uint8)  # NaN as floats
+    def poisoned(size, dtype):
+        return torch.full((size,), 255, dtype=dtype)  # NaN as floats
 
-    monkeypatch.setattr(_threads._own, "scratch_of", poisoned)
+    monkeypatch.setattr(_threads, "KEPT_SCRATCH", 0)
+    monkeypatch.setattr(_threads, "empty", poisoned)
     check("ssd", ssd_inputs(rng, 2, 39, 4, 10, 2, 7), {"dt_softplus": True}, rng)
     for decay in ("BLHK", "H"):
         check("gated_linear_attention", gla_inputs(rng, 2, 39, 2, 7, 10, decay), {}, rng)

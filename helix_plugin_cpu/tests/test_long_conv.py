@@ -2,15 +2,16 @@
 
 import math
 import threading
+import weakref
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helix_plugin_cpu.kernels import _spectra
 from helix_plugin_cpu.kernels import long_conv as conv
 from helix_plugin_cpu.kernels._fft_plan import plan
+from helix_plugin_cpu.kernels._spectra import kept_spectrum
 from helix_testing import BaseKernelTests
 
 NAMES = conv.NAMES
@@ -223,16 +224,17 @@ def test_extremes():
 
 def test_a_spectrum_is_kept_while_its_filter_is_what_it_was():
     u, filter, *_ = make(1, 100, 16, 100)
+    points = plan(100).points
     first = conv.forward(u, filter)[0]
-    (version, spectra), count = _spectra._kept[filter], len(_spectra._kept)
-    (spectrum,) = spectra.values()
+    spectrum = kept_spectrum(filter, points, lambda: pytest.fail("the convolution kept none"))
     conv.forward(u, filter)
-    assert _spectra._kept[filter][1][plan(100).points] is spectrum
+    assert kept_spectrum(filter, points, lambda: pytest.fail("it was computed anew")) is spectrum
     filter.mul_(2.0)
     assert error(conv.forward(u, filter)[0], 2 * first) < 1e-6
-    assert _spectra._kept[filter][0] > version
+    spectrum = weakref.ref(kept_spectrum(filter, points, lambda: pytest.fail("the convolution kept none")))
+    assert spectrum() is not None
     del filter
-    assert len(_spectra._kept) == count - 1
+    assert spectrum() is None
 
 
 def test_filters_of_inference_mode():

@@ -301,8 +301,12 @@ def test_a_pool_stands_in_for_torchs_threads(count, threads, monkeypatch):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="torch's OpenMP is another one")
-def test_torchs_threads_are_found():
-    assert _threads._parallel is not None
+def test_torchs_threads_are_found(threads):
+    """And the pool that stands in for them starts none."""
+    threads(5)
+    arrays, before = make(2, 128, 144, 16), set(threading.enumerate())
+    everything(arrays)
+    assert set(threading.enumerate()) <= before
 
 
 def test_two_python_threads(threads):

@@ -82,10 +82,11 @@ def test_the_interpreter_takes_the_first_way():
     assert chosen("scan", (8,), WAYS, lambda way: pytest.fail("it was run")) == WAYS[0]
 
 
-def test_every_way_computes_the_same(rng):
+def test_every_way_computes_the_same(rng, monkeypatch):
     """What tuning chooses among, on one input each."""
     from helix_plugin_cuda.kernels import (
         _fused_recurrent,
+        _recurrence,
         causal_conv1d,
         diagonal_ssm,
         linear_scan,
@@ -94,31 +95,38 @@ def test_every_way_computes_the_same(rng):
         wkv4,
     )
 
+    compared = {}
+
+    def compare(kernel, shape_class, ways, run):
+        first = run(ways[0])
+        for way in ways[1:]:
+            assert all(torch.allclose(f, o, atol=1e-5) for f, o in zip(first, run(way), strict=True))
+        compared[kernel] = ways
+        return ways[0]
+
+    for module in (_fused_recurrent, _recurrence, causal_conv1d, rwkv7):
+        monkeypatch.setattr(module, "chosen", compare)
+
     def tensor(*shape):
         return torch.from_numpy(rng.normal(size=shape)).float().to("cpu" if _tune.INTERPRETED else "cuda")
 
     x = tensor(1, 9, 40)
     a = torch.sigmoid(tensor(1, 9, 40))
-    scan = linear_scan._checked((a, x))
-    conv = causal_conv1d._checked((x, tensor(40, 4)), "silu")
-    ssm = selective_scan._checked((x, a, -torch.exp(tensor(40, 4)), tensor(1, 9, 4), tensor(1, 9, 4)))
-    modes = diagonal_ssm._checked((x, -torch.exp(tensor(40, 4, 2)), tensor(40, 4, 2)))
-    average = wkv4._checked((x, a, -a[0, 0], a[0, 0]))
+    linear_scan.forward(a, x)
+    causal_conv1d.forward(x, tensor(40, 4), activation="silu")
+    selective_scan.forward(x, a, -torch.exp(tensor(40, 4)), tensor(1, 9, 4), tensor(1, 9, 4))
+    diagonal_ssm.forward(x, -torch.exp(tensor(40, 4, 2)), tensor(40, 4, 2))
+    wkv4.forward(x, a, -a[0, 0], a[0, 0])
     r, k, v, mover, adder = (tensor(1, 18, 1, 40) / 4 for _ in range(5))
-    heads = rwkv7._checked((r, -torch.exp(r), k, v, mover, adder))
-    matrices, _ = rwkv7._empty_residuals(heads)
-    steps = _fused_recurrent.Steps(
-        r[:, :2], k[:, :2], v[:, :2], torch.float32, -torch.exp(r[:, :2]), mover[:, :2], adder[:, :2]
-    )
-    for module, run in (
-        (diagonal_ssm, lambda way: diagonal_ssm._run(modes, None, way)),
-        (wkv4, lambda way: wkv4._run(average, None, way)),
-        (rwkv7, lambda way: rwkv7._run(heads, matrices, None, way)),
-        (_fused_recurrent, lambda way: _fused_recurrent._run(steps, way)),
-        (linear_scan, lambda way: linear_scan._run(scan, None, way)),
-        (causal_conv1d, lambda way: causal_conv1d._run(conv, "silu", way)),
-        (selective_scan, lambda way: selective_scan._run(ssm, None, way)),
-    ):
-        first = run(module.WAYS[0])
-        for way in module.WAYS[1:]:
-            assert all(torch.allclose(f, o, atol=1e-5) for f, o in zip(first, run(way), strict=True))
+    heads = (r, -torch.exp(r), k, v, mover, adder)
+    rwkv7.forward(*heads)
+    rwkv7.forward(*(array[:, :2] for array in heads))
+    assert compared == {
+        "linear_scan": linear_scan.WAYS,
+        "causal_conv1d": causal_conv1d.WAYS,
+        "selective_scan": selective_scan.WAYS,
+        "diagonal_ssm": diagonal_ssm.WAYS,
+        "wkv4": wkv4.WAYS,
+        "rwkv7": rwkv7.WAYS,
+        "a few steps": _fused_recurrent.WAYS,
+    }

@@ -176,9 +176,12 @@ def test_facts_are_checked(wrong, parts, tmp_path):
 def test_a_long_life_costs_no_memory(parts, tmp_path):
     """Ids only rise; nothing is as long as the greatest of them."""
     whole, metadata = parts
-    items = changed(whole["items"], "id", -1, 2**50)
-    save_store(tmp_path, {"items": items, "links": whole["links"]}, {**metadata, "next_id": 2**50 + 1})
-    memory = TopologicalMemory(CONFIG)
-    memory.load(tmp_path)
-    memory.consolidate()
-    assert memory.stability([2**50])[0] > 0
+    stability = {}
+    for last in (COUNT, 2**50):  # neither has links
+        items = changed(whole["items"], "id", -1, last)
+        save_store(tmp_path, {"items": items, "links": whole["links"]}, {**metadata, "next_id": last + 1})
+        memory = TopologicalMemory(CONFIG)
+        memory.load(tmp_path)
+        memory.consolidate()
+        (stability[last],) = memory.stability([last])
+    assert stability[2**50] == stability[COUNT] > whole["items"]["stability"][-1]

@@ -1,6 +1,7 @@
 """Meaning induction: phases and their gates, prediction from links alone, the command and its report."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -67,8 +68,14 @@ def test_phase_c_makes_no_new_link(result):
     for epoch in result.epochs:
         if epoch["phase"] == "C":
             assert "candidate>U" not in epoch["moves"]
-            assert epoch["replayed"] >= 0
-    assert any(epoch["replayed"] > 0 for epoch in result.epochs)
+
+
+def test_every_phase_replays_as_often_as_its_recipe_says(result):
+    data, replay = result.recipe.data, result.recipe.replay
+    windows = data.ticks * math.ceil(data.epoch_bytes / data.ticks / replay.window)
+    for epoch in result.epochs:
+        replays = windows // getattr(result.recipe, epoch["phase"].lower()).replay_every
+        assert epoch["replayed"] == replays * replay.sample
 
 
 def test_a_seed_fixes_everything(text, result):
@@ -106,19 +113,19 @@ def test_contexts_of_every_length_are_apart_and_codes_are_checked():
             Contexts(2, 10).pairs(np.array(wrong))
 
 
-def test_replay_prefers_windows_whose_links_changed():
+def test_replay_prefers_windows_whose_links_changed(monkeypatch):
     graph = LinkGraph()
     for _ in range(6):
         graph.observe([1] * 30 + [5] * 30, [2] * 30 + [6] * 30)
         graph.advance()
-    drawn = 0
+    rehearsed = []
+    monkeypatch.setattr(graph, "rehearse", lambda a, b: rehearsed.append((*a.tolist(), *b.tolist())))
     for seed in range(40):
         pool = ReplayPool(10, 0.01, np.random.default_rng(seed))
         pool.add(np.array([1], np.int32), np.array([2], np.int32))
         pool.add(np.array([50], np.int32), np.array([51], np.int32))
-        pool.replay(graph, 1)
-        drawn += pool._stability[0] > 0
-    assert drawn > 35
+        assert pool.replay(graph, 1) == 1
+    assert rehearsed.count((1, 2)) > 35
 
 
 def test_the_command_writes_its_report(text, tmp_path):

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from helix_core import lock as module
 from helix_core.errors import HelixError, InUse
 from helix_core.lock import LOCK, FolderLock
 
@@ -67,10 +66,10 @@ def test_one_process_does_not_hold_it_twice(tmp_path):
     ],
 )
 def test_without_locks_of_the_file_system_the_file_decides(tmp_path, monkeypatch, text, free):
-    def none(descriptor):
+    def none(descriptor, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(module, "_try", none)
+    monkeypatch.setattr("fcntl.flock", none)
     (tmp_path / LOCK).write_text(text)
     lock = FolderLock(tmp_path, "run a")
     if free:

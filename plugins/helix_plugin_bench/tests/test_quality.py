@@ -75,7 +75,7 @@ def tiny(name, **changes):
 @pytest.fixture
 def two_rows(monkeypatch):
     made = [
-        tiny("induction-heads/mamba", lengths=(64, 300), data={**rows._generator("induction-heads", seq_len=256)}),
+        tiny("induction-heads/mamba", lengths=(64, 300)),
         tiny("digits/s4d"),
     ]
     monkeypatch.setattr(rows, "SAMPLES", 4)
@@ -94,7 +94,7 @@ def test_rows_are_run_once_kept_and_drawn(two_rows, tmp_path):
     found = results["induction-heads/mamba"]
     assert found["steps"] == 2
     assert found["seed"] == 0
-    assert found["parameters"] > 0
+    assert found["parameters"] == 256 + 16 + 3360 + 16  # the tied embedding, a norm, the mixer, a norm
     assert set(found["at_length"]) == {"64", "300"}
     assert "| s4d |" in table.read_text()
     assert plot.read_bytes()[:4] == b"\x89PNG"

@@ -1,6 +1,7 @@
 """The same logits, the same tokens and the same tensors as transformers, both ways, on every backend."""
 
 import json
+from types import SimpleNamespace
 
 import hf_models
 import numpy as np
@@ -98,14 +99,18 @@ def test_half_precision_comes_back_bit_for_bit(dtype, tmp_path, helix):
 
 
 def test_rounding_to_bfloat16_is_torchs():
-    from helix_plugin_huggingface.convert import _bfloat16
+    from helix_plugin_huggingface.convert import exported
+    from helix_plugin_lm.storage.tensor_file import Tensor
 
     bits = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32)
     values = bits.view(np.float32)
     # But for the largest, which bfloat16 would round to infinity: export refuses them.
     values[np.isfinite(values) & (np.abs(values) > np.float32(3.3895e38))] = 1.0
     expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
-    found, numbers = _bfloat16(values), ~np.isnan(values)
+    tensor = Tensor("F32", values.shape, lambda: values)
+    family = SimpleNamespace(names=lambda model: {"ours": SimpleNamespace(name="theirs", shape=values.shape)})
+    found = exported(family, None, {"ours": tensor}, {}, "BF16")["theirs"].read()
+    numbers = ~np.isnan(values)
     np.testing.assert_array_equal(found[numbers], expected[numbers])
     assert np.isnan(np.left_shift(found, 16, dtype=np.uint32).view(np.float32)[~numbers]).all()
 

@@ -29,7 +29,7 @@ class TestHyenaOnline(BaseLayerTests):
         """All at once, each length; the steps of a document in the mean, since few of them do most of the work."""
         layer = helix_core.create("layer", "hyena", **config)
         p = {k: v.astype(np.float64) for k, v in init_params(layer.param_specs(), 0).items()}
-        F, online = CountingTable(), layer._online
+        F, online = CountingTable(), Online(layer.config.l_max)
         for length in (1, 24):
             F.flops = 0.0
             layer.apply(F, p, np.ones((1, length, layer.config.d_model)))
@@ -117,9 +117,12 @@ def test_a_step_replaces_small_arrays_only():
 
 
 def test_long_filters_go_online_by_themselves():
-    assert not helix_core.create("layer", "hyena", d_model=4, l_max=DIRECT)._online
-    assert helix_core.create("layer", "hyena", d_model=4, l_max=DIRECT + 1)._online
-    assert not helix_core.create("layer", "hyena", d_model=4, l_max=DIRECT + 1, decoding="direct")._online
+    def step_flops(l_max, **options):
+        return helix_core.create("layer", "hyena", d_model=4, l_max=l_max, **options).cost(l_max).step_flops
+
+    for taps, way in ((DIRECT, "direct"), (DIRECT + 1, "online")):
+        assert step_flops(taps) == step_flops(taps, decoding=way)
+    assert step_flops(DIRECT + 1) < step_flops(DIRECT + 1, decoding="direct") / 2
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -1,11 +1,11 @@
 """Sizes that no machine has room for are refused before anything of that size is made."""
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helix_core import machine
 from helix_core.errors import ConfigError, HelixError, NotEnoughMemory
 from helix_core.kinds.shapes import initial_state
 from helix_core.machine import available_memory, require_memory
@@ -162,8 +162,16 @@ MEMINFO = "MemTotal: 16000 kB\nMemAvailable:    8000 kB\nSwapFree: 1000 kB\n"
 def test_a_container_has_what_its_limit_leaves(files, kib, monkeypatch):
     found = {"/proc/self/cgroup": files.pop("cgroup", ""), "/proc/meminfo": MEMINFO}
     found |= {f"/sys/fs/cgroup{path}": text for path, text in files.items()}
-    monkeypatch.setattr(machine, "_lines", lambda path: found.get(str(path), "").splitlines())
-    assert available_memory() == 1024 * kib
+
+    def read_text(path):
+        if str(path) not in found:
+            raise FileNotFoundError(path)
+        return found[str(path)]
+
+    with monkeypatch.context() as container:
+        container.setattr(Path, "read_text", read_text)
+        available = available_memory()
+    assert available == 1024 * kib
 
 
 def test_this_machine_has_some():

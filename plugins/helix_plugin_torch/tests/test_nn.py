@@ -14,9 +14,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from helix_core import components
+from helix_core import components, create
 from helix_core.errors import ComponentUnavailable, ConfigError, UsageError
 from helix_plugin_torch import nn as layers
+from helix_plugin_torch.backend import TorchBackend
 from helix_plugin_torch.nn import HelixLayer, Hyena, Mamba, MoE
 
 # torch's compiler itself uses what torch deprecates, on its first import.
@@ -106,12 +107,22 @@ def test_copies_are_equal_and_independent(made, x):
         assert torch.equal(module(x), expected)
 
 
-def test_it_is_loaded_where_its_device_is_not(x):
-    """As with `map_location`: what served it on another device stays there."""
-    module = Mamba(D)
-    module._tables["elsewhere", torch.float32] = lambda: None  # which pickle refuses
+def test_it_is_loaded_where_its_device_is_not(x, monkeypatch):
+    """As with `map_location`: the ops that served it elsewhere stay there."""
+    bind, module = TorchBackend.bind, Mamba(D)
+
+    def bind_elsewhere(backend, **options):
+        table = bind(backend, **options)
+        table.bound_by = lambda: None  # which pickle refuses
+        return table
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(TorchBackend, "bind", bind_elsewhere)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert module(x).dtype == torch.bfloat16
+        with pytest.raises((AttributeError, pickle.PicklingError)):
+            pickle.dumps(bind_elsewhere(create("backend", "cpu")))
     found = pickle.loads(pickle.dumps(module))
-    assert [*found._tables] == [("cpu", torch.float32)]
     assert torch.equal(found(x), module(x))
 
 

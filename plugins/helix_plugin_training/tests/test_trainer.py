@@ -80,11 +80,11 @@ def test_accumulated_gradients_are_the_mean_over_micro_batches(corpus):
     whole = trainer(corpus, "training.accumulation=3")
     value, grads = whole.gradient(7)
     losses, parts = [], []
+    one = trainer(corpus)
     for part in range(3):
         batch = whole.batches(7, part)
-        loss, part_grads = whole._value_and_grad(
-            whole.params, whole.backend.asarray(batch.tokens), whole.backend.asarray(batch.targets), None
-        )
+        one.batches = lambda step, part, batch=batch: batch
+        loss, part_grads = one.gradient(7)
         losses.append(float(loss))
         parts.append(part_grads)
     assert float(value) == pytest.approx(np.mean(losses), rel=1e-6)

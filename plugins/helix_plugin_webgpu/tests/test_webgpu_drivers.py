@@ -25,7 +25,9 @@ def manifest(tmp_path, monkeypatch):
         path = tmp_path / "driver.json"
         path.write_text(text)
         monkeypatch.setenv("VK_DRIVER_FILES", str(path))
-        monkeypatch.setattr(probing, "_known", lambda library: library == "libvulkan.so.1")
+        monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+        monkeypatch.setattr(probing, "CACHE", tmp_path / "ld.so.cache")
+        (tmp_path / "ld.so.cache").write_bytes(b"libvulkan.so.1")
         return path
 
     return write

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from helix_core.plugin_system.discovery import GROUP
 from helix_core.plugin_system.settings import Settings
 from helix_testing.dists import on_path, write_dist
 from helix_testing.scaffold import KINDS, write_plugin
-from helix_testing.scaffold.write import _op_words
 
 
 def plugin_tests(tmp_path, kind, name, **options):
@@ -112,9 +112,9 @@ def test_the_written_plugin_installs_with_pip(tmp_path):
 
 
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)
-def test_a_new_kernel_has_the_signature_of_its_op(op):
-    scope = {"Tensor": object}
-    exec(f"def kernel(\n{_op_words(op.name)['parameters']}):\n    pass", scope)
-    written = inspect.signature(scope["kernel"]).parameters
+def test_a_new_kernel_has_the_signature_of_its_op(op, tmp_path):
+    write_plugin("kernel", "mine", tmp_path / "plugin", op=op.name)
+    source = tmp_path / "plugin" / "src" / "helix_plugin_mine" / "kernel.py"
+    written = inspect.signature(runpy.run_path(str(source))[op.name]).parameters
     assert list(written) == [*op.arrays, *op.attrs]
     assert {name: written[name].default for name in op.attrs} == op.attrs

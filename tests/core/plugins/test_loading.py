@@ -2,12 +2,8 @@
 
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
-
-from helix_core.plugin_system import registry as registry_module
 
 
 @pytest.mark.parametrize(
@@ -77,21 +73,29 @@ def test_a_plugin_may_not_ask_for_components_while_it_is_loaded(site):
     assert "while the plugins are still being loaded" in run.stdout
 
 
-def test_threads_share_one_registry(monkeypatch):
-    built = []
+THREADS = """
+import threading
+import time
+from helix_core.plugin_system import registry
 
-    class Slow:
-        def __init__(self):
-            time.sleep(0.05)
-            built.append(self)
+built, seen = [], []
 
-    monkeypatch.setattr(registry_module, "_registry", None)
-    monkeypatch.setattr(registry_module, "Registry", Slow)
-    seen = []
-    threads = [threading.Thread(target=lambda: seen.append(registry_module.get_registry())) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(built) == 1
-    assert seen == built * 4
+class Slow:
+    def __init__(self):
+        time.sleep(0.05)
+        built.append(self)
+
+registry.Registry = Slow
+threads = [threading.Thread(target=lambda: seen.append(registry.get_registry())) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(built) == 1, built
+assert seen == built * 4, seen
+"""
+
+
+def test_threads_share_one_registry():
+    """In a process that has none yet."""
+    subprocess.run([sys.executable, "-c", THREADS], check=True)
