@@ -114,6 +114,46 @@ def test_ragged_mamba(options):
     assert state_distance(decoder.state(), after) < 1e-5
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"n_heads": 4, "n_kv_heads": 2, "window": 5, "gate": True, "qk_norm": True},
+        {"n_heads": 3, "head_dim": 7, "n_kv_heads": 1, "max_length": 40, "rope": False},
+        {"n_heads": 1, "head_dim": 80, "max_length": 24, "rope_fraction": 0.5},
+        {"n_heads": 2, "window": 1},
+    ],
+)
+def test_attention_reads_the_filled_part_of_its_cache(options, batch):
+    """24 steps: past the end of a window, whose slots are used again, and to that of the cache."""
+    model = model_of("attention", options, d_model=32, n_layers=2, vocab_size=20)
+    params = params_of(model)
+    tokens = np.random.default_rng(batch).integers(20, size=(24, batch))
+    expected, after = plain_steps(model, params, tokens)
+    decoder = RecordedDecoder(model, BACKEND, F, params, batch, "float32")
+    assert "attention" not in decoder.python_calls
+    assert distance(np.stack([decoder.step(row) for row in tokens]), expected) < 1e-5
+    assert state_distance(decoder.state(), after) < 1e-5
+
+
+def test_attention_goes_on_from_a_prompt_and_passes_nan_on():
+    model = model_of("attention", {"n_heads": 4, "window": 6}, d_model=32, n_layers=1, vocab_size=20)
+    params = params_of(model)
+    tokens = torch.arange(20).reshape(2, 10) % 19
+    with torch.no_grad():
+        _, state = model.apply(F, params, tokens, state=model.init_state(F, 2))
+        expected, _ = model.apply(F, params, tokens[:, :1], state=state)
+    decoder = RecordedDecoder(model, BACKEND, F, params, 2, "float32")
+    decoder.load(state)
+    assert distance(decoder.step(tokens[:, 0].numpy()), expected[:, 0].numpy()) < 1e-5
+    dict(tree_items(state))["blocks.0.mixer.keys"][1, 2] = torch.nan
+    decoder.load(state)
+    logits = decoder.step(tokens[:, 0].numpy())
+    assert np.isfinite(logits[0]).all()
+    assert np.isnan(logits[1]).all()
+
+
 def test_a_prompt_hands_over():
     model, rng = model_of(), np.random.default_rng()
     params = params_of(model)

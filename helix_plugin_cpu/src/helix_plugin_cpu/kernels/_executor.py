@@ -15,8 +15,10 @@ from typing import Any
 from llvmlite import binding, ir
 from numba import types
 
+from helix_plugin_cpu.kernels._attention_step import attend_step
 from helix_plugin_cpu.kernels._decode_step import conv_step, gather_step, norm_step, scan_step
 from helix_plugin_cpu.kernels._instructions import (
+    ATTEND,
     CONV,
     GATHER,
     LINEAR,
@@ -172,6 +174,8 @@ def run_stages(stages: int, counters: int, first: int, last: int, scratch: int) 
                     scan_step(i, lo, hi, scratch)
                 elif code == GATHER.code:
                     gather_step(i, lo, hi)
+                elif code == ATTEND.code:
+                    attend_step(i, lo, hi, scratch)
             finish_job(counter + 8)
     if last > first:
         wait_for(counters + COUNTER_BYTES * (last - 1) + 8, get_int(stages + 8 * STAGE_WORDS * (last - 1)), 0, 0)

@@ -46,6 +46,13 @@ SCAN = _declare(
 (batch, channels, d_state)."""
 GATHER = _declare(6, "GATHER", "kind tokens w w_row channels y y_row")
 """Rows of a stored table."""
+ATTEND = _declare(
+    7,
+    "ATTEND",
+    "groups heads d_key d_value size scale position q q_row q_head k k_row k_head v v_row v_head keys values y y_row",
+)
+"""A step of attention, whose key and value go into a cache (batch, size, groups, ...) that is read as far as it is
+filled; jobs are groups of heads of a row. `heads` is how many read a group, `scale` the address of a float."""
 
 
 def pack(layout: Any, **fields: int) -> list[int]:
