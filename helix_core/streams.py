@@ -18,17 +18,20 @@ class Forgiving:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """Write what can be written; return the length of the text in any case."""
         with contextlib.suppress(OSError, ValueError):  # ValueError: of a closed file
             if self._stream is not None:
                 return self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
+        """Flush, if there is anything to flush to."""
         with contextlib.suppress(OSError, ValueError):
             if self._stream is not None:
                 self._stream.flush()
 
     def isatty(self) -> bool:
+        """Whether a person reads it."""
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:

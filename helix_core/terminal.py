@@ -32,6 +32,7 @@ class EscapingTerminal:
         self.buffer = _Bytes(self)
 
     def write(self, text: str) -> int:
+        """Write a text with its control characters escaped; return the length of what was given."""
         shown = escape(text)
         try:
             self.terminal.write(shown)
@@ -40,6 +41,7 @@ class EscapingTerminal:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
+        """Write texts one after the other."""
         for line in lines:
             self.write(line)
 

@@ -76,6 +76,14 @@ def adamw(
     With `donate`, a kernel may write over p, m and v, which the caller uses no more.
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> p, g = np.array([1.0, 2.0]), np.array([0.1, -3.0])
+    >>> p, m, v = F.adamw(p, g, m=np.zeros(2), v=np.zeros(2), lr=0.1)
+    >>> p.round(3).tolist()
+    [0.9, 2.1]
     """
     numbers = step_numbers(lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, step=step)
     return step_arrays(xp, p, g, m, v, numbers)

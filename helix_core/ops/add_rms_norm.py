@@ -23,6 +23,14 @@ def _samples(rng: Any) -> Iterator[Sample]:
 
 @define_op(shapes=_shapes, samples=_samples, outputs=("y", "sum"))
 def add_rms_norm(xp: Any, x: Array, residual: Array, weight: Array, *, eps: float = 1e-5) -> tuple[Array, Array]:
-    """x, residual (..., D), weight (D,) -> rms_norm(x + residual) and x + residual, both (..., D)."""
+    """x, residual (..., D), weight (D,) -> rms_norm(x + residual) and x + residual, both (..., D).
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> y, total = F.add_rms_norm(np.array([[1.0, -4.0]]), np.array([[2.0, 0.0]]), np.ones(2))
+    >>> y.round(3).tolist(), total.tolist()
+    ([[0.849, -1.131]], [[3.0, -4.0]])
+    """
     total = x + residual
     return rms_norm(xp, total, weight, eps=eps), total

@@ -99,6 +99,14 @@ def attention(
     -> y (B, L, H, V) and the cache after the last step, its unused slots 0; without a cache, one of no slots.
 
     Source: Vaswani et al., Attention Is All You Need, 2017; Ainslie et al., GQA, 2023.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> q, k, v = (rng.normal(size=(1, 5, heads, 8)) for heads in (4, 2, 2))
+    >>> F.attention(q, k, v)[0].shape
+    (1, 5, 4, 8)
     """
     batch, length, heads, d_key = q.shape
     groups = k.shape[2]

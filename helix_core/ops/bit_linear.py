@@ -78,6 +78,14 @@ def bit_linear(xp: Any, x: Array, packed: Array, scale: Array, bias: Array | Non
     (`unpack_ternary` does).
 
     Source: Ma et al., The Era of 1-bit LLMs, 2024 (BitNet b1.58). Raises UsageError for shapes that do not fit.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> from helix_core.ops.ternary import pack_ternary
+    >>> packed, scale = pack_ternary(np.array([[0.5, -0.5, 0.0, 0.5]]))  # 1, -1, 0, 1 in a byte, and their scale
+    >>> F.bit_linear(np.array([[1.0, 2.0, 3.0, 4.0]]), packed, scale).round(2).tolist()
+    [[1.12]]
     """
     check_shapes(x.shape, packed.shape)
     largest = xp.max(xp.abs(x), axis=-1, keepdims=True)

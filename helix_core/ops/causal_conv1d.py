@@ -60,6 +60,14 @@ def causal_conv1d(
     initial_state (B, K-1, D) holds the inputs before x, oldest first; last_state holds those before the row's end.
     reset (B, L) is True where a new document starts: nothing before such a step is seen at or after it.
     lengths (B,): steps at or beyond a row's length are padding; their y is 0 and they do not enter the state.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> y, last_state = F.causal_conv1d(rng.normal(size=(2, 9, 3)), rng.normal(size=(3, 4)))
+    >>> y.shape, last_state.shape
+    ((2, 9, 3), (2, 3, 3))
     """
     B, L, D = x.shape
     K = weight.shape[1]

@@ -70,6 +70,15 @@ def diagonal_ssm(
     reset (B, L) is True where a new document starts; lengths (B,) marks right padding (y is 0 there).
 
     Source: Gu, Gupta, Goel and Ré, On the Parameterization and Initialization of Diagonal State Space Models, 2022.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> log_a = np.stack([np.full((3, 2), -0.5), np.ones((3, 2))], -1)  # real and imaginary parts
+    >>> y, last_state = F.diagonal_ssm(rng.normal(size=(1, 9, 3)), log_a, rng.normal(size=(3, 2, 2)))
+    >>> y.shape, last_state.shape
+    ((1, 9, 3), (1, 3, 2, 2))
     """
     batch, length, channels = u.shape
     magnitude = xp.exp(log_a[..., 0])
@@ -118,6 +127,14 @@ def diagonal_ssm_filter(xp: Any, log_a: Array, c: Array, *, length: int) -> Arra
 
     With l = i T + j and T about sqrt(length), c a^l = (c a^{iT}) (a^j): a product of two small matrices per
     channel, so the (D, N, length) table of powers is never built.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> log_a = np.stack([np.full((3, 2), -0.5), np.ones((3, 2))], -1)  # real and imaginary parts
+    >>> F.diagonal_ssm_filter(log_a, rng.normal(size=(3, 2, 2)), length=9).shape
+    (9, 3)
     """
     inner = math.isqrt(max(length - 1, 0)) + 1
     outer = -(-length // inner)

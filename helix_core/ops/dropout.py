@@ -28,6 +28,13 @@ def dropout(xp: Any, x: Array, key: Array, *, rate: float = 0.0) -> Array:
     key (1,), an integer below 2^31: equal keys drop the same elements, on every backend and in every dtype.
 
     Source: Srivastava et al., Dropout, 2014; the random bits are those of the integer hash `lowbias32` of Wellons.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> y = F.dropout(np.ones((2, 500)), np.array([7]), rate=0.5)
+    >>> sorted(set(y.ravel().tolist()))
+    [0.0, 2.0]
     """
     if not rate:
         return x

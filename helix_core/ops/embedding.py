@@ -23,6 +23,12 @@ def embedding(xp: Any, tokens: Array, weight: Array) -> Array:
     """Rows of a table: integer tokens (...), weight (V, D) -> (..., D).
 
     A token outside 0..V-1 raises IndexOutOfRange, or gives NaN where numbers are not at hand.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> F.embedding(np.array([[2, 0]]), np.arange(6.0).reshape(3, 2)).tolist()
+    [[[4.0, 5.0], [0.0, 1.0]]]
     """
     flat = xp.astype(xp.reshape(tokens, (-1,)), xp.int64)
     inside, counted = within(xp, "embedding: tokens", flat, weight.shape[0])

@@ -92,6 +92,16 @@ def gated_delta_rule(
 
     Sources: Yang, Kautz and Hatamizadeh, Gated Delta Networks: Improving Mamba2 with Delta Rule, 2024; the chunks:
     Yang, Wang, Zhang, Shen and Kim, Parallelizing Linear Transformers with the Delta Rule over Sequence Length, 2024.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> q, k, v = (rng.normal(size=(1, 9, 2, size)) for size in (4, 4, 3))
+    >>> gates = {"log_decay": -rng.random((1, 9, 2)), "beta": rng.random((1, 9, 2))}
+    >>> y, last_state = F.gated_delta_rule(q, k, v, **gates)
+    >>> y.shape, last_state.shape
+    ((1, 9, 2, 3), (1, 2, 4, 3))
     """
     batch, length, groups, keys = q.shape
     heads, values = v.shape[2], v.shape[3]

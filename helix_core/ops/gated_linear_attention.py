@@ -74,5 +74,14 @@ def gated_linear_attention(
 
     Sources: Yang, Wang, Shen, Panda and Kim, Gated Linear Attention Transformers with Hardware-Efficient Training,
     2023; Sun et al., Retentive Network: A Successor to Transformer for Large Language Models, 2023.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> q, k, v = (rng.normal(size=(1, 9, 2, size)) for size in (4, 4, 3))
+    >>> y, last_state = F.gated_linear_attention(q, k, v, -rng.random((1, 9, 2, 4)))
+    >>> y.shape, last_state.shape
+    ((1, 9, 2, 3), (1, 2, 4, 3))
     """
     return linear_attention(xp, scale * q, k, v, log_decay, initial_state, reset, lengths)

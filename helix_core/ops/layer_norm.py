@@ -23,6 +23,12 @@ def layer_norm(xp: Any, x: Array, weight: Array, bias: Array | None = None, *, e
     """(x - mean) / sqrt(var + eps) * weight + bias over the last axis: (..., D) -> (..., D).
 
     Source: Ba, Kiros and Hinton, Layer Normalization, 2016.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> F.layer_norm(np.array([[3.0, -1.0]]), np.ones(2)).round(3).tolist()
+    [[1.0, -1.0]]
     """
     centred = x - xp.mean(x, axis=-1, keepdims=True)
     y = centred / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True) + eps) * weight

@@ -25,6 +25,13 @@ def _flops(x: Shape, weight: Shape, bias: Shape | None) -> float:
 
 @define_op(shapes=_shapes, samples=_samples, flops=_flops)
 def linear(xp: Any, x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """x Wᵀ + b over the last axis: (..., D_in), (D_out, D_in), (D_out,) -> (..., D_out)."""
+    """x Wᵀ + b over the last axis: (..., D_in), (D_out, D_in), (D_out,) -> (..., D_out).
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> F.linear(np.ones((2, 3)), np.ones((4, 3))).shape
+    (2, 4)
+    """
     y = xp.matmul(x, xp.matrix_transpose(weight))
     return y if bias is None else y + bias

@@ -54,5 +54,11 @@ def linear_cross_entropy(xp: Any, x: Array, weight: Array, targets: Array, *, ig
     """-log softmax(x Wᵀ)[target], in nats: (..., D), (V, D), integer (...) -> (...).
 
     Targets that are ignored or outside are treated as `cross_entropy` does.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> F.linear_cross_entropy(np.zeros((2, 3)), np.ones((4, 3)), np.array([0, 3])).round(3).tolist()
+    [1.386, 1.386]
     """
     return cross_entropy(xp, linear(xp, x, weight), targets, ignore_index=ignore_index)

@@ -44,6 +44,12 @@ def linear_scan(
     """h_t = a_t h_{t-1} + x_t for every channel: a, x (B, L, D) -> y = h (B, L, D), last_state (B, D).
 
     reset (B, L) is True where a new document starts; lengths (B,) marks right padding (y is 0 there).
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> F.linear_scan(np.full((1, 3, 1), 0.5), np.ones((1, 3, 1)))[0].ravel().tolist()
+    [1.0, 1.5, 1.75]
     """
     length = x.shape[1]
     valid = None if lengths is None else valid_steps(xp, length, lengths)

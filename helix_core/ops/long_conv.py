@@ -76,6 +76,13 @@ def long_conv(
 
     Computed with FFTs: O(L log L), and O(L log² L) with documents and for rows that grow (`uneven`): so that later
     inputs, NaN and infinities among them, change earlier outputs by no more than rounding of GROWTH times their size.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> v, filter = np.array([1.0, 0.0, 2.0]).reshape(1, 3, 1), np.array([1.0, 0.5, 0.25]).reshape(3, 1)
+    >>> F.long_conv(v, filter).round(3).ravel().tolist()
+    [1.0, 0.5, 2.25]
     """
     length = u.shape[1]
     valid = None if lengths is None else valid_steps(xp, length, lengths)

@@ -25,5 +25,11 @@ def rms_norm(xp: Any, x: Array, weight: Array, *, eps: float = 1e-5) -> Array:
     """x / sqrt(mean(x²) + eps) * weight over the last axis: (..., D), (D,) -> (..., D).
 
     Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> F.rms_norm(np.array([[3.0, -4.0]]), np.ones(2)).round(3).tolist()
+    [[0.849, -1.131]]
     """
     return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps) * weight

@@ -72,6 +72,15 @@ def rwkv7(
     lengths (B,): steps at or beyond a row's length are padding; they leave the state as it is and their y is 0.
 
     Source: Peng et al., RWKV-7 "Goose" with Expressive Dynamic State Evolution, 2025.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> r, k, v, a, b = (rng.normal(size=(1, 9, 2, 4)) for _ in "rkvab")
+    >>> y, last_state = F.rwkv7(r, -rng.random((1, 9, 2, 4)), k, v, a, b)
+    >>> y.shape, last_state.shape
+    ((1, 9, 2, 4), (1, 2, 4, 4))
     """
     batch, length, heads, keys = r.shape
     S = zeros(xp, (batch, heads, keys, v.shape[3]), v) if initial_state is None else initial_state

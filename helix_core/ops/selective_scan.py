@@ -81,6 +81,16 @@ def selective_scan(
     lengths (B,): steps at or beyond a row's length are padding; they leave the state as it is and their y is 0.
 
     Source: Gu and Dao, Mamba: Linear-Time Sequence Modeling with Selective State Spaces, 2023.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> u, B, C = (rng.normal(size=(1, 9, size)) for size in (5, 3, 3))
+    >>> delta, A = rng.random((1, 9, 5)), -rng.random((5, 3))
+    >>> y, last_state = F.selective_scan(u, delta, A, B, C)
+    >>> y.shape, last_state.shape
+    ((1, 9, 5), (1, 5, 3))
     """
     length = u.shape[1]
     valid = None if lengths is None else valid_steps(xp, length, lengths)

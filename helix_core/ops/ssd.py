@@ -96,6 +96,16 @@ def ssd(
 
     Source: Dao and Gu, Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State
     Space Duality, 2024.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> x, dt, A = rng.normal(size=(1, 9, 4, 5)), rng.random((1, 9, 4)), -rng.random(4)
+    >>> B, C = (rng.normal(size=(1, 9, 2, 3)) for _ in "BC")
+    >>> y, last_state = F.ssd(x, dt, A, B, C)
+    >>> y.shape, last_state.shape
+    ((1, 9, 4, 5), (1, 4, 3, 5))
     """
     batch, length, heads, _ = x.shape
     groups, states = B.shape[2:]

@@ -23,5 +23,11 @@ def swiglu(xp: Any, gate: Array, x: Array) -> Array:
     """silu(gate) * x, elementwise: (...), (...) -> (...).
 
     Source: Shazeer, GLU Variants Improve Transformer, 2020.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> F.swiglu(np.array([[0.0, 1.0]]), np.array([[2.0, 2.0]])).round(3).tolist()
+    [[0.0, 1.462]]
     """
     return gate * (0.5 * xp.tanh(0.5 * gate) + 0.5) * x

@@ -71,6 +71,15 @@ def wkv4(
     reset (B, L) is True where a new document starts; lengths (B,) marks right padding (y is 0 there).
 
     Source: Peng et al., RWKV: Reinventing RNNs for the Transformer Era, 2023.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> F = create("backend", "reference").bind()
+    >>> rng = np.random.default_rng(0)
+    >>> k, v = rng.normal(size=(1, 9, 3)), rng.normal(size=(1, 9, 3))
+    >>> y, last_state = F.wkv4(k, v, -rng.random(3), rng.random(3))
+    >>> y.shape, last_state.shape
+    ((1, 9, 3), (1, 2, 3))
     """
     length = k.shape[1]
     valid = None if lengths is None else valid_steps(xp, length, lengths)

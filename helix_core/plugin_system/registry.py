@@ -56,10 +56,12 @@ class Component:
 
     @property
     def kind(self) -> str:
+        """What it is: backend, layer, ..."""
         return self.descriptor.kind
 
     @property
     def name(self) -> str:
+        """Its name within its plugin."""
         return self.descriptor.name
 
     @property

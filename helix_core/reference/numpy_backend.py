@@ -10,7 +10,15 @@ from helix_core.kinds.backend import Backend
 
 
 class ReferenceBackend(Backend):
-    """NumPy in float32 or float64 with no kernels at all: the oracle that other backends are compared with."""
+    """NumPy in float32 or float64 with no kernels at all: the oracle that other backends are compared with.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> backend = create("backend", "reference")
+    >>> F = backend.bind(dtype="float64")
+    >>> F.linear_scan(np.full((1, 3, 1), 0.5), np.ones((1, 3, 1)))[0].ravel().tolist()
+    [1.0, 1.5, 1.75]
+    """
 
     name = "reference"
     namespace = "numpy"

@@ -27,6 +27,14 @@ class MetalBackend(Backend):
     """MLX's arrays on its default device (`mlx.core.set_default_device`).
 
     No float64: MLX has it on its CPU device only, and there computes sines and transforms in 32 bits.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> backend = create("backend", "metal")
+    >>> F = backend.bind(mode="infer")
+    >>> gate, x = (backend.asarray(np.ones((1, 3, 1), np.float32) * c) for c in (0.5, 1.0))
+    >>> backend.to_numpy(F.linear_scan(gate, x)[0]).ravel().tolist()
+    [1.0, 1.5, 1.75]
     """
 
     name = "metal"

@@ -60,6 +60,7 @@ class GraphIndex:
         )
 
     def add(self, ids: np.ndarray, keys: np.ndarray) -> None:
+        """Insert keys (N, D) under ids (N,)."""
         # In a small graph threads that insert at the same time may not see each other: a node stays unreachable.
         alone = max(0, SMALL - len(self._index))
         ids = ids.astype(np.uint64)
@@ -69,6 +70,7 @@ class GraphIndex:
             self._index.add(ids[alone:], keys[alone:], copy=True)
 
     def remove(self, ids: np.ndarray) -> None:
+        """Take out the keys of ids (N,)."""
         self._index.remove(ids.astype(np.uint64))
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
@@ -86,6 +88,7 @@ class GraphIndex:
         return out
 
     def dump(self) -> bytes:
+        """The graph as bytes, for a file."""
         saved: Any = self._index.save()
         return bytes(saved)
 

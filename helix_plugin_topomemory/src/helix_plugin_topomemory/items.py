@@ -50,6 +50,7 @@ class Items:
 
     @property
     def keys(self) -> np.ndarray:
+        """The keys (N, D) of all items."""
         return self._keys[: self._count]
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -82,6 +83,7 @@ class Items:
         return np.where(known[at] == ids, at, -1)
 
     def arrays(self) -> dict[str, np.ndarray]:
+        """Every column by name, as files hold them."""
         return {"keys": self.keys, **{name: self[name] for name in COLUMNS}}
 
     @classmethod

@@ -61,6 +61,13 @@ class TopologicalMemory(Memory[TopologicalConfig]):
     the stability of its strongest link (`associate`), C the share of its showings that were of use. `consolidate` is
     the sleep: a tick of the links, replay of what changed most or is recent, merging of duplicates, pruning to
     `capacity`. `query_levels` fuses items, episodes and cores by reciprocal rank.
+
+    >>> from helix_core import create
+    >>> memory = create("memory", "topological", dim=3)
+    >>> ids = memory.add([[1, 0, 0], [0, 1, 0], [0, 0, 1]], [10, 20, 30])
+    >>> hits = memory.query([[0.1, 0.9, 0]], k=1)
+    >>> hits.ids.tolist(), hits.values.tolist()
+    ([[1]], [[20]])
     """
 
     def __init__(self, config: TopologicalConfig) -> None:

@@ -56,6 +56,7 @@ binding.add_symbol("helix_yield_core", _yield_address())
 
 @instruction(types.void)
 def yield_core(b: ir.IRBuilder) -> None:
+    """Let another thread have this core."""
     call(b, "helix_yield_core", I32)
 
 

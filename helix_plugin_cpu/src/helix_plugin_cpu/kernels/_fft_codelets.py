@@ -33,6 +33,8 @@ HALF = math.sqrt(0.5)
 
 
 class Point(NamedTuple):
+    """A vector of complex numbers: their real and their imaginary parts."""
+
     re: Value
     im: Value
 
@@ -165,6 +167,7 @@ def _instructions(make: Callable[[int], Any], radices: Sequence[int], arguments:
         def function(*args: Any, _name: str = emit.__qualname__) -> Any:
             raise TypeError(f"{_name} exists only in compiled code")
 
+        function.__doc__ = emit.__doc__
         register(function, types.void, [[types.intp] * arguments], emit)
         found[radix] = function
     return found
@@ -245,6 +248,7 @@ def _give(radix: int) -> Any:
 
 def _leaf_spectrum(radix: int) -> Any:
     def emit(b: ir.IRBuilder, x: Value, scale: Value) -> None:
+        """x = the transform of x, times a factor."""
         factor = _load(b, scale)
         y = dft(b, _load_points(b, x, POINT, radix), -1)
         _store_points(b, x, POINT, [Point(b.fmul(p.re, factor), b.fmul(p.im, factor)) for p in y])
@@ -254,6 +258,7 @@ def _leaf_spectrum(radix: int) -> Any:
 
 def _leaf_product(radix: int) -> Any:
     def emit(b: ir.IRBuilder, x: Value, h: Value) -> None:
+        """x = x convolved with the filter of the spectrum h."""
         y = dft(b, _load_points(b, x, POINT, radix), -1)
         f = _load_points(b, h, POINT, radix)
         _store_points(b, x, POINT, dft(b, [_times(b, p, q) for p, q in zip(y, f, strict=True)], +1))
@@ -281,6 +286,7 @@ def _leaf_adjoint(radix: int) -> Any:
 
 def _leaf_inverse(radix: int) -> Any:
     def emit(b: ir.IRBuilder, x: Value, scale: Value) -> None:
+        """x = the points of the spectrum x, times a factor."""
         factor = _load(b, scale)
         points = [Point(b.fmul(p.re, factor), b.fmul(p.im, factor)) for p in _load_points(b, x, POINT, radix)]
         _store_points(b, x, POINT, dft(b, points, +1))

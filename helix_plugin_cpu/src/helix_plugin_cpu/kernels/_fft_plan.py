@@ -59,11 +59,11 @@ def plan(length: int) -> Plan:
         while top * inner < length or _radices(inner) is None:
             inner *= 2
         found.append((top * inner, top))
-    return _build(*min(found))
+    return plan_of(*min(found))
 
 
 @functools.lru_cache(maxsize=16)
-def _build(points: int, top: int) -> Plan:
+def plan_of(points: int, top: int) -> Plan:
     inner = points // top
     block, unit = inner, LEAF
     tables, levels = [], []

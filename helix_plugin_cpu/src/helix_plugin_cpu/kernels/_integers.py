@@ -70,6 +70,7 @@ def pair_sums(b: ir.IRBuilder, x: Value, y: Value) -> Value:
 
 @instruction(i32x16, types.intp)
 def integers_at(b: ir.IRBuilder, address: Value) -> Value:
+    """Load sixteen int32."""
     value = b.load(b.inttoptr(address, INTS.as_pointer()))
     value.align = 4
     return value
@@ -98,11 +99,13 @@ def no_integers(b: ir.IRBuilder) -> Value:
 
 @instruction(types.int32, i32x16)
 def sum_integers(b: ir.IRBuilder, x: Value) -> Value:
+    """Add up the lanes."""
     return call(b, "llvm.vector.reduce.add.v16i32", I32, x)
 
 
 @instruction(f32x16, i32x16)
 def to_floats(b: ir.IRBuilder, x: Value) -> Value:
+    """Turn integers into floats."""
     return b.sitofp(x, FLOATS)
 
 

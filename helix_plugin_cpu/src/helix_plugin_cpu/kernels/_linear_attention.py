@@ -57,6 +57,7 @@ class Plan(NamedTuple):
 
     @property
     def jobs(self) -> int:
+        """How many jobs there are: a job is `share` heads of a row."""
         return self.batch * self.heads // self.share
 
     @property
@@ -67,6 +68,7 @@ class Plan(NamedTuple):
 
     @property
     def work(self) -> int:
+        """Elementary operations in all, roughly."""
         return self.batch * self.length * self.heads * self.values * (2 * self.keys + self.chunk) // 8
 
 

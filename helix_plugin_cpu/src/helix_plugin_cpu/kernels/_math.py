@@ -118,11 +118,13 @@ def exp(b: ir.IRBuilder, x: Value) -> Value:
 
 @instruction(f32x16, f32x16)
 def absolute(b: ir.IRBuilder, x: Value) -> Value:
+    """|x| of each lane."""
     return call(b, "llvm.fabs.v16f32", FLOATS, x)
 
 
 @instruction(f32x16, f32x16)
 def sqrt(b: ir.IRBuilder, x: Value) -> Value:
+    """The square root of each lane."""
     return call(b, "llvm.sqrt.v16f32", FLOATS, x)
 
 

@@ -20,6 +20,7 @@ def get(b: ir.IRBuilder, address: Value) -> Value:
 
 @instruction(types.void, types.intp, types.float32)
 def put(b: ir.IRBuilder, address: Value, value: Value) -> None:
+    """Write a float32."""
     b.store(value, b.inttoptr(address, F32.as_pointer()))
 
 
@@ -31,11 +32,13 @@ def get_flag(b: ir.IRBuilder, address: Value) -> Value:
 
 @instruction(types.void, types.intp, types.intp)
 def put_flag(b: ir.IRBuilder, address: Value, value: Value) -> None:
+    """Write a byte."""
     b.store(b.trunc(value, I8), b.inttoptr(address, I8.as_pointer()))
 
 
 @instruction(types.void, types.intp, types.intp)
 def put_int(b: ir.IRBuilder, address: Value, value: Value) -> None:
+    """Write an int64."""
     b.store(value, b.inttoptr(address, I64.as_pointer()))
 
 

@@ -188,6 +188,8 @@ class _KernelLower(Lower):
 
 
 class KernelCompiler(CompilerBase):
+    """Numba's compiler, which optimises a kernel once and writes the entry that threads call."""
+
     lowering: ClassVar[type[NativeLowering]] = _LowerKernel
 
     def define_pipelines(self) -> list[Any]:
@@ -200,6 +202,8 @@ class KernelCompiler(CompilerBase):
 
 
 class LinkedCompiler(KernelCompiler):
+    """Numba's compiler for parts of kernels, which are optimised within each."""
+
     lowering = _LowerForLinking
 
 
@@ -240,6 +244,7 @@ class Dispatcher(CPUDispatcher):
         return code, compiled.fndesc.llvm_cfunc_wrapper_name
 
     def compile(self, sig: Any) -> Any:
+        """Compile for these arguments, whatever NUMBA_DISABLE_JIT says."""
         with global_compiler_lock:
             disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
             try:

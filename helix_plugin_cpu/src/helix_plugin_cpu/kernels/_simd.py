@@ -52,6 +52,7 @@ def constant(x: float) -> Value:
 
 
 def integers(values: Sequence[int]) -> Value:
+    """A constant of sixteen int32."""
     return ir.Constant(INTS, list(values))
 
 
@@ -68,6 +69,7 @@ def multiply_add(b: ir.IRBuilder, x: Value, y: Value, z: Value) -> Value:
 
 
 def spread(b: ir.IRBuilder, scalar: Value) -> Value:
+    """A vector whose lanes all hold one number."""
     kind = ir.VectorType(scalar.type, LANES)
     vector = b.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(I32, 0))
     return b.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), integers([0] * LANES))
@@ -92,6 +94,7 @@ register(operator.neg, f32x16, [(f32x16,)], lambda b, x: b.fneg(x))
 
 
 def vector_at(b: ir.IRBuilder, address: Value) -> Value:
+    """An address as a pointer to sixteen floats."""
     return b.inttoptr(address, FLOATS.as_pointer())
 
 
@@ -110,10 +113,12 @@ def load(b: ir.IRBuilder, address: Value) -> Value:
 
 @instruction(types.void, types.intp, f32x16)
 def store(b: ir.IRBuilder, address: Value, value: Value) -> None:
+    """Write sixteen floats."""
     b.store(value, vector_at(b, address)).align = 4
 
 
 def emit_load_first(b: ir.IRBuilder, address: Value, count: Value) -> Value:
+    """Emit the load of the first `count` lanes; zeros in the others, whose memory is not touched."""
     with b.if_else(b.icmp_signed(">=", count, ir.Constant(I64, LANES))) as (whole, part):
         with whole:
             full = b.load(vector_at(b, address))
@@ -144,6 +149,7 @@ def keep_first(b: ir.IRBuilder, vector: Value, count: Value, other: Value) -> Va
 
 
 def emit_store_first(b: ir.IRBuilder, address: Value, value: Value, count: Value) -> None:
+    """Emit the store of the first `count` lanes."""
     with b.if_else(b.icmp_signed(">=", count, ir.Constant(I64, LANES))) as (whole, part):
         with whole:
             b.store(value, vector_at(b, address)).align = 4

@@ -69,11 +69,13 @@ def larger_sizes(b: ir.IRBuilder, x: Value, y: Value) -> Value:
 
 @instruction(types.float32, f32x16)
 def largest_lane(b: ir.IRBuilder, x: Value) -> Value:
+    """The largest lane."""
     return call(b, "llvm.vector.reduce.fmax.v16f32", F32, x)
 
 
 @instruction(types.float32, f32x16)
 def sum_floats(b: ir.IRBuilder, x: Value) -> Value:
+    """Add up the lanes in order."""
     return call(b, "llvm.vector.reduce.fadd.v16f32", F32, ir.Constant(F32, 0.0), x)
 
 

@@ -89,7 +89,8 @@ def intermediate_code(name: str) -> tuple[str, str]:
     module, function, codes = name.split(".")
     kernel = getattr(importlib.import_module(f"helix_plugin_cpu.kernels.{module}"), function)
     assert isinstance(kernel, _jit.Kernel)
-    return kernel.dispatcher.intermediate_code(kernel.parameters(codes))
+    fresh = _jit.Kernel(kernel.function)  # what is compiled already has no such code any more
+    return fresh.dispatcher.intermediate_code(kernel.parameters(codes))
 
 
 def machine_code(code: str, entry: str, name: str, target: Target) -> bytes:
@@ -97,7 +98,7 @@ def machine_code(code: str, entry: str, name: str, target: Target) -> bytes:
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     machine = binding.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.flags, opt=3, reloc="pic", codemodel="small"
+        cpu=target.cpu, features=target.flags, opt=3, reloc="pic", codemodel="small", abiname=target.abi
     )
     module = binding.parse_assembly(_for_machine(code, target.machine))
     module.triple, module.data_layout = target.triple, str(machine.target_data)

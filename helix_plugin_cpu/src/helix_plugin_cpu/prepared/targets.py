@@ -18,6 +18,7 @@ class Target:
     needs   features without which its code would stop the process
     wide    whether kernels use the tiles of AVX-512: code and the caller's sizes have to agree
     flags   LLVM's features, beside those of the processor `cpu`
+    abi     LLVM's name of the calling convention, where a machine has several
     """
 
     name: str
@@ -26,6 +27,7 @@ class Target:
     needs: tuple[str, ...]
     wide: bool = False
     flags: str = ""
+    abi: str = ""
 
     @property
     def triple(self) -> str:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class BarabasiAlbertConfig(GraphConfig):
+    """Options of BarabasiAlbert."""
+
     m: int = Field(3, ge=1, le=2**24, description="edges of every new node")
 
     @model_validator(mode="after")
@@ -24,7 +26,13 @@ class BarabasiAlbertConfig(GraphConfig):
 
 
 class BarabasiAlbert(RandomGraph[BarabasiAlbertConfig]):
-    """Preferential attachment (Barabasi and Albert, 1999) from a star of m + 1 nodes: degrees fall off as k^-3."""
+    """Preferential attachment (Barabasi and Albert, 1999) from a star of m + 1 nodes: degrees fall off as k^-3.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "barabasi-albert", nodes=5, m=1).sample(0, 0)
+    >>> sample["edges"].tolist()
+    [[0, 1], [1, 2], [1, 4], [2, 3]]
+    """
 
     def graph(self, rng: np.random.Generator) -> nx.Graph:
         import networkx as nx

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 class GraphConfig(GeneratorConfig):
+    """Options that every generator of graphs has."""
+
     nodes: int = Field(100, ge=2, le=1_000_000, description="n")
     features: int = Field(16, ge=1, le=2**16, description="numbers per node")
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 class StochasticBlockConfig(GraphConfig):
+    """Options of StochasticBlock."""
+
     blocks: int = Field(4, ge=1, le=2**16, description="communities, of equal size up to one node")
     inside: float = Field(0.2, ge=0, le=1, description="P(a pair in one block is joined)")
     between: float = Field(0.02, ge=0, le=1, description="P(a pair in two blocks is joined)")
@@ -31,6 +33,11 @@ class StochasticBlock(RandomGraph[StochasticBlockConfig]):
     """The planted partition model (Holland et al., 1983); `label` (n,) is a node's block.
 
     Features are a block's mean, of length `signal` and shared by all samples of a seed, plus N(0, 1).
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "stochastic-block", nodes=6, blocks=2, inside=1, between=0).sample(0, 0)
+    >>> sample["label"].tolist(), sample["edges"].tolist()
+    ([0, 0, 0, 1, 1, 1], [[0, 1], [0, 2], [1, 2], [3, 4], [3, 5], [4, 5]])
     """
 
     def schema(self) -> dict[str, FieldSpec]:

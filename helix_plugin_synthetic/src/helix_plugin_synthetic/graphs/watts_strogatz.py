@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class WattsStrogatzConfig(GraphConfig):
+    """Options of WattsStrogatz."""
+
     k: int = Field(6, ge=2, le=2**24, description="neighbours on the ring; even")
     p: float = Field(0.1, ge=0, le=1, description="P(an edge is rewired)")
 
@@ -25,7 +27,13 @@ class WattsStrogatzConfig(GraphConfig):
 
 
 class WattsStrogatz(RandomGraph[WattsStrogatzConfig]):
-    """Watts and Strogatz, 1998: each edge of a ring lattice is rewired with probability p."""
+    """Watts and Strogatz, 1998: each edge of a ring lattice is rewired with probability p.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "watts-strogatz", nodes=6, k=2, p=0.2).sample(0, 0)
+    >>> sample["edges"].tolist()
+    [[0, 1], [0, 5], [1, 2], [1, 3], [2, 3], [4, 5]]
+    """
 
     def graph(self, rng: np.random.Generator) -> nx.Graph:
         import networkx as nx

@@ -20,6 +20,8 @@ _STEPS = 24
 
 
 class FractalsConfig(GeneratorConfig):
+    """Options of Fractals."""
+
     size: int = Field(128, ge=16, le=4096, description="pixels per side")
     points: int = Field(40_000, ge=100, le=10_000_000, description="points of the set that are drawn")
     rotate: bool = Field(True, description="turn the set by a random angle")
@@ -29,6 +31,11 @@ class Fractals(Generator[FractalsConfig]):
     """Attractors of iterated function systems, by the chaos game (Barnsley, 1988); a pixel is lit if a point hits it.
 
     `dimension` is the similarity dimension log(copies) / log(1 / factor).
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "fractals", size=16).sample(0, 0)
+    >>> {name: array.shape for name, array in sample.items()}
+    {'image': (16, 16), 'label': (), 'dimension': (), 'angle': ()}
     """
 
     def schema(self) -> dict[str, FieldSpec]:

@@ -12,6 +12,8 @@ _SIDES = (0, 3, 4, 6)
 
 
 class ShapesConfig(GeneratorConfig):
+    """Options of Shapes."""
+
     size: int = Field(64, ge=8, le=4096, description="pixels per side")
     smallest: float = Field(0.15, gt=0, lt=0.5, description="least radius, as a share of the side")
     largest: float = Field(0.4, gt=0, lt=0.5, description="largest radius")
@@ -28,6 +30,11 @@ class Shapes(Generator[ShapesConfig]):
     """One circle, triangle, square or hexagon per image, anywhere it fits, at any angle, anti-aliased.
 
     A polygon has the area of the circle of its `radius`, so that area tells nothing about the label.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "shapes", size=16).sample(0, 0)
+    >>> {name: array.shape for name, array in sample.items()}
+    {'image': (16, 16, 3), 'label': (), 'center': (2,), 'radius': (), 'angle': (), 'color': (3,)}
     """
 
     def schema(self) -> dict[str, FieldSpec]:

@@ -11,6 +11,8 @@ TEXTURES = ("grating", "checkerboard", "noise")
 
 
 class TexturesConfig(GeneratorConfig):
+    """Options of Textures."""
+
     size: int = Field(64, ge=16, le=4096, description="pixels per side")
     slowest: float = Field(4.0, gt=0, description="least cycles per image of gratings and checkerboards")
     fastest: float = Field(12.0, gt=0, description="most cycles per image")
@@ -25,7 +27,13 @@ class TexturesConfig(GeneratorConfig):
 
 
 class Textures(Generator[TexturesConfig]):
-    """A grey image that is all grating, checkerboard or noise, with its frequency (cycles per image) and angle."""
+    """A grey image that is all grating, checkerboard or noise, with its frequency (cycles per image) and angle.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "textures", size=32).sample(0, 0)
+    >>> {name: array.shape for name, array in sample.items()}
+    {'image': (32, 32), 'label': (), 'frequency': (), 'angle': ()}
+    """
 
     def schema(self) -> dict[str, FieldSpec]:
         S = self.config.size

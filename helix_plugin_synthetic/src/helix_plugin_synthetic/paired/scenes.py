@@ -25,6 +25,8 @@ PULSES = (1, 2, 3, 4)
 
 
 class ScenesConfig(GeneratorConfig):
+    """Options of Scenes."""
+
     size: int = Field(64, ge=32, le=1024, description="pixels per side of the image")
     sound: int = Field(512, ge=256, le=2**20, description="steps of the sound")
     noise: float = Field(0.02, ge=0, le=0.2, description="standard deviation in image and sound, of the full range")
@@ -40,6 +42,11 @@ class Scenes(Generator[ScenesConfig]):
 
     Every modality shows shape, size and side; image and caption show the color. `matched` is False where the caption
     was drawn from another latent.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "scenes", size=32).sample(0, 0)
+    >>> sorted(sample)
+    ['caption', 'image', 'latent', 'matched', 'sound']
     """
 
     def schema(self) -> dict[str, FieldSpec]:

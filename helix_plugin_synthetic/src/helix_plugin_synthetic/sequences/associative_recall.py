@@ -9,6 +9,8 @@ from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
 
 class AssociativeRecallConfig(GeneratorConfig):
+    """Options of AssociativeRecall."""
+
     seq_len: int = Field(256, gt=0, le=2**24, description="length with pairs and queries")
     pairs: int = Field(16, gt=0, le=2**24, description="key-value pairs, each asked for once")
     vocab_size: int = Field(
@@ -31,6 +33,12 @@ class AssociativeRecall(TokenGenerator[AssociativeRecallConfig]):
 
     Arora et al., 2023 ("Zoology"), MQAR. Keys and values are drawn without replacement from the two halves of the
     vocabulary; a query stands at an even distance from the last pair. Scored at the queries.
+
+    >>> from helix_core import create
+    >>> recall = create("generator", "associative-recall", seq_len=16, pairs=2, vocab_size=8, random_filler=False)
+    >>> sample = recall.sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [1, 5, 3, 6, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]
     """
 
     @property

@@ -11,6 +11,8 @@ BLANK, MARKER = 0, 1
 
 
 class CopyingConfig(GeneratorConfig):
+    """Options of Copying."""
+
     tokens: int = Field(10, gt=0, le=2**24, description="length of the string")
     lag: int = Field(100, ge=0, le=2**24, description="blanks between the string and the place where it is repeated")
     vocab_size: int = Field(10, gt=3, le=2**22, description="the alphabet, a blank (0) and a marker (1)")
@@ -20,6 +22,11 @@ class Copying(TokenGenerator[CopyingConfig]):
     """n tokens, `lag` blanks, n markers: at the i-th marker the i-th token is due.
 
     Hochreiter and Schmidhuber, 1997; in this form Arjovsky, Shah and Bengio, 2016. Scored at the markers.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "copying", tokens=3, lag=2).sample(0, 0)
+    >>> sample["inputs"].tolist(), sample["targets"].tolist()
+    ([4, 9, 8, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 4, 9, 8])
     """
 
     @property

@@ -9,6 +9,8 @@ from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
 
 class DyckConfig(GeneratorConfig):
+    """Options of Dyck."""
+
     seq_len: int = Field(256, gt=1, le=2**24, description="number of brackets; even")
     kinds: int = Field(4, gt=1, le=2**22, description="n of Dyck-n: kinds of brackets")
     max_depth: int = Field(16, gt=0, le=2**24, description="of nesting")
@@ -26,6 +28,11 @@ class Dyck(TokenGenerator[DyckConfig]):
 
     Due after every token is the bracket that closes the innermost open one; scored where one is open. Suzgun et al.,
     2019; of bounded depth Hewitt et al., 2020. A model that answers all has the whole stack in its state.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "dyck", seq_len=8).sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [1, 5, 3, 2, 1, 5, 6, 7]
     """
 
     @property

@@ -11,6 +11,8 @@ SPECIAL = 0
 
 
 class InductionHeadsConfig(GeneratorConfig):
+    """Options of InductionHeads."""
+
     seq_len: int = Field(256, ge=3, le=2**24, description="length with both special tokens")
     vocab_size: int = Field(16, gt=2, le=2**22, description="the alphabet and the special token (0)")
 
@@ -20,6 +22,11 @@ class InductionHeads(TokenGenerator[InductionHeadsConfig]):
 
     Olsson et al., 2022; as a task of its own Dao et al., 2023 (H3) and Gu and Dao, 2023, section 4.1.2 (there: length
     256, vocabulary of 16). Scored at the last token.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "induction-heads", seq_len=8, vocab_size=6).sample(0, 0)
+    >>> sample["inputs"].tolist(), int(sample["targets"][-1])
+    ([2, 5, 0, 4, 3, 2, 4, 0], 4)
     """
 
     @property

@@ -14,6 +14,8 @@ NAMES = (*map(str, range(10)), "_", "]", "=", "[MAX", "[MIN", "[MED", "[SM")
 
 
 class ListOpsConfig(GeneratorConfig):
+    """Options of ListOps."""
+
     seq_len: int = Field(128, ge=5, le=2**24, description="length with `=` and padding")
     max_depth: int = Field(6, ge=1, le=2**24, description="of nesting")
     max_args: int = Field(5, ge=2, le=2**16, description="most elements of a list; the least is 2")
@@ -24,6 +26,11 @@ class ListOps(TokenGenerator[ListOpsConfig]):
     """`[MAX 4 [MIN 8 2 ] [SM 9 3 ] ] =`: the value is due at `=`, which alone is scored; padding follows.
 
     Nangia and Bowman, 2018; SM is the sum modulo 10 and MED the median, rounded down.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "listops", seq_len=16, max_depth=2).sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [14, 7, 9, 1, 16, 4, 8, 11, 1, 11, 12, 10, 10, 10, 10, 10]
     """
 
     @property

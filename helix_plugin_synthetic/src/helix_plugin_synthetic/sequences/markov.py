@@ -15,6 +15,8 @@ LARGEST_TABLE = 2**22
 
 
 class MarkovConfig(GeneratorConfig):
+    """Options of Markov."""
+
     seq_len: int = Field(256, gt=0, le=2**24, description="tokens that the model reads")
     vocab_size: int = Field(16, gt=1, le=2**22, description="number of states")
     order: int = Field(1, ge=1, le=64, description="how many tokens the next one depends on")
@@ -44,7 +46,13 @@ class Chain:
 
 
 class Markov(TokenGenerator[MarkovConfig]):
-    """x_t ~ P(. | x_{t-k} .. x_{t-1}), from the stationary distribution on. All samples of a seed share P."""
+    """x_t ~ P(. | x_{t-k} .. x_{t-1}), from the stationary distribution on. All samples of a seed share P.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "markov", seq_len=8).sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [15, 9, 5, 1, 15, 15, 11, 8]
+    """
 
     @property
     def seq_len(self) -> int:

@@ -14,6 +14,8 @@ SIGNS: tuple[Sign, ...] = ("+", "-", "*")
 
 
 class ModularArithmeticConfig(GeneratorConfig):
+    """Options of ModularArithmetic."""
+
     modulus: int = Field(5, gt=1, le=2**20, description="numbers are 0 .. modulus - 1")
     terms: int = Field(8, gt=1, le=2**24, description="numbers in an expression")
     operators: tuple[Sign, ...] = Field(SIGNS, min_length=1, description="which signs may stand")
@@ -31,6 +33,11 @@ class ModularArithmetic(TokenGenerator[ModularArithmeticConfig]):
 
     Delétang et al., 2023 ("modular arithmetic (simple)"). With two terms and m = 97 it is the task on which grokking
     was seen (Power et al., 2022). Tokens: the numbers, then `+`, `-`, `*`, `=`.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "modular-arithmetic", terms=3).sample(0, 0)
+    >>> sample["inputs"].tolist(), int(sample["targets"][-1])
+    ([1, 7, 4, 6, 4, 8], 0)
     """
 
     @property

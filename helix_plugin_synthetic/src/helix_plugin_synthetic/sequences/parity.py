@@ -9,6 +9,8 @@ from helix_core.kinds.generator import GeneratorConfig, Sample, TokenGenerator
 
 
 class ParityConfig(GeneratorConfig):
+    """Options of Parity."""
+
     seq_len: int = Field(64, gt=0, le=2**24, description="length of a sample")
     modulus: int = Field(2, gt=1, le=2**20, description="numbers are 0 .. modulus - 1; 2 is parity")
 
@@ -18,6 +20,11 @@ class Parity(TokenGenerator[ParityConfig]):
 
     Addition modulo m with no other signs: a state whose decays are all positive cannot do it for any length, one that
     turns or changes its sign can (Grazzi et al., 2024; Lahoti et al., 2026).
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "parity", seq_len=8).sample(0, 0)
+    >>> sample["inputs"].tolist(), sample["targets"].tolist()
+    ([0, 1, 1, 1, 0, 0, 1, 0], [0, 1, 0, 1, 1, 1, 0, 0])
     """
 
     @property

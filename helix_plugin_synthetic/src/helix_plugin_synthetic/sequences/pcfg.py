@@ -16,6 +16,8 @@ END = 0
 
 
 class PCFGConfig(GeneratorConfig):
+    """Options of PCFG."""
+
     seq_len: int = Field(256, gt=0, le=2**24, description="tokens that the model reads")
     terminals: int = Field(20, gt=0, le=2**22, description="number of different tokens besides the end of a sentence")
     nonterminals: int = Field(
@@ -43,6 +45,11 @@ class PCFG(TokenGenerator[PCFGConfig]):
     Each sample's `rules` are the rules it chose, in order. All samples of a seed share the grammar. The process of
     rewriting is subcritical, so sentences are finite without a cap on depth that would bias them (Booth and
     Thompson, 1973).
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "pcfg", seq_len=8).sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [12, 0, 10, 0, 17, 13, 15, 0]
     """
 
     @property

@@ -11,6 +11,8 @@ NOISE, MARKER = 0, 1
 
 
 class SelectiveCopyingConfig(GeneratorConfig):
+    """Options of SelectiveCopying."""
+
     context: int = Field(4096, gt=0, le=2**24, description="length of the part in which the tokens are scattered")
     tokens: int = Field(16, gt=0, le=2**24, description="tokens to remember")
     vocab_size: int = Field(16, gt=3, le=2**22, description="the alphabet, noise (0) and a marker (1)")
@@ -26,6 +28,11 @@ class SelectiveCopying(TokenGenerator[SelectiveCopyingConfig]):
     """M tokens at random places of a context of noise, then M markers: at the i-th marker the i-th token is due.
 
     Gu and Dao, 2023, section 4.1.1 (there: length 4096, 16 tokens, vocabulary of 16). Scored at the markers.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "selective-copying", context=8, tokens=3).sample(0, 0)
+    >>> sample["inputs"].tolist(), sample["targets"].tolist()
+    ([0, 11, 0, 0, 0, 0, 7, 6, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 0, 11, 7, 6])
     """
 
     @property

@@ -10,6 +10,8 @@ from helix_plugin_synthetic.sequences import next_token
 
 
 class ZipfConfig(GeneratorConfig):
+    """Options of Zipf."""
+
     seq_len: int = Field(256, gt=0, le=2**24, description="tokens that the model reads")
     vocab_size: int = Field(256, gt=1, le=2**22, description="number of different tokens")
     exponent: float = Field(1.0, ge=0, le=20, description="s in p(r) ~ 1 / (r + q)^s; 0 is uniform")
@@ -17,7 +19,13 @@ class ZipfConfig(GeneratorConfig):
 
 
 class Zipf(TokenGenerator[ZipfConfig]):
-    """p(token r - 1) ~ 1 / (r + q)^s for ranks r = 1 .. V (Mandelbrot, 1953)."""
+    """p(token r - 1) ~ 1 / (r + q)^s for ranks r = 1 .. V (Mandelbrot, 1953).
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "zipf", seq_len=8).sample(0, 0)
+    >>> sample["inputs"].tolist()
+    [234, 34, 2, 0, 165, 168, 101, 7]
+    """
 
     @property
     def seq_len(self) -> int:

@@ -12,6 +12,8 @@ SLOWEST = 0.995
 
 
 class ARMAConfig(SeriesConfig):
+    """Options of ARMA."""
+
     ar: tuple[float, ...] = Field((0.6, -0.2), description="phi_1 .. phi_p")
     ma: tuple[float, ...] = Field((0.3,), description="theta_1 .. theta_q")
     sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="standard deviation of the innovations")
@@ -27,7 +29,13 @@ class ARMAConfig(SeriesConfig):
 
 
 class ARMA(Series[ARMAConfig]):
-    """x_t = sum phi_i x_{t-i} + e_t + sum theta_j e_{t-j}, e_t ~ N(0, sigma^2), stationary from the first step on."""
+    """x_t = sum phi_i x_{t-i} + e_t + sum theta_j e_{t-j}, e_t ~ N(0, sigma^2), stationary from the first step on.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "arma", length=100).sample(0, 0)
+    >>> sample["values"].shape
+    (100,)
+    """
 
     def draw(self, rng: np.random.Generator, world: None) -> Sample:
         from scipy.signal import lfilter

@@ -10,6 +10,8 @@ from helix_plugin_synthetic.series.series import Series, SeriesConfig
 
 
 class PowerLawNoiseConfig(SeriesConfig):
+    """Options of PowerLawNoise."""
+
     length: int = Field(512, ge=8, le=2**24, description="L, number of steps")
     exponent: float = Field(1.0, ge=-4, le=4, description="alpha: 0 white, 1 pink, 2 red (Brownian)")
     sigma: float = Field(1.0, gt=0, allow_inf_nan=False, description="standard deviation expected over a series")
@@ -19,6 +21,11 @@ class PowerLawNoise(Series[PowerLawNoiseConfig]):
     """Gaussian noise with power spectrum 1/f^alpha and mean 0, by inverse FFT (Timmer and Koenig, 1995).
 
     The series is periodic: its end continues at its beginning, so its periodogram has no leakage.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "power-law-noise", length=100, exponent=1).sample(0, 0)
+    >>> sample["values"].shape, bool(abs(sample["values"].mean()) < 1e-6)
+    ((100,), True)
     """
 
     def draw(self, rng: np.random.Generator, world: None) -> Sample:

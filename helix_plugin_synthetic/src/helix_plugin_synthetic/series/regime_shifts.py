@@ -10,6 +10,8 @@ from helix_plugin_synthetic.series.series import Series, SeriesConfig
 
 
 class RegimeShiftsConfig(SeriesConfig):
+    """Options of RegimeShifts."""
+
     regimes: int = Field(3, ge=2, le=1000, description="number of different levels")
     dwell: float = Field(50.0, ge=1, allow_inf_nan=False, description="mean steps in a regime, geometric")
     separation: float = Field(3.0, ge=0, allow_inf_nan=False, description="between neighbouring levels")
@@ -17,7 +19,13 @@ class RegimeShiftsConfig(SeriesConfig):
 
 
 class RegimeShifts(Series[RegimeShiftsConfig]):
-    """x_t = separation * r_t + noise; r is a Markov chain that leaves with probability 1/dwell for any other regime."""
+    """x_t = separation * r_t + noise; r is a Markov chain that leaves with probability 1/dwell for any other regime.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "regime-shifts", length=8, dwell=2).sample(0, 0)
+    >>> sample["regime"].tolist()
+    [0, 0, 1, 2, 2, 2, 2, 0]
+    """
 
     def schema(self) -> dict[str, FieldSpec]:
         return {**super().schema(), "regime": FieldSpec("int64", (self.config.length,), "r")}

@@ -11,6 +11,8 @@ from helix_core.kinds.generator import FieldSpec, Generator, GeneratorConfig
 
 
 class SeriesConfig(GeneratorConfig):
+    """Options that every generator of series has."""
+
     length: int = Field(512, ge=2, le=2**24, description="L, number of steps")
     missing: float = Field(0.0, ge=0, lt=1, description="P(a value is missing), NaN")
     gaps: Literal["single", "blocks"] = Field("single", description="values go missing one by one, or in blocks")

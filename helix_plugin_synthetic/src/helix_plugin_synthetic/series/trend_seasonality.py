@@ -10,6 +10,8 @@ from helix_plugin_synthetic.series.series import Series, SeriesConfig
 
 
 class TrendSeasonalityConfig(SeriesConfig):
+    """Options of TrendSeasonality."""
+
     level: float = Field(0.0, allow_inf_nan=False)
     slope: float = Field(0.01, allow_inf_nan=False, description="per step")
     curvature: float = Field(0.0, allow_inf_nan=False, description="coefficient of t**2")
@@ -30,7 +32,13 @@ class TrendSeasonalityConfig(SeriesConfig):
 
 
 class TrendSeasonality(Series[TrendSeasonalityConfig]):
-    """level + slope t + curvature t**2 + sum_k a_k sin(2 pi t / p_k + phase_k) + noise; phases are uniform."""
+    """level + slope t + curvature t**2 + sum_k a_k sin(2 pi t / p_k + phase_k) + noise; phases are uniform.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "trend-seasonality", length=48, periods=(12,)).sample(0, 0)
+    >>> sample["values"].shape
+    (48,)
+    """
 
     def schema(self) -> dict[str, FieldSpec]:
         L = (self.config.length,)

@@ -47,6 +47,7 @@ class StoredField(_Stored):
         return self
 
     def spec(self) -> FieldSpec:
+        """The field as a generator's schema has it."""
         return FieldSpec(self.dtype, tuple(self.shape), self.meaning, self.nan)
 
 

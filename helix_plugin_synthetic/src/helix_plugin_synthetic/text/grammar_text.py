@@ -27,6 +27,8 @@ ENGLISH = {
 
 
 class GrammarTextConfig(GeneratorConfig):
+    """Options of GrammarText."""
+
     grammar: dict[str, tuple[str, ...]] = Field(
         ENGLISH,
         validate_default=True,
@@ -63,6 +65,11 @@ class GrammarText(Generator[GrammarTextConfig]):
 
     The expected number of symbols that a symbol leads to is below one, so every sentence ends (Booth and Thompson,
     1973); grammars for which it is not are refused.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "grammar-text", sentences=1).sample(0, 0)
+    >>> sample["text"]
+    'the green cats hear the green rivers .'
     """
 
     def schema(self) -> dict[str, FieldSpec]:

@@ -27,6 +27,8 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 class TemplatesConfig(GeneratorConfig):
+    """Options of Templates."""
+
     templates: tuple[str, ...] = Field(TEMPLATES, min_length=1, description="texts with {slots}")
     slots: dict[str, tuple[str, ...]] = Field(SLOTS, description="values of each slot, equally likely")
 
@@ -40,7 +42,13 @@ class TemplatesConfig(GeneratorConfig):
 
 
 class Templates(Generator[TemplatesConfig]):
-    """`text`: one template with its slots filled; `template`: which; `values`: what with, as a JSON object."""
+    """`text`: one template with its slots filled; `template`: which; `values`: what with, as a JSON object.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "templates").sample(0, 0)
+    >>> sample["text"]
+    'In 2024, Goro moved to Quito.'
+    """
 
     def schema(self) -> dict[str, FieldSpec]:
         return {

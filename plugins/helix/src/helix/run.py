@@ -25,7 +25,15 @@ def load(source: str | Path | Run | RunFolder, *, backend: str = "auto", dtype: 
     `backend` names where it computes, `dtype` what in. Raises UsageError if `source` is none of these, CheckpointError
     if its weights are damaged, ComponentUnavailable if the backend cannot be used here.
 
-    >>> run = helix.load("runs/byte-lm-mamba-20261201-120000")  # doctest: +SKIP
+    >>> import tempfile
+    >>> import helix
+    >>> recipe = {"name": "tiny", "model": {"d_model": 8, "n_layers": 1, "mixer": {"name": "mamba", "d_state": 2}}}
+    >>> short = {"steps": 2, "batch_size": 2, "seq_len": 16}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = helix.train(recipe, training=short, texts=["to be or not to be"] * 20, runs=folder)
+    ...     again = helix.load(run.path)
+    >>> again.generate("to", max_tokens=3) == run.generate("to", max_tokens=3)
+    True
     """
     path = Path(source.path if isinstance(source, Run | RunFolder) else source)
     if (path / "config.json").is_file() and not (path / "recipe.toml").exists():
@@ -40,6 +48,15 @@ class Run:
 
     path    the folder that it was loaded from
     loaded  its parts, for those who write their own loops: model, backend, op table, parameters, tokenizer
+
+    >>> import tempfile
+    >>> import helix
+    >>> recipe = {"name": "tiny", "model": {"d_model": 8, "n_layers": 1, "mixer": {"name": "mamba", "d_state": 2}}}
+    >>> short = {"steps": 2, "batch_size": 2, "seq_len": 16}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = helix.train(recipe, training=short, texts=["to be or not to be"] * 20, runs=folder)
+    >>> type(run.generate("to be", max_tokens=4)).__name__, run.logits("to be").shape
+    ('str', (6, 256))
     """
 
     def __init__(self, loaded: LoadedRun, path: Path) -> None:

@@ -26,7 +26,14 @@ def train(
     they are kept beside the runs, so that the run can be resumed. Raises ConfigError for what the recipe does not know,
     and what `helix_plugin_training.train` raises.
 
-    >>> run = helix.train("recipes/byte-lm-mamba.toml", training={"steps": 100})  # doctest: +SKIP
+    >>> import tempfile
+    >>> import helix
+    >>> recipe = {"name": "tiny", "model": {"d_model": 8, "n_layers": 1, "mixer": {"name": "mamba", "d_state": 2}}}
+    >>> short = {"steps": 2, "batch_size": 2, "seq_len": 16}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = helix.train(recipe, training=short, texts=["to be or not to be"] * 20, runs=folder)
+    >>> run.path.name.startswith("tiny-")
+    True
     """
     from helix_core.untrusted import TOML_BYTES, parse_toml, read_text
     from helix_plugin_training import train as carry_out

@@ -36,27 +36,33 @@ class Array:
 
     @property
     def node(self) -> Node:
+        """The expression that it stands for."""
         self._node = resolved(self._node)
         return self._node
 
     @property
     def shape(self) -> Shape:
+        """The size of each axis."""
         return self._node.shape
 
     @property
     def dtype(self) -> DType:
+        """The type of its elements."""
         return self._node.dtype
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         return len(self._node.shape)
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return size_of(self._node.shape)
 
     @property
     def T(self) -> Array:
+        """The same elements with the axes in reverse order."""
         return self.permute(tuple(reversed(range(self.ndim))))
 
     def __len__(self) -> int:
@@ -318,9 +324,11 @@ class Array:
         return found.reshape(shape)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Array:
+        """The sum over axes, all of them by default."""
         return self.reduced("sum", axis, keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> Array:
+        """The mean over axes, all of them by default."""
         count = size_of(tuple(self.shape[a] for a in axes_of(axis, self.ndim)))
         return self.reduced("sum", axis, keepdims) / max(count, 1)
 

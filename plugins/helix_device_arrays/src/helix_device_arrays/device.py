@@ -29,6 +29,7 @@ class Traffic:
     programs: int = 0
 
     def snapshot(self) -> dict[str, int]:
+        """The counts now, by name."""
         return asdict(self)
 
 

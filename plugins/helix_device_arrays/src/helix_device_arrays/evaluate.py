@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from helix_device_arrays.device import Device
 from helix_device_arrays.dtypes import promoted
-from helix_device_arrays.emit import Emitter, store
+from helix_device_arrays.emit import Emitter
 from helix_device_arrays.nodes import Apply, Gather, Leaf, Node, resolved
+from helix_device_arrays.operations import store
 from helix_device_arrays.program import Binding, Program
 from helix_device_arrays.views import View, size_of
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from helix_device_arrays.device import Device
 from helix_device_arrays.dtypes import DType, float32, int32
-from helix_device_arrays.emit import Emitter, cast, literal, operation, store
+from helix_device_arrays.emit import Emitter
 from helix_device_arrays.evaluate import packed, share
 from helix_device_arrays.nodes import Leaf, Node, moved
+from helix_device_arrays.operations import cast, literal, operation, store
 from helix_device_arrays.program import Binding, Program
 from helix_device_arrays.views import View, contiguous, size_of
 

@@ -32,10 +32,12 @@ class View:
 
     @property
     def is_contiguous(self) -> bool:
+        """Whether elements lie one after the other, last axis first."""
         expected = contiguous(self.shape)
         return all(n == 1 or s == e for n, s, e in zip(self.shape, self.strides, expected, strict=True))
 
     def permute(self, axes: Sequence[int]) -> View:
+        """The view with its axes in another order."""
         return View(tuple(self.shape[a] for a in axes), tuple(self.strides[a] for a in axes), self.offset)
 
     def cut(self, starts: Shape, steps: Shape, sizes: Shape) -> View:
@@ -44,6 +46,7 @@ class View:
         return View(sizes, tuple(a * s for a, s in zip(steps, self.strides, strict=True)), offset)
 
     def broadcast(self, shape: Shape) -> View:
+        """The view as one of a larger shape, in which elements repeat."""
         lead = len(shape) - len(self.shape)
         strides = tuple(
             0 if i < lead or (self.shape[i - lead] == 1 and n != 1) else self.strides[i - lead]

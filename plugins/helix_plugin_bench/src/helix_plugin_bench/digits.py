@@ -14,6 +14,8 @@ ASK = 17
 
 
 class DigitsConfig(GeneratorConfig):
+    """Options of Digits."""
+
     held_out: int = Field(360, gt=0, lt=1797, description="of the 1797 images, those never trained on")
 
 
@@ -22,6 +24,11 @@ class Digits(TokenGenerator[DigitsConfig]):
 
     The 1797 images of scikit-learn's `load_digits` (Alpaydin and Kaynak, 1998). A seed shuffles them; indices from
     2**62 on, where Helix keeps what is held out, go through the last `held_out` images, all others through the rest.
+
+    >>> from helix_core import create
+    >>> sample = create("generator", "digits").sample(0, 0)
+    >>> sample["inputs"].shape
+    (65,)
     """
 
     @property

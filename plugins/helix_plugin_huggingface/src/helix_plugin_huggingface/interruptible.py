@@ -21,10 +21,13 @@ class Interruptible:
         self._bar, self._stop = bar, stop
 
     def check(self) -> None:
+        """Raise Interrupted if somebody asked to stop."""
         if self._stop.requested:
             raise Interrupted(f"stopped by {self._stop.requested}; nothing was written")
 
     def wrap(self, tensor: Tensor) -> Tensor:
+        """A tensor whose reading moves the progress bar, and can be interrupted."""
+
         def read() -> np.ndarray:
             self.check()
             values = tensor.read()

@@ -31,6 +31,7 @@ class Source:
 
     @property
     def name(self) -> str:
+        """The name of the folder."""
         return self.folder.resolve().name
 
     def tensors(self) -> dict[str, Tensor]:
@@ -144,6 +145,7 @@ def open_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its class if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -91,6 +91,7 @@ class OperatorConfig(LayerConfig):
 
     @property
     def heads(self) -> Heads:
+        """How channels are split into heads."""
         return Heads(self.d_model, self.num_heads, self.outer_product)
 
     @property

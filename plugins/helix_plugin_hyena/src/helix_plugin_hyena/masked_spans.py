@@ -40,6 +40,13 @@ class MaskedSpans(TokenGenerator[MaskedSpansConfig]):
     sample is followed by zeros, which are never masked. Indices from 2**62 on, where Helix keeps what is held out, are
     of the held-out files, all others of the rest. Raises DataError if the files cannot be read.
     Source: Joshi et al., SpanBERT, 2019; Raffel et al., T5, 2020 (spans to be filled in).
+
+    >>> import helix_core
+    >>> from helix_core import create
+    >>> spans = create("generator", "masked-spans", source=[helix_core.__file__, __file__], seq_len=32)
+    >>> sample = spans.sample(0, 0)
+    >>> bool((sample["inputs"][sample["mask"]] == 256).all()), sample["targets"].shape
+    (True, (32,))
     """
 
     looks_ahead = True

@@ -26,7 +26,16 @@ _compiled: dict[tuple[str, str, str], Callable[..., Any]] = {}
 
 
 class JaxBackend(Backend):
-    """JAX's arrays on its default device. Integers have 32 bits unless you set `jax_enable_x64`, and so have floats."""
+    """JAX's arrays on its default device. Integers have 32 bits unless you set `jax_enable_x64`, and so have floats.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> backend = create("backend", "jax")
+    >>> F = backend.bind(mode="infer")
+    >>> gate, x = (backend.asarray(np.ones((1, 3, 1), np.float32) * c) for c in (0.5, 1.0))
+    >>> backend.to_numpy(F.linear_scan(gate, x)[0]).ravel().tolist()
+    [1.0, 1.5, 1.75]
+    """
 
     name = "jax"
     namespace = "jax"

@@ -11,7 +11,15 @@ from helix_plugin_opencl.device import OpenCLDevice, chosen, found
 
 
 class OpenCLBackend(DeviceBackend):
-    """Lazy arrays on one OpenCL device, float32 and whole numbers of 32 bits; inference only."""
+    """Lazy arrays on one OpenCL device, float32 and whole numbers of 32 bits; inference only.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> backend = create("backend", "opencl")
+    >>> F = backend.bind(mode="infer")
+    >>> F.silu(backend.asarray(np.ones((2, 3), np.float32))).shape  # computed when its values are asked for
+    (2, 3)
+    """
 
     name = "opencl"
     namespace = "opencl"

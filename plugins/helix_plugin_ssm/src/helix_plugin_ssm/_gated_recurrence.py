@@ -23,6 +23,7 @@ class MinimalConfig(LayerConfig):
 
     @property
     def d_inner(self) -> int:
+        """Channels of the recurrence."""
         return max(1, int(self.expand * self.d_model))
 
 

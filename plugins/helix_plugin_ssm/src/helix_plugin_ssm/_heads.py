@@ -29,8 +29,10 @@ class HeadsConfig(LayerConfig):
 
     @property
     def d_inner(self) -> int:
+        """Channels of all heads."""
         return self.expand * self.d_model
 
     @property
     def n_heads(self) -> int:
+        """Heads of `head_dim` channels."""
         return self.d_inner // self.head_dim

@@ -35,14 +35,17 @@ class GatedDeltaNetConfig(LayerConfig):
 
     @property
     def key_heads(self) -> int:
+        """Heads of queries and keys."""
         return self.n_key_heads or self.n_heads
 
     @property
     def key_width(self) -> int:
+        """Channels of a head's keys."""
         return self.d_key or max(1, self.d_model // self.n_heads)
 
     @property
     def value_width(self) -> int:
+        """Channels of a head's values."""
         return self.d_value or max(1, self.d_model // self.n_heads)
 
 

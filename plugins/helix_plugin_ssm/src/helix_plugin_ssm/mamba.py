@@ -35,10 +35,12 @@ class MambaConfig(LayerConfig):
 
     @property
     def d_inner(self) -> int:
+        """Channels of the scan."""
         return self.expand * self.d_model
 
     @property
     def rank(self) -> int:
+        """Channels from which step sizes are made."""
         return math.ceil(self.d_model / 16) if self.dt_rank == "auto" else self.dt_rank
 
 

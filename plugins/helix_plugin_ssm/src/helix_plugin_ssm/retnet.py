@@ -32,6 +32,7 @@ class RetNetConfig(LayerConfig):
 
     @property
     def heads(self) -> int:
+        """The number of heads; one for each 256 channels by default."""
         return max(1, self.d_model // 256) if self.n_heads is None else self.n_heads
 
     @property

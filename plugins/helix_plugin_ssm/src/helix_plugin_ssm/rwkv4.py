@@ -24,6 +24,7 @@ class RWKV4Config(LayerConfig):
 
     @property
     def channels(self) -> int:
+        """Channels of the recurrence."""
         return self.d_attention or self.d_model
 
 

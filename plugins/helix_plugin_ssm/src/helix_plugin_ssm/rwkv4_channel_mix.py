@@ -22,6 +22,7 @@ class RWKV4ChannelMixConfig(LayerConfig):
 
     @property
     def d_hidden(self) -> int:
+        """Channels between the two projections."""
         return max(1, int(self.expand * self.d_model))
 
 

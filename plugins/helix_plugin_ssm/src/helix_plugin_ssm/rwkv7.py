@@ -42,6 +42,7 @@ class RWKV7Config(LayerConfig):
 
     @property
     def heads(self) -> int:
+        """The number of heads."""
         return self.d_model // self.head_dim
 
     def rank(self, given: int | None, factor: float) -> int:

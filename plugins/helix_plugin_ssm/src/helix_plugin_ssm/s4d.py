@@ -36,6 +36,7 @@ class S4DConfig(LayerConfig):
 
     @property
     def modes(self) -> int:
+        """Modes of a channel: complex ones stand for a conjugate pair."""
         return self.d_state if self.init == "real" else self.d_state // 2
 
 

@@ -27,6 +27,7 @@ class StateStack:
         self._states: list[tuple[Any, list[Any], list[np.ndarray]]] = []
 
     def push(self, state: Any) -> None:
+        """Put a state on top, in the host's memory."""
         leaves = [leaf for _, leaf in tree_items(state)]
         values = [self._backend.to_numpy(leaf) for leaf in leaves]
         if not self._states:
@@ -44,6 +45,7 @@ class StateStack:
         self._states.append((structure, [leaf.dtype for leaf in leaves], kept))
 
     def pop(self) -> Any:
+        """Take the topmost state, on the backend."""
         structure, dtypes, kept = self._states.pop()
         leaves = iter([self._backend.asarray(value) for value in kept])
         types = iter(dtypes)

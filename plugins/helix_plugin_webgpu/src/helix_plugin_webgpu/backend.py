@@ -11,7 +11,16 @@ from helix_plugin_webgpu.device import WebGPUDevice, chosen, found
 
 
 class WebGPUBackend(DeviceBackend):
-    """Lazy arrays on one WebGPU adapter, float32 and whole numbers of 32 bits; inference only."""
+    """Lazy arrays on one WebGPU adapter, float32 and whole numbers of 32 bits; inference only.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> backend = create("backend", "webgpu")
+    >>> F = backend.bind(mode="infer")
+    >>> gate, x = (backend.asarray(np.ones((1, 3, 1), np.float32) * c) for c in (0.5, 1.0))
+    >>> backend.to_numpy(F.linear_scan(gate, x)[0]).ravel().tolist()
+    [1.0, 1.5, 1.75]
+    """
 
     name = "webgpu"
     namespace = "webgpu"

@@ -36,6 +36,7 @@ class BaseMemoryTests:
 
     @property
     def dim(self) -> int:
+        """Numbers of a key."""
         return int(self.config["dim"])
 
     def filled(self, rng: np.random.Generator, count: int = 50) -> tuple[Memory[Any], np.ndarray, np.ndarray]:

@@ -188,7 +188,8 @@ class BaseOptimizerTests:
 
 
 def _away_from_zero(values: np.ndarray) -> np.ndarray:
-    return values + np.sign(values)
+    away: np.ndarray = values + np.sign(values)
+    return away
 
 
 def _forms(state: Any) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -40,6 +40,7 @@ pytest.register_assert_rewrite(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the kit's options to pytest's."""
     group = parser.getgroup("helix", "Helix conformance kit")
     group.addoption(
         "--helix-backend",
@@ -53,6 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker and check what the options name."""
     config.addinivalue_line("markers", "slow: the layer kit on a backend that compiles for every shape; -m slow")
     names = config.getoption("--helix-backend")
     if config.getoption("--helix-report"):
@@ -75,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have the kit's classes say what their tests run over."""
     # The kit's classes say themselves what their tests run over.
     parametrize = getattr(metafunc.cls, "helix_parametrize", None)
     if parametrize is not None:

@@ -20,6 +20,7 @@ class Rows:
         self.lanes, self.width, self.shared = lanes, width, width if together else 1
 
     def loop(self, body: str) -> str:
+        """A loop of `body` over the elements of a row."""
         first, step = (f"lane * {self.lanes}", self.shared * self.lanes) if self.shared > 1 else ("0", self.lanes)
         return f"for (var j: i32 = {first}; j < P.over; j = j + {step}) {{ {body} }}"
 
@@ -28,6 +29,7 @@ class Rows:
         return joined(self.shared, name, operation)
 
     def program(self, name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], body: str) -> Program:
+        """The kernel that carries out `body` for each row."""
         if self.shared > 1:
             text = f"let row: i32 = group * P.over;\n{body}"
             shared: tuple[tuple[str, str, int], ...] = (("part", "f32", self.shared),)

@@ -127,6 +127,7 @@ class Spectrum:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of each of its two parts."""
         return self.real.shape
 
     def __mul__(self, other: Any) -> Spectrum:

@@ -45,6 +45,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Task, setting and model in one word."""
         return "/".join(part for part in (self.task, self.setting, self.model) if part)
 
     def recipe(self, rate: float, seed: int) -> Recipe:

@@ -69,10 +69,12 @@ class Generation(Iterator[bytes]):
 
     @property
     def finish(self) -> str | None:
+        """Why it ended: what `Stopping` names; None while it goes on."""
         return self._row.finish
 
     @property
     def tokens(self) -> int:
+        """How many tokens are written."""
         return self._row.written
 
     def __next__(self) -> bytes:

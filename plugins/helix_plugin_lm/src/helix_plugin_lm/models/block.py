@@ -21,6 +21,7 @@ class Norm:
         self.kind, self.d_model, self.eps = kind, d_model, eps
 
     def param_specs(self) -> dict[str, ParamSpec]:
+        """The weights of the norm; a bias in a layer norm."""
         # A weight that is zero-centred may decay: the norm decays to that without weights (Qwen3-Next).
         centered = self.kind == "zero_centered_rms_norm"
         specs = {"weight": ParamSpec((self.d_model,), constant(0.0 if centered else 1.0), weight_decay=centered)}
@@ -56,6 +57,7 @@ class Block:
         self.parts: dict[str, Layer[Any]] = {"mixer": mixer} | ({"mlp": mlp} if mlp else {})
 
     def param_specs(self) -> dict[str, ParamSpec]:
+        """Those of every part and of its norm, with the part's name in front."""
         specs: dict[str, ParamSpec] = {}
         for part, layer in self.parts.items():
             specs |= {f"{part}_norm.{name}": spec for name, spec in self.norm.param_specs().items()}
@@ -63,6 +65,7 @@ class Block:
         return specs
 
     def init_state(self, F: OpTable, batch: int) -> State:
+        """The state of each part before any input."""
         return {part: layer.init_state(F, batch) for part, layer in self.parts.items()}
 
     def apply(

@@ -96,30 +96,37 @@ class RunFolder:
 
     @property
     def recipe_file(self) -> Path:
+        """The recipe that the run carries out."""
         return self.path / "recipe.toml"
 
     @property
     def metrics_file(self) -> Path:
+        """A line of JSON for every step and evaluation."""
         return self.path / "metrics.jsonl"
 
     @property
     def events_file(self) -> Path:
+        """A line of JSON for every other event."""
         return self.path / "events.jsonl"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def samples(self) -> Path:
+        """The folder of generated texts."""
         return self.path / "samples"
 
     @property
     def summary_file(self) -> Path:
+        """What the finished run reached."""
         return self.path / "summary.json"
 
     @property
     def plot_file(self) -> Path:
+        """The picture of the losses."""
         return self.path / "loss.png"
 
     def spec(self) -> RunSpec:
@@ -131,6 +138,7 @@ class RunFolder:
         write_text(self.recipe_file, text)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary; NaN becomes null."""
         write_text(self.summary_file, json.dumps(_without_nan(summary), indent=2) + "\n")
 
     def finished_at(self) -> int | None:
@@ -186,6 +194,7 @@ class JsonLines:
             raise self._failed(error) from error
 
     def write(self, **data: Any) -> None:
+        """Append a line, whole or not at all."""
         text = (json.dumps(_without_nan(data), allow_nan=False) + "\n").encode()
         size = os.fstat(self._file.fileno()).st_size
         try:
@@ -203,6 +212,7 @@ class JsonLines:
             raise self._failed(error) from error
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _failed(self, error: OSError) -> CheckpointError:

@@ -62,6 +62,7 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
+        """Bytes of its elements."""
         return math.prod(self.shape) * np.dtype(LAYOUT[self.code]).itemsize
 
     def numpy(self) -> np.ndarray:

@@ -49,6 +49,7 @@ class Corpus:
 
     @property
     def validation_bytes(self) -> int:
+        """Bytes that are held out."""
         return sum(map(len, self.validation))
 
 

@@ -56,6 +56,7 @@ class FileBytes:
         return np.asarray(self[:], dtype=dtype)
 
     def tobytes(self) -> bytes:
+        """All bytes, read now."""
         return self._read(0, len(self)).tobytes()
 
     __bytes__ = tobytes

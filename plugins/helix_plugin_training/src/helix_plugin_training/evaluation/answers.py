@@ -42,6 +42,7 @@ class TaskEvaluation:
 
     @property
     def bits_per_token(self) -> float:
+        """The mean loss of a token in bits."""
         return self.bits / self.tokens
 
 

@@ -88,10 +88,12 @@ class MemoryEvaluation:
 
     @property
     def bits_per_byte(self) -> float:
+        """The mean loss of a byte in bits, with the memory."""
         return self.bits / self.bytes
 
     @property
     def model_bits_per_byte(self) -> float:
+        """The mean loss of a byte in bits, of the model alone."""
         return self.model_bits / self.bytes
 
 

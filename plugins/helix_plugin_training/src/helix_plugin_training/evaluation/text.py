@@ -35,10 +35,12 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float:
+        """The mean loss of a byte in bits."""
         return self.bits / self.bytes
 
     @property
     def bits_per_token(self) -> float:
+        """The mean loss of a token in bits."""
         return self.bits / self.tokens
 
 

@@ -17,6 +17,11 @@ class Cosine(LRSchedule[CosineConfig]):
     """Half a cosine from the peak to `final`, after any warm-up.
 
     Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017 (without restarts).
+
+    >>> from helix_core import create
+    >>> schedule = create("lr_schedule", "cosine", warmup=0)
+    >>> [round(schedule(step, 4), 3) for step in range(4)]
+    [1.0, 0.868, 0.55, 0.232]
     """
 
     def after_warmup(self, progress: float) -> float:

@@ -12,7 +12,13 @@ class LinearConfig(LRScheduleConfig):
 
 
 class Linear(LRSchedule[LinearConfig]):
-    """A straight line from the peak to `final`, after any warm-up."""
+    """A straight line from the peak to `final`, after any warm-up.
+
+    >>> from helix_core import create
+    >>> schedule = create("lr_schedule", "linear", warmup=0)
+    >>> [schedule(step, 4) for step in range(4)]
+    [1.0, 0.75, 0.5, 0.25]
+    """
 
     def after_warmup(self, progress: float) -> float:
         return 1.0 + (self.config.final - 1.0) * progress

@@ -19,6 +19,11 @@ class WSD(LRSchedule[WSDConfig]):
 
     Source: Hu et al., MiniCPM, 2024; the 1-sqrt shape from Hägele et al., Scaling Laws and Compute-Optimal Training
     Beyond Fixed Training Durations, 2024.
+
+    >>> from helix_core import create
+    >>> schedule = create("lr_schedule", "wsd", warmup=0, decay=0.5)
+    >>> [round(schedule(step, 8), 3) for step in range(8)]
+    [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.293, 0.134]
     """
 
     def after_warmup(self, progress: float) -> float:
