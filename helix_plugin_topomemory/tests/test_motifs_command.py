@@ -61,5 +61,5 @@ def test_data_without_motifs_is_refused(tmp_path, capsys):
     assert out == ""
     assert "no run of bytes comes back" in err
     code, _, err = run(capsys, tmp_path / "absent")
-    assert code != 0
+    assert code == 1
     assert "absent" in err

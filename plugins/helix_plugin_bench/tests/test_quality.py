@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -195,7 +194,7 @@ def test_tables_and_plots_of_every_kind_of_row():
     assert "| s4d | 97.5% |" in text
     assert picture(results)[:4] == b"\x89PNG"
     assert markdown([]) == ""
-    assert np.frombuffer(picture([]), np.uint8).size
+    assert picture([])[:4] == b"\x89PNG"
 
 
 @pytest.mark.slow

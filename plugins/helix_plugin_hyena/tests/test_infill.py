@@ -153,13 +153,14 @@ def test_a_model_learns_to_fill_in_from_both_sides(files, tmp_path, capsysbinary
     assert json.loads(out)["filled"] == ["[bbb", "ccc"]
 
     code, _, err = run_cli(capsysbinary, "infill", run, "--text", "no blank")
-    assert code != 0
+    assert code == 2
     assert "no blank to fill in" in err
     code, _, err = run_cli(capsysbinary, "infill", run, "--text", text, "--temperature", "-1")
-    assert code != 0
+    assert code == 2
     assert "temperature must be" in err
     code, _, err = run_cli(capsysbinary, "generate", run, "--prompt", "(")
-    assert code != 0
+    assert code == 2
+    assert "tokens of this run's model are no text" in err
 
 
 def test_a_run_of_another_kind_is_refused(files, tmp_path, capsysbinary):
@@ -173,5 +174,5 @@ def test_a_run_of_another_kind_is_refused(files, tmp_path, capsysbinary):
     assert code == 0, err
     (run,) = (tmp_path / "runs").iterdir()
     code, _, err = run_cli(capsysbinary, "infill", run, "--text", "a<|2|>")
-    assert code != 0
+    assert code == 2
     assert "did not learn to fill in spans" in err

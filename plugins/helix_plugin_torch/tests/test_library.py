@@ -64,7 +64,7 @@ def test_a_gradient_reaches_only_what_asks_for_it(rng, bound):
     du, dh = torch.autograd.grad(last.sum(), [args[0], args[8]])
     assert du.shape == args[0].shape
     assert dh.shape == args[8].shape
-    assert float(dh.abs().sum()) > 0
+    assert (dh > 0).all(), "a state decays and does not vanish"
 
 
 def test_binding_twice_registers_once():

@@ -191,9 +191,12 @@ def test_experts_give_their_loss(x):
     module = MoE(D, n_experts=4, balance=0.5)
     y, loss = module(x, return_loss=True)
     assert torch.equal(y, module(x))
-    assert loss > 0
+    gate = module.get_parameter("gate.weight")
     loss.backward()
-    assert module.get_parameter("gate.weight").grad.abs().sum() > 0
+    assert gate.grad.abs().sum() > 0
+    with torch.no_grad():
+        gate.zero_()  # an even gate, whose loss is least: `balance`
+    torch.testing.assert_close(module(x, return_loss=True)[1], torch.tensor(0.5))
     with pytest.raises(UsageError, match="state"):
         module(x, state=module.init_state(B), return_loss=True)
 

@@ -138,12 +138,13 @@ def test_a_stop_string_is_not_printed(run, helix):
 
 def test_a_state_is_saved_and_gone_on_from(run, tokenized, helix, tmp_path):
     for each in (run, tokenized):
-        state, again = tmp_path / "state", tmp_path / "again"
-        whole = helix("generate", each, "--prompt", "über", "--max-tokens", 12)
+        state, again, at_once = tmp_path / "state", tmp_path / "again", tmp_path / "at-once"
+        whole = helix("generate", each, "--prompt", "über", "--max-tokens", 12, "--save-state", at_once)
         first = helix("generate", each, "--prompt", "über", "--max-tokens", 5, "--save-state", state)
         rest = helix("generate", each, "--load-state", state, "--max-tokens", 7, "--save-state", again)
         assert first + rest == whole
-        assert helix("generate", each, "--load-state", again, "--max-tokens", 3)
+        last, expected = (helix("generate", each, "--load-state", file, "--max-tokens", 3) for file in (again, at_once))
+        assert last == expected != b""
     message = helix("generate", run, "--load-state", state, code=1)
     assert "of another model" in message
     state.write_bytes(state.read_bytes()[:-5])

@@ -68,7 +68,7 @@ def test_every_public_name_exists():
     import helix_core
 
     for name in helix_core.__all__:
-        assert getattr(helix_core, name) is not None
+        assert hasattr(helix_core, name), name
     assert set(helix_core.__all__) <= set(dir(helix_core))
     with pytest.raises(AttributeError, match="creat"):
         _ = helix_core.creat

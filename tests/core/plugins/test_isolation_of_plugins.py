@@ -174,7 +174,7 @@ def test_a_probe_that_prints_at_once_spoils_no_output(site, monkeypatch, capfd):
     loud = "def ask():\n    print('printed')\n    return Availability(True, 'ready')\n"
     site.backends("gpu", "name='gpu', probe='fake_gpu:ask'", extra=loud)
     with use_registry(site.registry()):
-        assert select("backend", "gpu").chosen is not None
+        assert select("backend", "gpu").chosen.full_name == "gpu/gpu"
     assert capfd.readouterr() == ("", "printed\n")
 
 
