@@ -23,12 +23,22 @@ if TYPE_CHECKING:
 
 
 def components(kind: str | None = None) -> tuple[Component, ...]:
-    """The components of all plugins that work, of one kind or of all."""
+    """The components of all plugins that work, of one kind or of all.
+
+    >>> from helix_core import components
+    >>> [c.full_name for c in components("backend") if c.plugin == "core"]
+    ['core/reference']
+    """
     return get_registry().components(kind)
 
 
 def plugins() -> tuple[PluginInfo, ...]:
-    """Every plugin found, with how it fared."""
+    """Every plugin found, with how it fared.
+
+    >>> from helix_core import plugins
+    >>> [p.status for p in plugins() if p.name == "core"]
+    ['ok']
+    """
     return get_registry().plugins()
 
 

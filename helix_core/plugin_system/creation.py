@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 
 def create(kind: str, name: str = "auto", **config: Any) -> Any:
-    """Build a component: `create("layer", "mamba", d_model=64)`.
+    """Build a component by its kind and name; the best one of a kind without a name.
 
     Raises what `select` raises, ComponentUnavailable if its code cannot be imported or makes something that is none of
     its kind, and ConfigError listing every wrong option.
+
+    >>> from helix_core import create
+    >>> layer = create("layer", "mamba", d_model=64)
+    >>> layer.config.d_state
+    16
     """
     from helix_core.events import emit
 

@@ -64,6 +64,10 @@ def select(kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: 
 
     Warns (HelixWarning) where `auto` passed over something broken. Raises ComponentNotFound,
     AmbiguousComponent or ComponentUnavailable, each saying why and what to do.
+
+    >>> from helix_core import select
+    >>> select("backend", "reference", needs=["float64"]).chosen.full_name
+    'core/reference'
     """
     from helix_core.events import emit
 
@@ -78,9 +82,13 @@ def select(kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: 
 
 
 def explain(kind: str, name: str = AUTO, needs: Iterable[str] = (), *, registry: Registry | None = None) -> Selection:
-    """The same choice, silent and without raising: error and warnings are in the result.
+    """The choice that `select` would make, silent and without raising: error and warnings are in the result.
 
     Raises UsageError for an unknown kind.
+
+    >>> from helix_core import explain
+    >>> print(explain("backend", "reference", needs=["grad"]).error)
+    backend 'core/reference' cannot be used: does not provide grad
     """
     if kind not in KINDS:
         raise UsageError(f"no kind of component named {kind!r}{did_you_mean(kind, KINDS)}")

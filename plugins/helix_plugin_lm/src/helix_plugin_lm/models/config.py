@@ -12,7 +12,13 @@ MOST_LAYERS = 2048
 
 
 class ModelConfig(BaseModel):
-    """A byte- or token-level language model: embedding, blocks of norm -> mixer -> residual, norm, head."""
+    """A byte- or token-level language model: embedding, blocks of norm -> mixer -> residual, norm, head.
+
+    >>> from helix_plugin_lm.models import ModelConfig
+    >>> config = ModelConfig(d_model=64, n_layers=4, mixer=[{"name": "mamba", "d_state": 8}, {"name": "attention"}])
+    >>> [(mixer.name, mixer.options) for mixer in config.mixer]
+    [('mamba', {'d_state': 8}), ('attention', {})]
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 

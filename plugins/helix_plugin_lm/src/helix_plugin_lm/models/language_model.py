@@ -36,6 +36,15 @@ class LanguageModel:
 
     Parameter names are dotted (`blocks.0.mixer.in_proj.weight`), the same on every backend and in every checkpoint.
     Raises ConfigError or ComponentNotFound if a layer's options or name are wrong.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> from helix_plugin_lm.models import LanguageModel, ModelConfig
+    >>> model = LanguageModel(ModelConfig(d_model=8, n_layers=2, mixer={"name": "mamba", "d_state": 2}))
+    >>> F, params = create("backend", "reference").bind(), model.init(seed=0)
+    >>> logits, state = model.apply(F, params, np.array([[104, 105, 33]]), state=model.init_state(F, 1))
+    >>> logits.shape, model.apply(F, params, np.array([[10]]), state=state)[0].shape
+    ((1, 3, 256), (1, 1, 256))
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -297,6 +306,15 @@ def loss(
 
     With weights (B, L), the weighted sum instead: a mask over its count gives the mean over scored tokens.
     What layers add to the training loss (the balance of a mixture of experts) is in it, by the same share.
+
+    >>> import numpy as np
+    >>> from helix_core import create
+    >>> from helix_plugin_lm.models import LanguageModel, ModelConfig, loss
+    >>> model = LanguageModel(ModelConfig(d_model=8, n_layers=1, mixer={"name": "mamba", "d_state": 2}))
+    >>> F, tokens = create("backend", "reference").bind(), np.array([[104, 105, 33]])
+    >>> nats = loss(model, F, model.init(seed=0), tokens[:, :-1], tokens[:, 1:])
+    >>> bool(abs(nats - np.log(256)) < 0.5)  # it knows nothing yet
+    True
     """
     losses: list[Array] = []
     x, _ = model.features(F, params, tokens, reset=reset, key=key, losses=losses)

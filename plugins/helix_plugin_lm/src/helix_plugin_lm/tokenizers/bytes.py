@@ -35,7 +35,15 @@ class ByteStream(TokenStream):
 
 
 class ByteTokenizer(Tokenizer):
-    """Every byte is a token; a zero byte stands in front of every document."""
+    """Every byte is a token; a zero byte stands in front of every document.
+
+    >>> from helix_plugin_lm.tokenizers import ByteTokenizer
+    >>> tokenizer = ByteTokenizer()
+    >>> tokenizer.encode("né".encode()).tolist(), tokenizer.prompt(b"n").tolist()
+    ([110, 195, 169], [0, 110])
+    >>> tokenizer.decode([110, 195, 169]).decode()
+    'né'
+    """
 
     vocab_size = 256
     padded = False

@@ -34,6 +34,17 @@ class FileTokenizer(Tokenizer):
     begins with what the file's own post-processor puts there.
 
     Raises ComponentUnavailable if the library is not installed, TokenizerError if the file cannot be used.
+
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> from helix_plugin_lm.tokenizers import FileTokenizer
+    >>> words = {"type": "WordLevel", "vocab": {"to": 0, "be": 1, "?": 2}, "unk_token": "?"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "tokenizer.json")
+    ...     _ = path.write_text(json.dumps({"model": words, "pre_tokenizer": {"type": "Whitespace"}}))
+    ...     tokenizer = FileTokenizer(path)
+    >>> tokenizer.vocab_size, tokenizer.encode(b"to be or").tolist()
+    (3, [0, 1, 2])
     """
 
     def __init__(self, path: str | Path, *, separated: bool = False) -> None:
