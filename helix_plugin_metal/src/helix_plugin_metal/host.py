@@ -18,8 +18,10 @@ READABLE = (mx.float32, mx.bool_)
 
 
 def numbers(*arrays: Array) -> list[np.ndarray] | None:
-    """What the arrays hold, computed now and not copied; None on a GPU, in half precision, and in `mx.compile` and
-    `mx.vmap`, where there are no numbers yet."""
+    """What the arrays hold, computed now and not copied, or None.
+
+    None on a GPU, in half precision, and in `mx.compile` and `mx.vmap`, where there are no numbers yet.
+    """
     if not on_cpu() or any(a.dtype not in READABLE for a in arrays):
         return None
     try:

@@ -59,6 +59,7 @@ def attend_step(i: int, first: int, last: int, scratch: int) -> None:
 
 @inline
 def copy_row(source: int, target: int, size: int) -> None:
+    """Copy `size` floats from `source` to `target`."""
     for at in range(0, size, LANES):
         store_first(target + FLOAT * at, load_first(source + FLOAT * at, size - at), size - at)
 

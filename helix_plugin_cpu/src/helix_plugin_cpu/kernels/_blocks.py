@@ -58,12 +58,14 @@ def scatter_block(source: int, row: int, columns: int, lanes: int, target: int) 
 
 @inline
 def copy_vectors(source: int, target: int, count: int) -> None:
+    """Copy `count` vectors from `source` to `target`."""
     for i in range(count):
         store(target + VECTOR * i, load(source + VECTOR * i))
 
 
 @inline
 def clear_vectors(target: int, count: int) -> None:
+    """Write zeros to `count` vectors."""
     for i in range(count):
         store(target + VECTOR * i, splat(0.0))
 
@@ -98,6 +100,7 @@ def last_start(resets: int, begin: int, end: int) -> int:
 
 @inline
 def starts_at(resets: int, t: int) -> bool:
+    """Whether a document starts at step t. resets is a row's flags, or 0."""
     return resets != 0 and get_flag(resets + t) != 0
 
 

@@ -69,6 +69,7 @@ def fill_window(
 
 @inline
 def four_taps(w: int) -> Any:
+    """The weights of four taps."""
     return load(w), load(w + VECTOR), load(w + 2 * VECTOR), load(w + 3 * VECTOR)
 
 

@@ -31,6 +31,7 @@ from helix_plugin_cpu.kernels._simd import (
 
 @inline
 def total_of(vector: Vec, scratch: int) -> float:
+    """The sum of the lanes; `scratch` takes a vector."""
     store(scratch, vector)
     result = 0.0
     for lane in range(LANES):

@@ -111,6 +111,7 @@ def push(
 
 @inline
 def write_sums(kind: float, sums: int, target: int, keys: int) -> None:
+    """Write one of the products of `push`, summed over lanes, for each key."""
     for i in range(0, keys, LANES):
         write(kind, target + size_of(kind) * i, sum_lanes(sums + VECTOR * i), keys - i)
 
@@ -120,8 +121,10 @@ def write_gated(
     kind: float, k: int, decay: int, beta: int, sums: int, rows: int, scale: float, keys: int,
     dr: int, dk: int, ddecay: int, dbeta: int, buffer: int,
 ) -> None:  # fmt: skip
-    """Gradients of the gated delta rule's own inputs, for w = α, a = -α k, b = β k and k = β k; those of r and k as
-    float32."""
+    """Gradients of the gated delta rule's own inputs, for w = α, a = -α k, b = β k and k = β k.
+
+    Those of r and k are written as float32.
+    """
     shrink, share, part = broadcast(decay), broadcast(beta), VECTOR * rows
     of_decay, of_beta = splat(0.0), splat(0.0)
     for i in range(0, keys, LANES):

@@ -64,6 +64,7 @@ def channel(group: int, channels: int) -> int:
 
 @part
 def forward_pass(x: int, radix: int, columns: int, stride: int, table: int, factors: int) -> None:
+    """One pass of a forward transform, from coarse blocks to fine ones: butterflies of `radix` points."""
     for chunk in range(0, columns, CHUNK):
         at, w = x + offset(chunk), table + chunk * factors
         for _ in range(min(CHUNK, columns)):
@@ -77,6 +78,7 @@ def forward_pass(x: int, radix: int, columns: int, stride: int, table: int, fact
 
 @part
 def inverse_pass(x: int, radix: int, columns: int, stride: int, table: int, factors: int) -> None:
+    """One pass of an inverse transform, from fine blocks to coarse ones: butterflies of `radix` points."""
     for chunk in range(0, columns, CHUNK):
         at, w = x + offset(chunk), table + chunk * factors
         for _ in range(min(CHUNK, columns)):
@@ -156,6 +158,7 @@ def stage_out(
 
 @part
 def leaves(mode: int, x: int, v: int, h: int, total: int, unit: int) -> None:
+    """What `mode` does with the spectra of `unit` points, a leaf after the other."""
     if mode == CONVOLVE:
         for i in range(0, POINT * unit, POINT * LEAF):
             leaf_product(x + i, h + i)
@@ -210,8 +213,9 @@ def sweep(
 
 @part
 def before_growth(rows: int, row: int, count: int) -> int:
-    """How many of `count` rows of sixteen, `row` bytes apart, come before the first of a size near the largest, within
-    a factor of GROWTH; where some are no numbers, before the first of those.
+    """How many of `count` rows of sixteen, `row` bytes apart, come before the first of a size near the largest.
+
+    Near is within a factor of GROWTH. Where some rows hold no numbers: how many come before the first of those.
     """
     peak = splat(0.0)
     for t in range(count):
@@ -259,8 +263,9 @@ def conv_jobs(
     u: Steps, gate: Steps, v: Steps, v_gate: Steps, y: Steps, y_gate: Steps, z: Steps, z_gate: Steps,
     h: int, taps: int, dfilter: int, scale: int, parts: int, transform: Transform,
 ) -> None:  # fmt: skip
-    """Jobs of one mode, each of `width` blocks of channels. Segments are int64 (count, 3): row of the batch, first
-    step, steps, at most `longest`.
+    """Jobs of one mode, each of `width` blocks of channels.
+
+    Segments are int64 (count, 3): row of the batch, first step, steps, at most `longest`.
 
     SPECTRUM  u is the filter (taps, D) and h (blocks, N) its spectra; width is 1
     CONVOLVE  y = (u gate) * h, times y_gate; the same with z_gate to z

@@ -64,6 +64,7 @@ def plan(length: int) -> Plan:
 
 @functools.lru_cache(maxsize=16)
 def plan_of(points: int, top: int) -> Plan:
+    """The plan of a transform of exactly `points`, whose outermost pass has radix `top`."""
     inner = points // top
     block, unit = inner, LEAF
     tables, levels = [], []

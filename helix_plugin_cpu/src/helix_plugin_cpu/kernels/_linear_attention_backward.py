@@ -66,6 +66,7 @@ def backward_scratch(keys: int, values: int, chunk: int, share: int, span: int) 
 
 @inline
 def unpack_column(source: int, steps: int, target: int, target_t: int) -> None:
+    """Write `steps` contiguous floats `target_t` floats apart."""
     for t in range(steps):
         put(target + FLOAT * t * target_t, get(source + FLOAT * t))
 
@@ -122,6 +123,7 @@ class Job(NamedTuple):
 
 @inline
 def lay_out(scratch: int, sizes: Sizes) -> Scratch:
+    """Divide a thread's scratch memory, of `backward_scratch` bytes, among what a job needs."""
     K, V, chunk = padded(sizes.keys), padded(sizes.values), sizes.chunk
     by_keys, by_values, pairs, steps = FLOAT * chunk * K, FLOAT * chunk * V, FLOAT * chunk * chunk, FLOAT * chunk
     states = scratch + FLOAT * K * V * sizes.share

@@ -43,6 +43,7 @@ def padded(n: int) -> int:
 
 @inline
 def lane_total(vector: Vec, buffer: int) -> float:
+    """The sum of the lanes; `buffer` takes a vector."""
     store(buffer, vector)
     result = np.float32(0.0)
     for lane in range(LANES):

@@ -53,6 +53,7 @@ def near_zero(b: ir.IRBuilder, x: Value, inside: Value, outside: Value) -> Value
 
 @inline
 def tanh(x: Vec) -> Vec:
+    """The hyperbolic tangent of each lane."""
     # A polynomial near zero, where the difference below would cancel (Cephes' coefficients).
     q = x * x
     p = fma(splat(-5.70498872745e-3), q, splat(2.06390887954e-2))
@@ -64,6 +65,7 @@ def tanh(x: Vec) -> Vec:
 
 @inline
 def unary(function: int, x: Vec) -> Vec:
+    """A function of one argument, chosen by its number, of each lane."""
     if function == COPY:
         return x
     if function == NEGATIVE:
@@ -90,6 +92,7 @@ def unary(function: int, x: Vec) -> Vec:
 
 @inline
 def binary(function: int, x: Vec, y: Vec) -> Vec:
+    """A function of two arguments, chosen by its number, of each lane."""
     if function == ADD:
         return x + y
     if function == SUBTRACT:

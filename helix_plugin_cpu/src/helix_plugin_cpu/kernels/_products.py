@@ -170,6 +170,7 @@ def quantized_bytes(K: int) -> int:
 
 @inline
 def quantize_row(x: int, K: int, target: int) -> None:
+    """Write a row x of K floats as 16-bit numbers, with a scale and a correction for every group."""
     blocks = -(-K // BLOCK)
     scales = target + 2 * BLOCK * blocks
     for g in range(2 * blocks):

@@ -45,8 +45,10 @@ def backward_jobs(
     du: int, ddelta: int, dz: int, dA: int, dB: int, dinitial: int,
     batch: int, length: int, channels: int, states: int, group: int, tile: int, soft: int,
 ) -> None:  # fmt: skip
-    """dA (B, blocks, N + 2, 16), whose last two rows are of D and delta_bias, and dB (groups, B, L, 2 N), whose second
-    half is of C, are partial sums.
+    """The gradients of all inputs; dA and dB are partial sums, which hold those of D, delta_bias and C too.
+
+    dA (B, blocks, N + 2, 16)   the last two rows are of D and delta_bias
+    dB (groups, B, L, 2 N)      the second half is of C
 
     u, delta, z, dy, du, ddelta and dz are stored as `kind` says, everything else as float32.
     """

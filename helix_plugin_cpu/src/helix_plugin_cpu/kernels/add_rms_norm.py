@@ -26,8 +26,10 @@ def residuals(x: Shape, residual: Shape, weight: Shape, **attrs: Any) -> tuple[S
 
 
 def forward(*arrays: Tensor | None, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """x, residual (..., D), weight (D,) -> normed sum in the dtype of x, sum in float32. Raises TypeError for dtypes
-    other than float32 and bfloat16."""
+    """x, residual (..., D), weight (D,) -> normed sum in the dtype of x, sum in float32.
+
+    Raises TypeError for dtypes other than float32 and bfloat16.
+    """
     return forward_train(*arrays, eps=eps)[0]
 
 

@@ -27,6 +27,7 @@ STRIP = 4 * LANES
 def backward_jobs(
     counter: int, jobs: int, scratch: int, tokens: int, dy: int, dweight: int, count: int, V: int, D: int
 ) -> None:
+    """dweight (V, D) of dy (count, D), each job a strip of channels: rows are added in the order of tokens."""
     while True:
         job = take_job(counter)
         if job >= jobs:

@@ -29,6 +29,7 @@ ROWS = 64
 
 @inline
 def lane_sum(vector: Vec, scratch: int) -> float:
+    """The sum of the lanes; `scratch` takes a vector."""
     store(scratch, vector)
     result = np.float32(0.0)
     for lane in range(LANES):

@@ -21,6 +21,7 @@ PIECE = 16 * 1024
 
 @kernel
 def forward_jobs(counter: int, jobs: int, scratch: int, kind: float, gate: int, x: int, y: int, size: int) -> None:
+    """y = silu(gate) x, all stored as `kind` says."""
     while True:
         job = take_job(counter)
         if job >= jobs:
@@ -35,6 +36,7 @@ def forward_jobs(counter: int, jobs: int, scratch: int, kind: float, gate: int, 
 def backward_jobs(
     counter: int, jobs: int, scratch: int, kind: float, gate: int, x: int, dy: int, dgate: int, dx: int, size: int
 ) -> None:
+    """Gradients of gate and x, stored as `kind` says, as all else."""
     while True:
         job = take_job(counter)
         if job >= jobs:

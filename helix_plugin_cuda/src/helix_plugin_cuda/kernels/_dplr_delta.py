@@ -141,8 +141,11 @@ def backward_kernel(
     L, H, K, V, tiles, heads, rb, rt, rh, kb, kt, kh, vb, vt, vh, ab, at, ah, bb, bt, bh,
     PRECISION: tl.constexpr, T: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
-    """Backward over tiles: the gradient of v; and of this program's columns of v, those of the four matrices and what
-    passes between r, k, a, b and the states at the tile's two ends. `heads` is B H."""
+    """Backward over tiles: the gradient of v, and what this program's columns of v add to the others.
+
+    The others are the gradients of the four matrices, and what passes between r, k, a, b and the states at the tile's
+    two ends. `heads` is B H.
+    """
     pieces = tl.cdiv(V, VALUES)
     program = wide(tl.program_id(0))
     piece, head = program % pieces, program // pieces

@@ -1,5 +1,7 @@
-"""Long convolutions on tensor cores: a transform of n = N1 N2 points is two products with small DFT matrices and a
-twiddle in between, so that the convolution of a sequence stays in one program, from its load to its store.
+"""Long convolutions on tensor cores: a transform is two products with small DFT matrices.
+
+A transform of n = N1 N2 points has a twiddle between the two, and the convolution of a sequence stays in one program,
+from its load to its store.
 
 Two rows of a channel are the real and the imaginary part of one sequence: a real filter keeps them apart. Frequencies
 are stored as the products leave them, (N1, N2) with k = k1 + N1 k2. As with any transform, errors are in proportion to

@@ -1,5 +1,6 @@
-"""S4D's recurrence in chunks of time: the complex state of a chunk lives in registers as two blocks. The backward
-recomputes from the states that the forward kept every 32 steps.
+"""S4D's recurrence in chunks of time: the complex state of a chunk lives in registers as two blocks.
+
+The backward recomputes from the states that the forward kept every 32 steps.
 
 B sequences, L positions, D channels, N complex states per channel, T steps of a tile.
 

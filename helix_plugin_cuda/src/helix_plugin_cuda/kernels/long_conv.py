@@ -1,5 +1,6 @@
-"""Long convolution by torch's FFT or on tensor cores (`_monarch`), whichever the card does faster, with gates, padding
-and both transposes in the passes before and after it.
+"""Long convolution by torch's FFT or on tensor cores (`_monarch`), whichever the card does faster.
+
+Gates, padding and both transposes are in the passes before and after it.
 
 A transform spreads what is no number over a whole row: a zero stands for it there, and NaN takes the place of the
 outputs from its step on. Rounding by the size of later inputs stays: see the op.

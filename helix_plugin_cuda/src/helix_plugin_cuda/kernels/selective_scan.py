@@ -1,5 +1,7 @@
-"""Mamba's selective scan in chunks of time: the state of a chunk lives in registers, and the (B, L, D, N) tensor of
-states is never built. The backward recomputes from the states that the forward kept every eight steps.
+"""Mamba's selective scan in chunks of time: the state of a chunk lives in registers.
+
+The (B, L, D, N) tensor of states is never built. The backward recomputes from the states that the forward kept every
+eight steps.
 
 B sequences (and the op's B), L positions, D channels (and the op's D), N states per channel, T steps of a tile.
 

@@ -1,6 +1,8 @@
-"""Matrix products for MLX's CPU device: NumPy's, of the same memory; small ones, and those in compiled functions, are
-MLX's own. Its BLAS under Linux is several times as fast where the right factor's rows are contiguous. A weight's are
-not: products with it are with its transpose. Copying it costs a hundredth of them.
+"""Matrix products for MLX's CPU device: NumPy's, of the same memory.
+
+Small ones, and those in compiled functions, are MLX's own. Its BLAS under Linux is several times as fast where the
+right factor's rows are contiguous. A weight's are not: products with it are with its transpose. Copying it costs a
+hundredth of them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Mamba's scan: Metal kernels on Apple's GPUs, chunks of steps elsewhere, forwards in NumPy on MLX's CPU device; states
-are computed again in the backward pass."""
+"""Mamba's scan: Metal kernels on Apple's GPUs, chunks of steps elsewhere, forwards in NumPy on MLX's CPU device.
+
+The backward pass computes the states again.
+"""
 
 from __future__ import annotations
 

@@ -25,8 +25,10 @@ ConfigT = TypeVar("ConfigT", bound=GraphConfig)
 
 
 class RandomGraph(Generator[ConfigT]):
-    """An undirected graph without loops: `edges` (E, 2) with u < v, sorted; a weight per edge from U(0.1, 1);
-    features (n, F) from N(0, 1)."""
+    """An undirected graph without loops, with weights of edges and features of nodes.
+
+    `edges` (E, 2) have u < v and are sorted; weights are from U(0.1, 1), features (n, F) from N(0, 1).
+    """
 
     def schema(self) -> dict[str, FieldSpec]:
         c = self.config

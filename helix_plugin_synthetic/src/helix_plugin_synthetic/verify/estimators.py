@@ -57,8 +57,10 @@ def slope(values: Array, periods: tuple[float, ...] = (), degree: int = 1) -> Es
 
 
 def period(values: Array) -> Estimate:
-    """The period of the strongest season of a series (L,) with a linear trend: peak of the periodogram, refined by
-    least squares in the frequency."""
+    """The period of the strongest season of a series (L,) with a linear trend.
+
+    That is where the periodogram has its peak, refined by least squares in the frequency.
+    """
     from scipy.optimize import curve_fit
 
     n = len(values)
@@ -79,8 +81,12 @@ def period(values: Array) -> Estimate:
 
 
 def spectral_exponent(values: Array) -> Estimate:
-    """alpha of a 1/f^alpha series (L,), from the regression of the log periodogram on log f (Geweke and Porter-Hudak,
-    1983) over all frequencies between 0 and Nyquist; its ordinates have standard deviation pi / sqrt(6)."""
+    """alpha of a 1/f^alpha series (L,), from the regression of the log periodogram on log f.
+
+    The regression is over all frequencies between 0 and Nyquist; the ordinates have standard deviation pi / sqrt(6).
+
+    Source: Geweke and Porter-Hudak, The Estimation and Application of Long Memory Time Series Models, 1983.
+    """
     n = len(values)
     power = np.abs(np.fft.rfft(values))[1 : (n + 1) // 2] ** 2
     x = np.log(np.arange(1, len(power) + 1))

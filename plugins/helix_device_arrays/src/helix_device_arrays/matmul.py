@@ -1,5 +1,7 @@
-"""Matrix products: tiles in shared memory on graphics cards; on processors, panels of columns where items run one by
-one, and `blocked_matmul` where they run side by side.
+"""Matrix products, by what the device is good at.
+
+Graphics cards have tiles in shared memory. Processors have panels of columns where items run one by one, and
+`blocked_matmul` where they run side by side.
 """
 
 from __future__ import annotations

@@ -106,8 +106,9 @@ class Hyena(Layer[HyenaConfig]):
         }
 
     def filters(self, F: OpTable, p: Params, length: int) -> list[Array]:
-        """For each long convolution the filter (length, channels), its skip D_i added to the first tap; the backward
-        filters of a bidirectional layer follow, without the tap of the present.
+        """For each long convolution the filter (length, channels), its skip D_i added to the first tap.
+
+        The backward filters of a bidirectional layer follow, without the tap of the present.
         """
         c, xp = self.config, F.xp
         z = embedding(xp, c.l_max, length, c.filter_emb_dim, p["filter.freq"])

@@ -12,8 +12,11 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class Modes:
-    """One filter's modes: log_a and c (N, 2), the logarithms of the poles and the residues as real and imaginary part;
-    unused ones are zeros. `error` is |h - modes| / |h| over the taps.
+    """One filter's modes, and how well they fit it.
+
+    log_a (N, 2)  the logarithms of the poles as real and imaginary part; unused ones are zeros
+    c (N, 2)      the residues, likewise
+    error         |h - modes| / |h| over the taps
     """
 
     log_a: np.ndarray

@@ -53,8 +53,9 @@ class Namespace:
         return carry, jnp.moveaxis(ys, 0, 1)
 
     def helix_cond(self, holds: Array, then: Callable[[], Array], otherwise: Callable[[], Array]) -> Array:
-        """`then()` or `otherwise()`, both compiled; what `then`, the rare one, needs backwards is computed again there,
-        since room for it would be taken for either.
+        """`then()` or `otherwise()`, both compiled.
+
+        What `then`, the rare one, needs backwards is computed again there, since room for it would be taken for either.
         """
         found: Array = lax.cond(holds, jax.checkpoint(then), otherwise)
         return found

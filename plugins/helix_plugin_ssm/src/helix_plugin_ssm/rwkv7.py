@@ -76,6 +76,7 @@ class RWKV7(Layer[RWKV7Config]):
 
     @property
     def shares(self) -> bool:  # type: ignore[override]
+        """Whether layers share the values of the first, which `value_residual` mixes with their own."""
         return self.config.value_residual
 
     def param_specs(self) -> dict[str, ParamSpec]:

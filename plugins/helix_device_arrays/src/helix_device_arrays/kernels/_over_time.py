@@ -20,8 +20,10 @@ def on_marks(marked: bool, on_padding: str, on_reset: str) -> str:
 def over_time(
     name: str, lanes: int, width: int, begin: str, step: str, end: str, buffers: tuple[Binding, ...]
 ) -> Program:
-    """`begin`, then `step` at every t, then `end`; `c` is the first channel, `row` the place of (b, 0) and `at` of
-    (b, t, c)."""
+    """`begin`, then `step` at every t, then `end`.
+
+    `c` is the first channel, `row` the place of (b, 0) and `at` of (b, t, c).
+    """
     body = f"""
 let item: i32 = group * {width} + lane;
 if (item < P.count) {{

@@ -12,7 +12,9 @@ Component = dict[str, Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """mixer   `(d_model, seq_len) -> layer and its options`
+    """The layers that every block of a model has.
+
+    mixer   `(d_model, seq_len) -> layer and its options`
     mlp     a second layer in every block, where the architecture has one
     """
 

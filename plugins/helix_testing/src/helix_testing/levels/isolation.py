@@ -148,8 +148,9 @@ def check_isolated_gradients(
 
 
 def rounds_in_order(backend: Backend) -> bool:
-    """Whether `long_conv` tells rows apart that grow. To ask would hold up a graphics card, whose transforms round all
-    outputs by the size of the largest input.
+    """Whether `long_conv` tells rows apart that grow.
+
+    To ask would hold up a graphics card, whose transforms round all outputs by the size of the largest input.
     """
     return not _on_graphics_card(backend)
 
