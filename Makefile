@@ -53,7 +53,7 @@ test-fresh: $(VENV)/.everything
 
 # Minutes more: the runs and comparisons too long for every commit.
 test-slow: $(VENV)/.everything
-	$(BIN)/python -m pytest -m slow $(PARALLEL) $(SEED)
+	$(BIN)/python -m pytest -m slow $(PARALLEL) $(SEED) --timeout=1800
 
 # Damaged and hostile inputs for every reader of files: each must be read, or refused by an error in words.
 fuzz: $(VENV)/.everything

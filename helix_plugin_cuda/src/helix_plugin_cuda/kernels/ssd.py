@@ -71,7 +71,7 @@ def backward(
     dt_max: float = math.inf,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of y and last_state (either may be None) -> one per array; None for absent ones and flags."""
-    given = _checked(arrays)
+    given = _without_padding(_checked(arrays))
     free = _step(given, dt_softplus)
     step = free.clamp(dt_min, dt_max)
     p = _problem(given, step)
@@ -84,9 +84,8 @@ def backward(
     dx, dD = found.v * step[..., None], None
     if D is not None:
         slope = dy.float()
-        if p.ends is not None:
-            steps = torch.arange(x.shape[1], dtype=torch.int64, device=x.device)
-            slope = slope.masked_fill((steps >= p.ends[:, None])[:, :, None, None], 0.0)
+        if (padding := _padding(given)) is not None:
+            slope = slope.masked_fill(padding[:, :, None, None], 0.0)
         dx = dx + D.float()[:, None] * slope
         dD = (slope * wide_x).sum((0, 1, 3)).to(D.dtype)
     dstep = (found.v * wide_x).sum(-1) + gates * A.float()
@@ -105,6 +104,26 @@ def backward(
         None,
         None,
     )
+
+
+def _padding(given: dict[str, Any]) -> Tensor | None:
+    """Where steps (B, L) are padding; None if there is none."""
+    x = given["x"]
+    row_ends = ends(given["lengths"], x.shape[1])
+    if row_ends is None:
+        return None
+    steps = torch.arange(x.shape[1], dtype=torch.int64, device=x.device)
+    return steps >= row_ends[:, None]
+
+
+def _without_padding(given: dict[str, Any]) -> dict[str, Any]:
+    """Zeros in the padding of what is multiplied outside of kernels, which do not read it: 0 times NaN is NaN."""
+    padding = _padding(given)
+    if padding is None:
+        return given
+    x, dt = given["x"].detach(), given["dt"].detach()
+    blank = {"x": x.masked_fill(padding[:, :, None, None], 0.0), "dt": dt.masked_fill(padding[:, :, None], 0.0)}
+    return {**given, **blank}
 
 
 def _raw(given: dict[str, Any]) -> Tensor:

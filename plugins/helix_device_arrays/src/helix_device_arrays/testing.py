@@ -38,7 +38,7 @@ class DeviceArraysTests(BaseBackendTests):
             names = [pytest.param(name, marks=slow) if name in cls.slow_mixers else name for name in cls.MIXERS]
             metafunc.parametrize("mixer", names)
 
-    def test_logits_are_the_oracles_after_two_transfers(self, backend_instance: Any, mixer: str, rng: Any) -> None:
+    def test_logits_are_the_oracles_after_few_transfers(self, backend_instance: Any, mixer: str, rng: Any) -> None:
         chosen = backend_instance
         model, tokens = _model_of(mixer), rng.integers(256, size=(2, 150))
         values = model.init(0)
@@ -57,7 +57,10 @@ class DeviceArraysTests(BaseBackendTests):
         before, after = [event.data for event in events if event.name == "transfers"][-2:]
         moved = {name: after[name] - before[name] for name in after if name != "backend"}
         assert (moved["uploads"], moved["uploaded_bytes"]) == (1, 4 * tokens.size), "tokens in, as 32-bit numbers"
-        assert (moved["downloads"], moved["downloaded_bytes"]) == (1, 4 * logits.size), "logits out"
+        # A long convolution by transforms asks whether its rows grow: a number for each layer.
+        asked = model.config.n_layers if mixer in ("hyena", "s4d") else 0
+        wanted = (1 + asked, 4 * (logits.size + asked))
+        assert (moved["downloads"], moved["downloaded_bytes"]) == wanted, "logits out, and what was asked"
         assert moved["programs"] == 0, "the second pass compiles nothing"
         assert moved["launches"] > 0
 
