@@ -11,11 +11,14 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from helix_core.errors import HelixError
+from helix_core.untrusted import parse_json
+
 FOLDER = Path(__file__).parent
 INDEX = "index.json"
 
 
-class UnusableArchive(Exception):
+class UnusableArchive(HelixError):
     """An archive, or an object in it, that must not be run; the text says why."""
 
 
@@ -48,7 +51,7 @@ class Archive:
         self._path = path
         try:
             with zipfile.ZipFile(path) as archive:
-                index = json.loads(archive.read(INDEX))
+                index = parse_json(archive.read(INDEX), path, UnusableArchive)
             found = str(index["target"]), str(index["sources"])
             self._kernels = {name: (str(e["file"]), str(e["sha256"])) for name, e in index["kernels"].items()}
         except Exception as error:  # of a damaged file, zipfile and json raise anything
