@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from helix_plugin_cpu.kernels._decode_step import total_of
 from helix_plugin_cpu.kernels._instructions import ATTEND, word
 from helix_plugin_cpu.kernels._jit import inline
 from helix_plugin_cpu.kernels._math import LOG2_E, canonical, exp2, maximum
@@ -84,11 +85,7 @@ def weigh(q: int, keys: int, step: int, K: int, filled: int, scale: float, weigh
         weight = keep_first(exp2(canonical(load_first(weights + FLOAT * begin, count) - offset)), count, 0.0)
         store_first(weights + FLOAT * begin, weight, count)
         total = total + weight
-    store(parts, total)
-    result = 0.0
-    for lane in range(LANES):
-        result += get(parts + FLOAT * lane)
-    return result
+    return total_of(total, parts)
 
 
 @inline
